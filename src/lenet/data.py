@@ -1,0 +1,109 @@
+"""MNIST: IDX files, digits as tensors, network inputs, and the batches of an epoch."""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lenet.config import Pixels
+from lenet.errors import InputError
+from lenet.randomness import derive
+
+IMAGES, LABELS = 0x0803, 0x0801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
+BORDER = 2  # background pixels around the 28×28 image make the 32×32 input (LeCun 1998, §II.B)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images (0 background … 255 ink) with their labels, and each one's place in the original MNIST file."""
+
+    images: UInt8[Tensor, "n 28 28"]
+    labels: UInt8[Tensor, " n"]
+    index: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, part: slice) -> "Digits":
+        return Digits(self.images[part], self.labels[part], self.index[part])
+
+
+def read_idx(path: Path, magic: int) -> np.ndarray:
+    """Read an IDX file of unsigned bytes, plain or gzipped (``.gz``).
+
+    Args:
+        path: the file.
+        magic: the magic number it must start with; its last byte is the number of dimensions.
+
+    Raises:
+        InputError: missing, truncated, too long, or of another magic number.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except OSError as error:  # gzip.BadGzipFile is one
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (EOFError, zlib.error) as error:
+        raise InputError(f"{path}: truncated or damaged gzip file ({error}); delete it and fetch it again") from None
+    dimensions = magic & 0xFF
+    header = 4 + 4 * dimensions
+    if len(content) < header:
+        raise InputError(f"{path}: {len(content)} bytes are no IDX file; its header alone has {header}")
+    found, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
+    if found != magic:
+        raise InputError(f"{path}: magic number {found:#010x}, expected {magic:#010x}; this is another kind of file")
+    if len(content) != header + prod(shape):
+        raise InputError(f"{path}: {len(content)} bytes, but its header announces {header + prod(shape)}")
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def load_digits(path: Path) -> Digits:
+    """Read a digits file written by ``prepare``. Raises InputError if it is missing or not one."""
+    try:
+        tensors = load_file(path)
+        return Digits(tensors["images"], tensors["labels"], tensors["index"])
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; `dvc repro prepare` makes it") from None
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: not a digits file ({error}); `dvc repro --force prepare` makes it") from None
+
+
+def to_inputs(images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 1 32 32"]:
+    """Scale grey levels linearly (0 → background, 255 → ink) and add the border of background."""
+    levels = torch.linspace(0, 1, 256, dtype=torch.float64) * (pixels.ink - pixels.background) + pixels.background
+    inputs = torch.full((len(images), 1, 32, 32), pixels.background, dtype=torch.float32)
+    inputs[:, 0, BORDER:-BORDER, BORDER:-BORDER] = levels.float()[images.int()]
+    return inputs
+
+
+class Batches:
+    """The batches of one epoch: a function of (seed, epoch), whatever ran before. The last may be smaller."""
+
+    def __init__(
+        self, inputs: Float[Tensor, "n 1 32 32"], labels: Int64[Tensor, " n"], size: int, order: Int64[Tensor, " n"]
+    ) -> None:
+        self.inputs, self.labels = inputs, labels
+        self.parts = order.split(size)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for part in self.parts:
+            yield self.inputs[part], self.labels[part]
+
+
+def shuffled(count: int, seed: int, epoch: int) -> Int64[Tensor, " count"]:
+    """The order in which an epoch (from 1) visits ``count`` digits."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))

@@ -1,0 +1,137 @@
+"""Stage evaluate: a run's weights on the test digits → its metrics and each digit's answer. The only reader of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from lenet import THREADS, fingerprint, lifetime, packaged, summary, tracking
+from lenet.data import Digits, load_digits
+from lenet.errors import InputError
+from lenet.files import whole, write_json, write_text
+
+CLASSES = 10
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a network answers to digits: the class, its outputs, and probabilities where they are some."""
+
+    decided: Int64[Tensor, " n"]
+    scores: Float[Tensor, "n 10"]
+    probabilities: Float[Tensor, "n 10"] | None
+
+
+def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
+    """Test the run in ``folder``: metrics to ``out``; beside the weights each digit's answer and the missed digits.
+
+    Raises:
+        InputError: a missing or faulty file, weights that are not the record's, or scores that are not finite.
+    """
+    torch.set_num_threads(THREADS)
+    with lifetime.sole_writer(out):
+        recogniser = packaged.load(folder)
+        record = recogniser.record
+        if fingerprint.tensors_sha256(recogniser.network.state_dict()) != record.weights:
+            raise InputError(f"{folder}: the weights are not those of run.json; train the run again")
+        digits = load_digits(test)
+        answers = answer(recogniser, digits)
+        if not answers.scores.isfinite().all():
+            raise InputError(f"{folder}: the network's outputs are not finite; its training diverged")
+        history = pd.read_csv(folder / "history.csv")
+        tested = test_metrics(answers, digits.labels.long())
+        lifetime.check()
+        write_text(folder / "predictions.csv", to_csv(answers, digits))
+        missed = np.flatnonzero(answers.decided != digits.labels)
+        with whole(folder / "missed.safetensors") as beside:
+            save_file({"images": digits.images[missed].numpy(), "index": digits.index[missed].numpy()}, beside)
+        write_json(
+            out,
+            {
+                "variant": record.variant,
+                "seed": record.seed,
+                "run": record.fingerprints,
+                "test": tested,
+                **_validation(history),
+                "network": summary.totals(record.parameters.network),
+            },
+        )
+        numbers = {f"test/{name}": float(value) for name, value in tested.items() if isinstance(value, (int, float))}
+        captions = [f"{digits.labels[i]}→{answers.decided[i]} #{digits.index[i]}" for i in missed]
+        tracking.Run(record, track).evaluated(
+            numbers,
+            step=len(history),
+            files=[out, folder / "predictions.csv"],
+            confusion=confusion(answers.decided.numpy(), digits.labels.numpy()),
+            missed=(digits.images[missed].numpy(), captions),
+        )
+
+
+def answer(recogniser: packaged.Recogniser, digits: Digits) -> Answers:
+    """The network's answers to digits."""
+    scores = recogniser.scores(digits.images)
+    objective = recogniser.objective
+    return Answers(
+        objective.decide(scores), scores, objective.probabilities(scores) if objective.probabilities else None
+    )
+
+
+def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any]:
+    """Misses, count and error; error per class; likelihood and calibration where there are probabilities."""
+    wrong = answers.decided != labels
+    metrics: dict[str, Any] = {
+        "misses": int(wrong.sum()),
+        "count": len(labels),
+        "error": int(wrong.sum()) / len(labels),
+        "error.per_class": [float(wrong[labels == digit].double().mean()) for digit in range(CLASSES)],
+    }
+    if answers.probabilities is not None:
+        metrics["negative_log_likelihood"] = negative_log_likelihood(answers.probabilities, labels)
+        metrics["calibration_error"] = calibration_error(answers.probabilities, labels)
+    return metrics
+
+
+def negative_log_likelihood(probabilities: Float[Tensor, "n 10"], labels: Int64[Tensor, " n"]) -> float:
+    """Mean of −ln p(right class), in nats; a probability that underflowed counts as the smallest float32."""
+    right = probabilities.gather(1, labels[:, None])[:, 0]
+    return float(-right.clamp_min(torch.finfo(torch.float32).tiny).double().log().mean())
+
+
+def calibration_error(probabilities: Float[Tensor, "n 10"], labels: Int64[Tensor, " n"]) -> float:
+    """Expected calibration error: |accuracy − confidence| over 15 equal bins of confidence, weighted by their size.
+
+    (Guo et al. 2017, "On Calibration of Modern Neural Networks".)
+    """
+    confidence, decided = probabilities.double().max(1)
+    right = (decided == labels).double()
+    bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, right - confidence)
+    return float(gaps.abs().sum() / len(labels))
+
+
+def confusion(decided: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts (10, 10): row the digit, column the answer."""
+    return np.bincount(CLASSES * labels + decided, minlength=CLASSES**2).reshape(CLASSES, CLASSES)
+
+
+def to_csv(answers: Answers, digits: Digits) -> str:
+    """A line per digit: its place in the MNIST test file, label, answer, and the ten outputs."""
+    table = pd.DataFrame({"index": digits.index, "label": digits.labels, "answer": answers.decided})
+    outputs = answers.scores if answers.probabilities is None else answers.probabilities
+    for digit in range(CLASSES):
+        table[f"output {digit}"] = outputs[:, digit].numpy()
+    return table.to_csv(index=False, lineterminator="\n")
+
+
+def _validation(history: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """The last epoch's validation part; nothing where no digits were held out."""
+    last = history.iloc[-1]
+    found = {name: float(last[f"validation/{name}"]) for name in ("loss", "error") if f"validation/{name}" in last}
+    return {"validation": found} if found else {}

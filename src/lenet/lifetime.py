@@ -1,0 +1,103 @@
+"""How long a stage may live: no longer than the command that started it, and alone on its outputs."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import psutil
+from filelock import FileLock, Timeout
+
+from lenet.errors import InputError
+
+LOCKS = Path(".dvc/tmp/lenet")
+PATIENCE = 15.0  # seconds that an orphan gets to notice and end
+GRACE = 5.0  # seconds between asking a process to end and ending it
+_ENGINES = {"dvc", "make", "gmake", "lenet"}
+_orphaned = threading.Event()
+
+
+def follow_parents(poll: float = 0.2) -> None:
+    """End this process soon after the `dvc`, `make` or `lenet` above it is gone, however that was killed.
+
+    SIGKILL of DVC leaves its stage running; a later `dvc repro` would then start a second one on the same outputs.
+    SIGTERM, too, ends this process as an exception does, so that ``finally`` blocks run.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    engines = [p for p in _ancestors() if _is_engine(p)]
+    if engines:
+        threading.Thread(target=_watch, args=(engines, poll), daemon=True, name="follow-parents").start()
+
+
+def check() -> None:
+    """Raise SystemExit if the command that started this process is gone: nothing may be written any more."""
+    if _orphaned.is_set():
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+@contextmanager
+def sole_writer(out: Path) -> Iterator[None]:
+    """Hold the lock on an output folder. Raises InputError if another living process keeps it."""
+    with _hold(str(out).replace(os.sep, "-"), PATIENCE, f"{out} is being written"):
+        yield
+
+
+@contextmanager
+def sole_pipeline() -> Iterator[None]:
+    """Hold the lock on the whole pipeline. Raises InputError if another run of it is under way."""
+    with _hold("repro", 0, "the pipeline is being run"):
+        yield
+
+
+@contextmanager
+def _hold(name: str, patience: float, what: str) -> Iterator[None]:
+    LOCKS.mkdir(parents=True, exist_ok=True)
+    owner = LOCKS / f"{name}.pid"
+    try:
+        with FileLock(LOCKS / f"{name}.lock", timeout=patience):
+            owner.write_text(str(os.getpid()))
+            yield
+    except Timeout:
+        raise InputError(f"{what} by process {owner.read_text()}; wait for it, or end it") from None
+
+
+def _ancestors() -> list[psutil.Process]:
+    try:
+        return psutil.Process().parents()
+    except psutil.Error:
+        return []
+
+
+def _is_engine(process: psutil.Process) -> bool:
+    try:
+        words = process.cmdline()[:3]
+    except psutil.Error:
+        return False
+    return any(Path(word).name in _ENGINES for word in words)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _watch(engines: list[psutil.Process], poll: float) -> None:
+    while all(map(_alive, engines)):
+        time.sleep(poll)
+    _orphaned.set()
+    print("lenet: the command that started this is gone; ending", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE)
+    os._exit(128 + signal.SIGKILL)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(128 + number)

@@ -1,0 +1,39 @@
+"""Optimizers and learning-rate schedules by their names in params.yaml."""
+
+from collections.abc import Callable, Iterable
+from math import cos, pi
+
+import torch
+from torch import nn
+
+from lenet.config import SGD, Adam, ConstantSchedule, CosineSchedule
+
+
+def build(section: SGD | Adam, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a variant's block."""
+    return OPTIMIZERS[section.kind](section, parameters)
+
+
+def factor(schedule: ConstantSchedule | CosineSchedule, epoch: int, epochs: int) -> float:
+    """What the learning rate is multiplied by in an epoch (from 1)."""
+    if isinstance(schedule, ConstantSchedule) or epochs == 1:
+        return 1.0
+    progress = (epoch - 1) / (epochs - 1)
+    return schedule.final + (1 - schedule.final) * (1 + cos(pi * progress)) / 2
+
+
+def _sgd(section: SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameters, lr=section.lr, momentum=section.momentum, weight_decay=section.weight_decay, fused=True
+    )
+
+
+def _adam(kind: type[torch.optim.Adam]) -> Callable:
+    def build(section: Adam, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        betas = (section.beta1, section.beta2)
+        return kind(parameters, lr=section.lr, betas=betas, weight_decay=section.weight_decay, fused=True)
+
+    return build
+
+
+OPTIMIZERS: dict[str, Callable] = {"sgd": _sgd, "adam": _adam(torch.optim.Adam), "adamw": _adam(torch.optim.AdamW)}

@@ -1,0 +1,84 @@
+"""run.json: what a training was and what came of it. A function of its inputs: no time, no machine, no MLflow id."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lenet.config import Variant
+from lenet.errors import InputError
+from lenet.files import write_json
+
+Row = dict[str, float | int | str]
+History = list[Row]
+"""What Classifier.history holds: a row an epoch."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One training.
+
+    Attributes:
+        variant: the variant's name.
+        seed: the run's seed.
+        parameters: the resolved block.
+        key: ``run.key``, the identity of the training.
+        data: ``data.sha256``, the digest of the digits it sees.
+        canary: the digest of the arithmetic it runs on.
+        weights: ``weights.sha256``; None while it trains.
+    """
+
+    variant: str
+    seed: int
+    parameters: Variant
+    key: str
+    data: str
+    canary: str
+    weights: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.variant}-{self.seed}"
+
+    def with_weights(self, digest: str) -> "Record":
+        """The same record once the training has ended."""
+        return replace(self, weights=digest)
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """The digests under their public names, as in metrics/*.json and in MLflow's tags."""
+        found = {"key": self.key, "weights.sha256": self.weights, "data.sha256": self.data, "canary": self.canary}
+        return {name: digest for name, digest in found.items() if digest}
+
+    def write(self, path: Path) -> None:
+        """Write run.json."""
+        content: dict[str, Any] = {
+            "variant": self.variant,
+            "seed": self.seed,
+            "run": self.fingerprints,
+            "parameters": self.parameters.model_dump(),
+        }
+        write_json(path, content)
+
+    @classmethod
+    def read(cls, path: Path) -> "Record":
+        """Read run.json. Raises InputError if it is missing or not one."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            run = content["run"]
+            return cls(
+                variant=content["variant"],
+                seed=content["seed"],
+                parameters=Variant.model_validate(content["parameters"]),
+                key=run["key"],
+                data=run["data.sha256"],
+                canary=run["canary"],
+                weights=run["weights.sha256"],
+            )
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError, ValidationError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: not a run record ({reason}); train the run again") from None

@@ -1,0 +1,182 @@
+"""`lenet repro`: DVC's pipeline with independent stages side by side, and the comparison at its end.
+
+DVC itself decides what is stale and records what was done; here is only the order. It takes its lock around its
+bookkeeping alone, so several `dvc repro --single-item STAGE` may run at once in one workspace.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lenet import lifetime
+from lenet.config import Params
+
+if TYPE_CHECKING:
+    import networkx
+
+LOGS = lifetime.LOCKS / "logs"
+BUSY = "Unable to acquire lock"
+ATTEMPTS = 10
+
+
+class StageFailed(Exception):
+    """A stage ended with an error; its log has been shown."""
+
+
+@dataclass
+class Running:
+    """A stage under way."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    since: float = field(default_factory=time.monotonic)
+    attempt: int = 1
+
+    @property
+    def seconds(self) -> str:
+        return f"{time.monotonic() - self.since:.0f} s"
+
+    def last_line(self) -> str:
+        """The stage's latest word."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        return next((line.rpartition("\r")[2] for line in reversed(lines) if line.strip()), "")
+
+
+def repro(params: Params, jobs: int, runs: Path, metrics: Path) -> None:
+    """Bring the pipeline up to date with up to ``jobs`` stages at once.
+
+    Args:
+        params: the whole of params.yaml.
+        jobs: how many stages may run side by side.
+        runs: the folder of the runs' folders; those that are compared no longer are removed.
+        metrics: the folder of their metrics files; likewise.
+
+    Raises:
+        InputError: another `lenet repro` is under way.
+        StageFailed: a stage ended with an error; the stages beside it were let finish.
+    """
+    with lifetime.sole_pipeline():
+        _remove_stale(params, runs, metrics)
+        graph, waiting = _stale()
+        if not waiting:
+            print("Everything is up to date.", file=sys.stderr)
+            return
+        _Scheduler(graph, waiting, jobs).run()
+
+
+def _remove_stale(params: Params, runs: Path, metrics: Path) -> None:
+    """Remove outputs of runs that params.yaml no longer names: `compare` depends on the whole folder of runs."""
+    wanted = {f"{name}-{seed}" for name, seed in params.runs()}
+    for folder in runs.glob("*-*"):
+        if folder.name not in wanted and (folder / "run.json").exists():
+            print(f"removing {folder}, which is compared no longer", file=sys.stderr)
+            shutil.rmtree(folder)
+    for file in metrics.glob("*-*.json"):
+        if file.stem not in wanted:
+            file.unlink()
+
+
+def _stale() -> "tuple[networkx.DiGraph, set[str]]":
+    """The graph of stage names (an edge leads to what a stage needs), and the names that may have to run."""
+    import networkx
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
+        changed = set(repo.status())
+    needed_by = graph.reverse(copy=False)
+    return graph, changed.union(*(networkx.descendants(needed_by, name) for name in changed))
+
+
+class _Scheduler:
+    """Runs stages whose needs are met, those with the longest chain of dependants first, in the graph's order."""
+
+    def __init__(self, graph: "networkx.DiGraph", waiting: set[str], jobs: int) -> None:
+        self.graph, self.waiting, self.jobs = graph, waiting, jobs
+        self.running: list[Running] = []
+        self.total, self.failed = len(waiting), False
+        self.console = Console(stderr=True)
+
+    def run(self) -> None:
+        LOGS.mkdir(parents=True, exist_ok=True)
+        try:
+            with Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True):
+                while self.running or (self.waiting and not self.failed):
+                    self._start()
+                    time.sleep(0.1)
+                    self._finish()
+        finally:
+            self._stop()
+        if self.failed:
+            raise StageFailed
+
+    def _start(self) -> None:
+        while not self.failed and len(self.running) < self.jobs and (name := next(self._ready(), None)):
+            self.waiting.remove(name)
+            self.running.append(self._launch(name))
+
+    def _ready(self) -> Iterator[str]:
+        busy = self.waiting | {stage.name for stage in self.running}
+        return (name for name in sorted(self.waiting, key=self._order) if busy.isdisjoint(self.graph.successors(name)))
+
+    def _order(self, name: str) -> tuple[bool, list[str]]:
+        return name.startswith("evaluate"), name.split("-")[::-1]
+
+    def _launch(self, name: str, attempt: int = 1) -> Running:
+        log = LOGS / f"{name}.log"
+        environment = os.environ | {"LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+            process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+        return Running(name, process, log, attempt=attempt)
+
+    def _finish(self) -> None:
+        for stage in list(self.running):
+            status = stage.process.poll()
+            if status is None:
+                continue
+            self.running.remove(stage)
+            text = stage.log.read_text(encoding="utf-8", errors="replace")
+            if status and BUSY in text and stage.attempt < ATTEMPTS:
+                self.running.append(self._launch(stage.name, stage.attempt + 1))
+            elif status:
+                self.failed = True
+                self.console.print(f"[red]{stage.name} failed[/red]; its log, {stage.log}:")
+                self.console.print(Text(text.strip()))
+            else:
+                how = "from DVC's cache" if "is cached" in text else f"{stage.seconds}"
+                how = "unchanged" if "didn't change" in text else how
+                self.console.print(f"{stage.name}: {how}", highlight=False)
+
+    def _stop(self) -> None:
+        """End what still runs: each `dvc` is told, and the stage below it follows its end."""
+        for stage in self.running:
+            stage.process.send_signal(signal.SIGTERM)
+        for stage in self.running:
+            try:
+                stage.process.wait(lifetime.GRACE)
+            except subprocess.TimeoutExpired:
+                stage.process.kill()
+
+    def _view(self) -> Table | str:
+        if not self.console.is_terminal:
+            return ""
+        done = self.total - len(self.waiting) - len(self.running)
+        view = Table.grid(padding=(0, 2))
+        view.add_row(f"{done} of {self.total} stages", "", "")
+        for stage in self.running:
+            view.add_row(f"  {stage.name}", stage.seconds, Text(stage.last_line(), no_wrap=True, overflow="ellipsis"))
+        return view

@@ -1,0 +1,113 @@
+"""The layers of a variant's network: sizes, connections, multiply-accumulates, parameters and their formulas."""
+
+from dataclasses import dataclass
+
+import torch
+from rich.table import Table
+from torch import Tensor, nn
+
+from lenet.config import Network
+from lenet.model import LeNet5, SparseConv, Subsampling
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer.
+
+    Attributes:
+        name: the paper's.
+        kind: what it computes.
+        inputs, outputs: shapes maps@height×width, or a number of units.
+        kernel: kernel size / stride.
+        connections: links from an input or a bias to an output unit, as the paper counts them; pooling without
+            parameters has no biases.
+        macs: multiply-accumulates for one image. A weighted input counts one; the four additions of a 2×2 mean
+            count four; a maximum, being comparisons, counts none.
+        parameters: how many are trainable.
+        formula: how they arise.
+    """
+
+    name: str
+    kind: str
+    inputs: str
+    outputs: str
+    kernel: str
+    connections: int
+    macs: int
+    parameters: int
+    formula: str
+
+
+def layers(network: Network) -> list[Layer]:
+    """Every layer of a network, from the modules themselves run on one blank image."""
+    found: list[Layer] = []
+    model = LeNet5(network)
+
+    def record(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
+        found.append(_describe(name, module, inputs[0], outputs[0]))
+
+    for name, module in model.named_children():
+        module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i[0], o))
+    with torch.no_grad():
+        model(torch.zeros(1, 1, 32, 32))
+    return found
+
+
+def totals(network: Network) -> dict[str, int]:
+    """Parameters, connections and multiply-accumulates (for one image) of the whole network."""
+    rows = layers(network)
+    return {
+        "parameters": sum(row.parameters for row in rows),
+        "connections": sum(row.connections for row in rows),
+        "multiply_accumulates": sum(row.macs for row in rows),
+    }
+
+
+def table(title: str, network: Network) -> Table:
+    """The layer table for a terminal."""
+    view = Table("layer", "kind", "input", "output", "kernel/stride", title=title)
+    for column in ("connections", "multiply-acc.", "parameters"):
+        view.add_column(column, justify="right")
+    view.add_column("parameter formula")
+    for row in layers(network):
+        numbers = (f"{number:,}" for number in (row.connections, row.macs, row.parameters))
+        view.add_row(row.name, row.kind, row.inputs, row.outputs, row.kernel, *numbers, row.formula)
+    view.add_section()
+    all_of = totals(network)
+    numbers = (f"{all_of[name]:,}" for name in ("connections", "multiply_accumulates", "parameters"))
+    view.add_row("total", "", "", "", "", *numbers, "")
+    return view
+
+
+def _describe(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> Layer:
+    units, area = outputs.numel(), outputs[0].numel()
+    parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    if isinstance(module, nn.Linear):
+        kind, kernel = "full", "–"
+        products, biases = module.weight.numel(), units
+        formula = f"({module.in_features} + 1) × {module.out_features}"
+        if name == "C5":  # its inputs are the 16 maps of S4, all of each
+            kind, kernel = "convolution over the whole map", "5×5/1"
+            formula = "(5×5×16 + 1) × 120"
+    elif isinstance(module, SparseConv):
+        kind, kernel = "convolution, Table I", f"{module.size}×{module.size}/1"
+        products, biases = module.weight.numel() * area, units
+        formula = f"{len(module.weight)} × 5×5 + {len(outputs)}"
+    elif isinstance(module, nn.Conv2d):
+        kind, kernel = "convolution", "5×5/1"
+        products, biases = module.weight.numel() * area, units
+        formula = f"(5×5×{module.in_channels} + 1) × {module.out_channels}"
+    elif isinstance(module, Subsampling):
+        kind, kernel = "trainable subsampling", "2×2/2"
+        products, biases = 4 * units, units
+        formula = f"{len(outputs)} × (1 + 1)"
+    else:
+        kind, kernel = f"{'average' if isinstance(module, nn.AvgPool2d) else 'max'} pooling", "2×2/2"
+        products, biases = 4 * units, 0
+        formula = "0"
+    macs = 0 if isinstance(module, nn.MaxPool2d) else products
+    return Layer(name, kind, _shape(inputs), _shape(outputs), kernel, products + biases, macs, parameters, formula)
+
+
+def _shape(one: Tensor) -> str:
+    return f"{one.shape[0]}@{one.shape[1]}×{one.shape[2]}" if one.dim() == 3 else str(len(one))

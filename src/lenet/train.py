@@ -1,0 +1,136 @@
+"""Stage train: one variant, one seed → weights, history, trace and run record. Owns ``fit``."""
+
+import csv
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float32
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lenet import THREADS, fingerprint, lifetime, progress, tracking
+from lenet.classifier import Classifier, Observer
+from lenet.config import Params, Variant
+from lenet.data import Digits, load_digits
+from lenet.files import whole, write_text
+from lenet.record import History, Record
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training leaves: weights by name, a row per epoch, and each step's loss."""
+
+    weights: dict[str, Tensor]
+    history: History
+    trace: Float32[Tensor, "epochs steps"]
+
+
+def fit(
+    variant: Variant,
+    seed: int,
+    train: Digits,
+    validation: Digits,
+    observers: Sequence[Observer] = (),
+    callbacks: Sequence[pl.Callback] = (),
+) -> Fitted:
+    """Train one variant with one seed, on one thread.
+
+    Args:
+        variant: the block of params.yaml.
+        seed: with the epoch, the source of everything random.
+        train: the digits to learn from.
+        validation: the digits held out; may be none.
+        observers: called with the history's row after each epoch.
+        callbacks: Lightning callbacks, for example a progress display or a pruner.
+
+    Returns:
+        The last epoch's weights; nothing is selected.
+    """
+    torch.set_num_threads(THREADS)
+    classifier = Classifier(variant, seed, train, validation, observers)
+    with _quiet():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=variant.epochs,
+            callbacks=list(callbacks),
+            reload_dataloaders_every_n_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+        trainer.fit(classifier)
+    return Fitted(classifier.network.state_dict(), classifier.history, classifier.trace)
+
+
+def train(
+    params: Params, name: str, seed: int, data: Path, numerics: Path, out: Path, allow_other: bool, track: bool
+) -> None:
+    """Train variant ``name`` with ``seed`` and write ``out``/{weights.safetensors, history.csv, trace, run.json}.
+
+    Nothing is written unless the training ends; a second training into the same folder has to wait for the first.
+
+    Args:
+        params: the whole of params.yaml.
+        name: the variant.
+        seed: the run's seed.
+        data: the file of training digits.
+        numerics: the lock of the packages that can change bits.
+        out: the run's folder.
+        allow_other: train even if the installed packages differ from that lock.
+        track: record the run in MLflow.
+
+    Raises:
+        InputError: unknown variant, unfit data, other packages than locked, or the folder is in use.
+    """
+    variant = params.variant(name)
+    if not allow_other:
+        fingerprint.check_numerics(numerics)
+    with lifetime.sole_writer(out):
+        digits = load_digits(data)
+        validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
+        training = rest[: variant.train_size]
+        digest = fingerprint.data_sha256(training, validation)
+        key = fingerprint.run_key(variant, seed, digest, fingerprint.numerics(numerics))
+        record = Record(variant=name, seed=seed, parameters=variant, key=key, data=digest, canary=fingerprint.canary())
+        with tracking.training(record, enabled=track) as run, progress.training(record.name, variant) as display:
+            fitted = fit(variant, seed, training, validation, [run.epoch, *display.observers], display.callbacks)
+            lifetime.check()
+            _write(out, record, fitted)
+            run.trained(out, fitted.history)
+
+
+def _write(out: Path, record: Record, fitted: Fitted) -> None:
+    with whole(out / "weights.safetensors") as beside:
+        save_file(fitted.weights, beside)
+    write_text(out / "history.csv", to_csv(fitted.history))
+    with whole(out / "trace") as beside:
+        beside.write_bytes(fitted.trace.numpy().astype("<f4").tobytes())
+    record.with_weights(fingerprint.tensors_sha256(fitted.weights)).write(out / "run.json")
+
+
+def to_csv(rows: History) -> str:
+    """Rows of equal keys as CSV; floats in their shortest exact form."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, rows[0], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Lightning's hints (hardware found, workers for a DataLoader that is none) out of the way."""
+    with warnings.catch_warnings():
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+            warnings.filterwarnings("ignore", module=name)
+        yield
