@@ -48,13 +48,11 @@ class Classifier(pl.LightningModule):
         return self.network(x)
 
     def configure_optimizers(self) -> Any:
-        variant = self.variant
-        rule = optimizer.build(variant.optimizer, self.network.parameters())
+        rule = optimizer.build(self.variant.optimizer, self.network.parameters())
+        return [rule], [torch.optim.lr_scheduler.LambdaLR(rule, self._factor)]
 
-        def factor(epochs_done: int) -> float:
-            return optimizer.factor(variant.schedule, epochs_done + 1, variant.epochs)
-
-        return [rule], [torch.optim.lr_scheduler.LambdaLR(rule, factor)]
+    def _factor(self, epochs_done: int) -> float:
+        return optimizer.factor(self.variant.schedule, epochs_done + 1, self.variant.epochs)
 
     def train_dataloader(self) -> Batches:
         """The coming epoch's batches; the Trainer is told to ask anew for each epoch."""
@@ -77,7 +75,7 @@ class Classifier(pl.LightningModule):
         sizes[-1] = len(labels) - sizes[:-1].sum()
         row: Row = {
             "epoch": self.current_epoch + 1,
-            "learning_rate": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "learning_rate": self.variant.optimizer.lr * self._factor(self.current_epoch),
             "train/loss": float((losses * sizes).sum() / len(labels)),
             "train/error": int(self.wrong) / len(labels),
         }

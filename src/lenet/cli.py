@@ -208,4 +208,37 @@ def repro(params: Any, jobs: int | None) -> None:
     """
     from lenet import repro as module
 
-    module.repro(params, jobs or len(os.sched_getaffinity(0)), Path("runs"), Path("metrics"))
+    try:
+        module.repro(params, jobs or len(os.sched_getaffinity(0)), Path("runs"), Path("metrics"))
+    except module.StageFailed:
+        raise SystemExit(1) from None
+
+
+@job
+@click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
+def verify(params: Any, against: str) -> None:
+    """Compare what was computed here with the committed result.
+
+    Exit status 1 if anything differs beyond what is promised. Example: lenet verify --against v0.1.0
+    """
+    from rich.console import Console
+
+    from lenet import verify as module
+
+    verdicts = module.verify(params, against, Path("metrics"))
+    Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
+    if not all(verdict.same for verdict in verdicts):
+        raise SystemExit(1)
+
+
+@job
+@click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
+@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
+def bench(params: Any, data: Path, repetitions: int) -> None:
+    """Measure training speed beside two baselines, on one core.
+
+    Example: lenet bench --repetitions 9
+    """
+    from lenet import bench as module
+
+    module.bench(params, data, repetitions)

@@ -99,8 +99,8 @@ def describe(group: list[Run]) -> dict[str, Any]:
         "seeds": {str(run.record.seed): {"misses": run.misses, "error": run.error} for run in group},
         "misses": float(np.mean([run.misses for run in group])),
         "count": count,
-        "error": float(np.mean(errors)),
-        "error_sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
+        "test_error": float(np.mean(errors)),
+        "test_error_sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
         "network": summary.totals(variant.network),
         "what": _what(variant),
         "confusion": np.sum([_confusion(run) for run in group], axis=0).tolist(),
@@ -111,8 +111,11 @@ def describe(group: list[Run]) -> dict[str, Any]:
 
 
 def summarise(content: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers a variant that `dvc metrics` and `dvc exp show` list."""
-    names = ("misses", "error", "error_sd", "validation_error")
+    """The few numbers a variant that `dvc metrics` and `dvc exp show` list.
+
+    None may be called "error": DVC takes a metric of that name for a failure to read the file.
+    """
+    names = ("misses", "test_error", "test_error_sd", "validation_error")
     return {
         variant: {name: found[name] for name in names if found.get(name) is not None}
         for variant, found in content["variants"].items()
@@ -147,9 +150,9 @@ def table(content: dict[str, Any]) -> Table:
 def cells(found: dict[str, Any]) -> tuple[str, str, str, str]:
     """A variant's numbers as every table shows them: misses, error ± sd, validation error, parameters."""
     misses = " · ".join(str(seed["misses"]) for seed in found["seeds"].values())
-    sd = "" if found["error_sd"] is None else f" ± {100 * found['error_sd']:.2f}"
+    sd = "" if found["test_error_sd"] is None else f" ± {100 * found['test_error_sd']:.2f}"
     validation = f"{100 * found['validation_error']:.2f}" if "validation_error" in found else "–"
-    return misses, f"{100 * found['error']:.2f}{sd}", validation, f"{found['network']['parameters']:,}"
+    return misses, f"{100 * found['test_error']:.2f}{sd}", validation, f"{found['network']['parameters']:,}"
 
 
 def load(reports: Path) -> dict[str, Any]:

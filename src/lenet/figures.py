@@ -18,7 +18,7 @@ COLOURS = ("#7a5195", "#ef5675", "#2f7ebc", "#ffa600", "#3a9d5d", "#555555")
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG without the library's version in it."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
 def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:

@@ -1,8 +1,6 @@
 """Files that appear whole or not at all: written beside their place, then renamed."""
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,14 +9,14 @@ from typing import Any
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` if the block ends well, else remove it."""
+    """Yield a path beside ``path``; rename it to ``path`` if the block ends well, else remove it.
+
+    A killed process may leave the hidden ``.NAME.partial`` behind. Git and DVC ignore it; the next writer replaces it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    beside = Path(name)
+    beside = path.with_name(f".{path.name}.partial")
     try:
         yield beside
-        beside.chmod(0o644)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

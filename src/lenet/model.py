@@ -67,10 +67,10 @@ class Subsampling(nn.Module):
     the coefficient four times smaller.
     """
 
-    def __init__(self, maps: int, coefficient: float) -> None:
+    def __init__(self, maps: int, coefficient: float, bias: float) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.full((maps,), coefficient))
-        self.bias = nn.Parameter(torch.zeros(maps))
+        self.bias = nn.Parameter(torch.full((maps,), bias))
 
     def forward(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h/2 w/2"]:
         return F.avg_pool2d(x, 2) * self.weight[:, None, None] + self.bias[:, None, None]
@@ -107,17 +107,17 @@ class LeNet5(nn.Module):
     def initialise(self, how: Initialisation, seed: int) -> "LeNet5":
         """Draw every weight uniformly from ±scale / fan_in**exponent and set the biases to zero.
 
-        The fan-in counts the connected inputs of a unit: 25 in C1; 75, 100 or 150 in C3 by Table I. Coefficients of
-        trainable subsampling keep their constant start. The paper has scale 2.4 and exponent 1 (App. A).
+        The fan-in counts the connected inputs of a unit: 25 in C1; 75, 100 or 150 in C3 by Table I. Coefficients and
+        biases of trainable subsampling keep their constant start. The paper has scale 2.4 and exponent 1 (App. A).
         """
         generator = torch.Generator().manual_seed(derive(seed, "initialisation"))
         with torch.no_grad():
             for weight, fan_in in self._weights():
                 bound = how.scale / fan_in**how.exponent
                 weight.uniform_(-bound, bound, generator=generator)
-            for name, parameter in self.named_parameters():
-                if name.endswith("bias"):
-                    parameter.zero_()
+            for layer in self.children():
+                if not isinstance(layer, Subsampling) and isinstance(bias := getattr(layer, "bias", None), Tensor):
+                    bias.zero_()
         return self
 
     def _weights(self) -> Iterator[tuple[Tensor, int]]:
@@ -132,7 +132,7 @@ class LeNet5(nn.Module):
 
 def _pooling(network: Network, maps: int) -> nn.Module:
     if isinstance(network.pooling, TrainablePooling):
-        return Subsampling(maps, network.pooling.coefficient)
+        return Subsampling(maps, network.pooling.coefficient, network.pooling.bias)
     return {"average": nn.AvgPool2d, "max": nn.MaxPool2d}[network.pooling.kind](2)
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from packaging.version import Version
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lenet import objective
 from lenet.data import to_inputs
+from lenet.errors import InputError
 from lenet.model import LeNet5, outputs
 from lenet.record import Record
 
@@ -52,10 +54,14 @@ class Recogniser:
 
 
 def load(folder: Path) -> Recogniser:
-    """Load the network of a run's folder (or an MLflow model's data). Raises InputError for a faulty record."""
+    """Load the network of a run's folder (or an MLflow model's data). Raises InputError for faulty files."""
     record = Record.read(folder / "run.json")
     network = LeNet5(record.parameters.network)
-    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    try:
+        network.load_state_dict(load_file(folder / "weights.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}/weights.safetensors: not the weights of run.json's network ({reason})") from None
     return Recogniser(record, network)
 
 

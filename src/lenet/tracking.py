@@ -216,12 +216,13 @@ class Run:
             _save(Path(scratch), confusion=figures.confusion([(self.record.name, confusion)]), misclassified=gallery)
             client.log_artifacts(run.info.run_id, scratch)
 
-    @_harmless
     def end(self, status: str) -> None:
-        """Close the run as FINISHED, FAILED or KILLED."""
-        import mlflow
+        """Close the run, if it was opened, as FINISHED, FAILED or KILLED; after a fault too, should the store be back."""
+        if self.id:
+            import mlflow
 
-        mlflow.end_run(status)
+            with suppress(Exception):
+                mlflow.end_run(status)
 
 
 @contextmanager
@@ -335,21 +336,26 @@ def _dataset(record: Record) -> Any:
 
 
 def _log_model(folder: Path, record: Record) -> None:
-    """Log the model: weights as safetensors with this package's source, loaded without pickle and Lightning."""
+    """Log the model: weights as safetensors and the modules that run them, loaded without pickle and Lightning."""
     import mlflow
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
     with tempfile.TemporaryDirectory() as scratch:
+        data, code = Path(scratch) / "run", Path(scratch) / "lenet"
+        data.mkdir()
+        code.mkdir()
         for file in packaged.FILES:
-            shutil.copy(folder / file, scratch)
+            shutil.copy(folder / file, data)
+        for name in fingerprint.sources("packaged"):
+            shutil.copy(fingerprint.PACKAGE / f"{name}.py", code)
         example = packaged.example()
         outputs = packaged.load(folder).predict(example)
         mlflow.pyfunc.log_model(
             name="model",
             loader_module="lenet.packaged",
-            data_path=scratch,
-            code_paths=[str(fingerprint.PACKAGE)],
+            data_path=str(data),
+            code_paths=[str(code)],
             signature=ModelSignature(
                 Schema([TensorSpec(example.dtype, (-1, 28, 28))]),
                 Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in outputs.items()]),

@@ -1,0 +1,111 @@
+"""`lenet verify`: is what this checkout computed what the commit says?
+
+Where the numerics canary equals the recorded one, bits are promised: dvc.lock, parsed (the order of its entries
+varies), and every metrics file must be equal. Elsewhere the data must be equal bit for bit, and each variant's misses
+must lie within what its seeds' spread allows.
+"""
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+from ruamel.yaml import YAML
+from scipy import stats
+
+from lenet.config import Params
+from lenet.errors import InputError
+
+DATA_STAGES = frozenset({"fetch", "prepare"})
+CONFIDENCE = 0.99
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one thing is the same, and how that was judged."""
+
+    name: str
+    same: bool
+    how: str
+
+
+def verify(params: Params, revision: str, metrics: Path) -> list[Verdict]:
+    """Judge the present dvc.lock and ``metrics`` against those of a Git revision.
+
+    Raises InputError if the revision or one of its files is missing, or nothing has been computed here.
+    """
+    names = [f"{variant}-{seed}" for variant, seed in params.runs()]
+    before = {name: _json(_at(revision, metrics / f"{name}.json")) for name in names}
+    after = {name: _json(_here(metrics / f"{name}.json")) for name in names}
+    locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(Path("dvc.lock")))]
+    if all(before[name]["run"]["canary"] == after[name]["run"]["canary"] for name in names):
+        return judge_bits(*locks) + judge_bits(
+            {f"metrics/{name}.json": before[name] for name in names},
+            {f"metrics/{name}.json": after[name] for name in names},
+        )
+    data = [{name: lock.get(name) for name in DATA_STAGES} for lock in locks]
+    spread = [
+        judge_spread(
+            variant, *([by[f"{variant}-{seed}"]["test"]["misses"] for seed in params.seeds] for by in (before, after))
+        )
+        for variant in params.compare
+    ]
+    return judge_bits(*data) + spread
+
+
+def judge_bits(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Verdict]:
+    """Equal, name by name; what only one side has is not."""
+    return [
+        Verdict(name, name in before and name in after and before[name] == after[name], "bitwise")
+        for name in sorted({*before, *after})
+    ]
+
+
+def judge_spread(variant: str, before: list[int], after: list[int]) -> Verdict:
+    """Within noise: Welch's t-test between the seeds' misses finds no difference at the 1 % level.
+
+    Misses of seeds that hardly differ are given at least the binomial spread that 10,000 digits have.
+    """
+    means, variances = [np.mean(misses) for misses in (before, after)], []
+    for misses in (before, after):
+        sample = np.var(misses, ddof=1) if len(misses) > 1 else 0.0
+        variances.append(max(float(sample), float(np.mean(misses))) / len(misses))
+    freedom = max(1, len(before) + len(after) - 2)
+    limit = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * sum(variances) ** 0.5
+    gap = float(abs(means[0] - means[1]))
+    how = f"mean misses {means[0]:.1f} → {means[1]:.1f}, {gap:.1f} apart, at most {limit:.1f}"
+    return Verdict(variant, gap <= limit, how)
+
+
+def table(verdicts: list[Verdict]) -> Table:
+    """The verdicts for a terminal."""
+    view = Table("stage or file", "same", "judged")
+    for verdict in verdicts:
+        view.add_row(verdict.name, "yes" if verdict.same else "[red]NO[/red]", verdict.how)
+    return view
+
+
+def _at(revision: str, path: Path) -> str:
+    found = subprocess.run(["git", "show", f"{revision}:{path}"], capture_output=True, text=True)
+    if found.returncode:
+        raise InputError(f"{path} at {revision}: {found.stderr.strip()}")
+    return found.stdout
+
+
+def _here(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
+
+
+def _json(text: str) -> Any:
+    return json.loads(text)
+
+
+def _stages(text: str) -> dict[str, Any]:
+    return YAML(typ="safe").load(text)["stages"]

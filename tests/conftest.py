@@ -1,0 +1,139 @@
+"""What tests share: real digits, a small checkout of this project, and checked array shapes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("lenet", "beartype.beartype"):  # shapes in signatures are checked while tests run
+    import lenet  # noqa: F401  before torch: it fixes the number of threads
+
+import pytest
+from filelock import FileLock
+from ruamel.yaml import YAML
+
+from lenet import config, fetch
+from lenet.data import Digits, load_digits
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "PYTHONWARNINGS": "ignore",
+}
+"""For commands that tests start: this environment's programs first."""
+
+
+@pytest.fixture(autouse=True)
+def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the caller's settings, nor another's."""
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "LENET_TRACK", "LENET_DATA_DIR", "MAKEFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
+
+
+@pytest.fixture(scope="session")
+def params() -> config.Params:
+    """The project's own params.yaml."""
+    return config.load(ROOT / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the four real IDX files, fetched once by the project's own stage."""
+    folder = ROOT / ".pytest_cache" / "mnist"
+    folder.mkdir(parents=True, exist_ok=True)
+    present = ROOT / "data" / "raw"
+    with FileLock(folder.with_suffix(".lock")):
+        if present.exists() and "LENET_DATA_DIR" not in os.environ:
+            os.environ["LENET_DATA_DIR"] = str(present)
+            fetch.fetch(folder)
+            del os.environ["LENET_DATA_DIR"]
+        else:
+            fetch.fetch(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(mnist: Path, params: config.Params) -> Path:
+    """A folder with train.safetensors and test.safetensors of the real digits."""
+    from lenet.prepare import prepare
+
+    folder = mnist.parent / "prepared"
+    with FileLock(mnist.with_suffix(".lock")):
+        prepare(params.data, mnist, folder / "train.safetensors", folder / "test.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits(prepared: Path) -> Digits:
+    """The 60,000 training digits."""
+    return load_digits(prepared / "train.safetensors")
+
+
+Checkout = Callable[..., Path]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    """Make a Git repository of this project's present files, with small variants that train in seconds.
+
+    ``checkout(seeds=[1], compare=["modern"])`` overrides top-level values of params.yaml.
+    """
+
+    def make(**overrides: object) -> Path:
+        folder = tmp_path / "checkout"
+        names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
+        for name in filter(None, names):
+            if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / name, folder / name)
+        edit_params(folder, lambda content: content.update(overrides))
+        edit_params(folder, lambda content: [_small(block) for block in content["variants"].values()])
+        _run(["git", "init", "-q"], folder)
+        commit(folder, "start")
+        return folder
+
+    return make
+
+
+def _small(block: dict) -> None:
+    block.update(epochs=1, train_size=1500, validation_size=500)
+
+
+def edit_params(folder: Path, edit: Callable[[dict], object]) -> None:
+    """Change params.yaml in a checkout, its comments kept."""
+    yaml = YAML()
+    path = folder / "params.yaml"
+    content = yaml.load(path.read_text())
+    edit(content)
+    with path.open("w") as file:
+        yaml.dump(content, file)
+
+
+def commit(folder: Path, message: str) -> None:
+    _run(["git", "add", "-A"], folder)
+    _run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message], folder)
+
+
+def _run(command: list[str], cwd: Path) -> str:
+    return subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True).stdout
+
+
+def run(
+    *command: str, cwd: Path, status: int | None = 0, timeout: float = 240, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment and expect an exit status (None: any)."""
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | ENVIRONMENT | environment, capture_output=True, text=True, timeout=timeout
+    )
+    assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def lenet_command(*words: str) -> list[str]:
+    """The command line on the code of the folder it runs in, as dvc.yaml calls it."""
+    return ["env", "PYTHONPATH=src", sys.executable, "-m", "lenet", *words]

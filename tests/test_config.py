@@ -1,0 +1,169 @@
+"""params.yaml: closed, without defaults, and every fault named."""
+
+import copy
+import math
+from contextlib import suppress
+from typing import Any, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from conftest import ROOT, run
+from lenet import config
+from lenet.errors import ParamsError
+
+CONTENT = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+
+
+def sections(kind: Any = config.Params) -> set[type[BaseModel]]:
+    """Every section class reachable from a type."""
+    found = set()
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        found.add(kind)
+        for field in kind.model_fields.values():
+            found |= sections(field.annotation)
+    for part in get_args(kind):
+        found |= sections(part)
+    return found
+
+
+def with_value(path: str, value: Any) -> dict:
+    content = copy.deepcopy(CONTENT)
+    node = content
+    *folders, last = path.split("/")
+    for name in folders:
+        node = node[name]
+    if value is DELETE:
+        del node[last]
+    else:
+        node[last] = value
+    return content
+
+
+DELETE = object()
+
+
+def test_the_project_s_own_file_is_valid(params: config.Params) -> None:
+    assert {"original-sigmoid", "original-tanh", "modern"} <= set(params.compare)
+    assert len(list(params.runs())) == len(params.compare) * len(params.seeds)
+
+
+def test_no_field_has_a_default() -> None:
+    found = sections()
+    assert {config.Params, config.Variant, config.SGD, config.Adam, config.TrainablePooling} <= found
+    assert [f"{s.__name__}.{n}" for s in found for n, f in s.model_fields.items() if not f.is_required()] == []
+
+
+FAULTS = [
+    # path, value, words that the message must have
+    ("variants/modern/optimizer/momentumm", 0.9, ["variants.modern.optimizer", "momentumm", "weight_decay"]),
+    ("extra", 1, ["extra", "legal", "seeds"]),
+    ("variants/modern/epochs", DELETE, ["variants.modern.epochs", "missing"]),
+    ("variants/modern/optimizer/kind", DELETE, ["variants.modern.optimizer.kind", "missing"]),
+    ("variants/modern/epochs", "12", ["variants.modern.epochs", "'12'", "integer"]),
+    ("variants/modern/epochs", True, ["variants.modern.epochs", "True", "integer"]),
+    ("variants/modern/epochs", 0, ["variants.modern.epochs", "0", "greater than or equal to 1"]),
+    ("variants/modern/optimizer/lr", math.nan, ["variants.modern.optimizer.lr", "nan", "finite"]),
+    ("variants/modern/optimizer/lr", -0.1, ["variants.modern.optimizer.lr", "-0.1", "greater than 0"]),
+    ("variants/modern/network/activation", "swish", ["variants.modern.network.activation", "swish", "scaled-tanh"]),
+    ("variants/modern/network/pooling/kind", "sum", ["variants.modern.network.pooling.kind", "sum", "trainable"]),
+    ("variants/modern/objective/loss", "hinge", ["variants.modern.objective.loss", "hinge", "cross-entropy"]),
+    ("variants/modern/network/output", "squashed", ["variants.modern", "cross-entropy", "softmax"]),
+    ("variants/modern/validation_size", 5001, ["variants.modern", "60001", "60000"]),
+    ("variants/original-tanh/objective/off", 1.0, ["variants.original-tanh.objective", "on = 1.0"]),
+    ("variants/Modern", CONTENT["variants"]["modern"], ["variants.Modern", "lower-case"]),
+    ("compare", ["modern", "moderm"], ["compare", "moderm", "original-tanh"]),
+    ("compare", [], ["compare = []", "at least 1"]),
+    ("compare", ["modern", "modern"], ["compare", "modern", "2 times"]),
+    ("seeds", [1, 2, 1], ["seeds", "1", "2 times"]),
+    ("seeds", [], ["seeds = []", "at least 1"]),
+    ("seeds", [-1], ["seeds.0 = -1; legal: greater than or equal to 0"]),
+    ("seeds", 3, ["seeds", "3"]),
+    ("data", None, ["data", "None"]),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "words"), FAULTS, ids=[f"{p}={v!r:.12}" for p, v, _ in FAULTS])
+def test_a_fault_names_path_value_and_what_is_legal(path: str, value: Any, words: list[str]) -> None:
+    with pytest.raises(ParamsError) as fault:
+        config.validate(with_value(path, value), "params.yaml")
+    message = str(fault.value)
+    assert len(message.splitlines()) == 1
+    assert message.startswith("params.yaml: ")
+    for word in words:
+        assert word in message, message
+
+
+def test_a_broken_block_that_is_not_selected_is_a_fault() -> None:
+    content = with_value("compare", ["modern"])
+    content["variants"]["original-tanh"]["epochs"] = -1
+    with pytest.raises(ParamsError, match=r"variants\.original-tanh\.epochs"):
+        config.validate(content, "params.yaml")
+
+
+@pytest.mark.parametrize("content", [None, [], 3, "text", {}, {"variants": {"modern": None}}, {"variants": []}])
+def test_anything_else_is_a_fault_too(content: Any) -> None:
+    with pytest.raises(ParamsError):
+        config.validate(content, "params.yaml")
+
+
+KEYS = st.sampled_from(["seeds", "compare", "data", "variants", "modern", "optimizer", "kind", "lr"]) | st.text(
+    max_size=3
+)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+TREES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
+)
+
+
+@given(TREES)
+def test_no_content_gets_past_as_another_exception(content: Any) -> None:
+    with suppress(ParamsError):
+        config.validate(content, "params.yaml")
+
+
+@given(st.sampled_from(["variants/modern/optimizer/lr", "variants/modern/epochs", "variants/modern/network", "seeds"]),
+       st.none() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.integers(), max_size=3))  # fmt: skip
+def test_what_is_accepted_is_legal(path: str, value: Any) -> None:
+    try:
+        found = config.validate(with_value(path, value), "params.yaml")
+    except ParamsError:
+        return
+    modern = found.variants["modern"]
+    assert 0 < modern.optimizer.lr < math.inf
+    assert modern.epochs >= 1
+    assert len(set(found.seeds)) == len(found.seeds) >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("seeds: [1, 2", "params.yaml:"), ("a: 1\na: 2\n", "duplicate"), ("seeds: \x00", "params.yaml"), ("", "legal")],
+)
+def test_a_file_that_is_no_yaml_is_one_line(tmp_path, text: str, word: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ParamsError, match=word):
+        config.load(path)
+
+
+def test_flatten_names_leaves_with_dots(params: config.Params) -> None:
+    leaves = config.flatten(params.variants["modern"])
+    assert leaves["optimizer.lr"] == params.variants["modern"].optimizer.lr
+    assert leaves["network.pooling.kind"] == "max"
+    assert all(not isinstance(value, dict) for value in leaves.values())
+
+
+@pytest.mark.parametrize("command", [["check"], ["summary", "modern"], ["results"], ["repro"]])
+def test_every_command_refuses_a_bad_file_with_status_2(tmp_path, command: list[str]) -> None:
+    (tmp_path / "params.yaml").write_text("seeds: []\n")
+    done = run("lenet", *command, cwd=tmp_path, status=2)
+    assert "lenet: error: params.yaml: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_params_is_one_line(tmp_path) -> None:
+    done = run("lenet", "check", cwd=tmp_path, status=2)
+    assert done.stderr.startswith("lenet: error: params.yaml is not here")

@@ -1,0 +1,127 @@
+"""Test metrics worked out with a pencil, and the stage's files."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from conftest import ROOT
+from lenet import evaluate, packaged
+from lenet.config import Params
+from lenet.data import load_digits
+from lenet.errors import InputError
+from lenet.train import train
+from test_train import small_params
+
+
+def answers(probabilities: list[list[float]]) -> evaluate.Answers:
+    p = torch.zeros(len(probabilities), 10)
+    for row, values in enumerate(probabilities):
+        p[row, : len(values)] = torch.tensor(values)
+    return evaluate.Answers(p.argmax(1), p.log(), p)
+
+
+def test_metrics_of_four_digits() -> None:
+    found = evaluate.test_metrics(
+        answers([[0.5, 0.5 - 1e-6], [0.25, 0.75], [1.0], [0.0, 0.125, 0.875]]), torch.tensor([0, 1, 1, 2])
+    )
+    assert (found["misses"], found["count"], found["error"]) == (1, 4, 0.25)
+    assert found["error.per_class"][:3] == [0.0, 0.5, 0.0]
+    tiny = math.log(torch.finfo(torch.float32).tiny)  # the third's right class has probability 0
+    nll = -(math.log(0.5) + math.log(0.75) + tiny + math.log(0.875)) / 4
+    assert found["negative_log_likelihood"] == pytest.approx(nll)
+    # each stands in a bin of its own: |1 − 0.5|, |1 − 0.75|, |0 − 1|, |1 − 0.875|
+    assert found["calibration_error"] == pytest.approx((0.5 + 0.25 + 1 + 0.125) / 4, abs=1e-6)
+
+
+def test_calibration_pools_a_bin_before_it_takes_the_gap() -> None:
+    both = answers([[0.7, 0.3], [0.7, 0.3]])
+    assert evaluate.calibration_error(both.probabilities, torch.tensor([0, 1])) == pytest.approx(0.2, abs=1e-6)
+
+
+@given(st.integers(0, 1000))
+def test_confident_truth_is_calibrated(seed: int) -> None:
+    labels = torch.randint(10, (50,), generator=torch.Generator().manual_seed(seed))
+    certain = torch.nn.functional.one_hot(labels, 10).float()
+    assert evaluate.calibration_error(certain, labels) == 0
+    assert evaluate.negative_log_likelihood(certain, labels) == 0
+
+
+def test_outputs_that_are_no_probabilities_have_no_likelihood() -> None:
+    found = evaluate.test_metrics(evaluate.Answers(torch.tensor([1]), torch.zeros(1, 10), None), torch.tensor([1]))
+    assert set(found) == {"misses", "count", "error", "error.per_class"} or math.isnan(found["error.per_class"][0])
+
+
+def test_confusion_counts_digit_by_answer() -> None:
+    counts = evaluate.confusion(np.array([1, 1, 7]), np.array([1, 7, 7]))
+    assert counts[1, 1] == counts[7, 1] == counts[7, 7] == 1
+    assert counts.sum() == 3
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Params) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name in ("modern", "original-tanh"):
+        train(
+            small_params(params, train_size=3000), name, 1, prepared / "train.safetensors",
+            ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, False,
+        )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("name", ["modern", "original-tanh"])
+def test_the_stage_s_files_agree_with_the_model(trained: Path, prepared: Path, tmp_path: Path, name: str) -> None:
+    run, out = trained / f"{name}-1", tmp_path / "metrics.json"
+    evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
+    metrics = json.loads(out.read_text())
+    record = json.loads((run / "run.json").read_text())
+    test = load_digits(prepared / "test.safetensors")
+    predicted = packaged.load(run).predict(test.images.numpy())
+    table = pd.read_csv(run / "predictions.csv")
+    assert table["answer"].tolist() == predicted["digit"].tolist()
+    assert table["label"].tolist() == test.labels.tolist()
+    outputs = table[[f"output {digit}" for digit in range(10)]].to_numpy(np.float32)
+    np.testing.assert_array_equal(outputs, predicted["scores"])
+    wrong = np.flatnonzero(table["answer"] != table["label"])
+    assert metrics["run"] == record["run"]
+    assert metrics["test"]["misses"] == len(wrong) < 5000
+    assert metrics["test"]["count"] == 10_000
+    assert metrics["test"]["error"] == len(wrong) / 10_000
+    by_class = [(table["answer"] != digit)[table["label"] == digit].mean() for digit in range(10)]
+    assert metrics["test"]["error.per_class"] == pytest.approx(by_class)
+    history = pd.read_csv(run / "history.csv")
+    assert metrics["validation"]["error"] == history["validation/error"].iloc[-1]
+    assert metrics["network"]["parameters"] == {"modern": 61_706, "original-tanh": 60_850}[name]
+    assert ("calibration_error" in metrics["test"]) == (name == "modern")
+    missed = load_file(run / "missed.safetensors")
+    assert missed["index"].tolist() == wrong.tolist()
+    assert torch.equal(missed["images"], test.images[wrong])
+    first = out.read_bytes(), (run / "predictions.csv").read_bytes()
+    evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
+    assert (out.read_bytes(), (run / "predictions.csv").read_bytes()) == first
+
+
+def test_faulty_weights_are_refused_and_nothing_is_written(trained: Path, prepared: Path, tmp_path: Path) -> None:
+    run, out = tmp_path / "modern-1", tmp_path / "metrics.json"
+    run.mkdir()
+    for name in ("run.json", "history.csv"):
+        (run / name).write_bytes((trained / "modern-1" / name).read_bytes())
+    with pytest.raises(InputError, match=r"weights\.safetensors: not the weights"):
+        evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
+    weights = load_file(trained / "modern-1" / "weights.safetensors")
+    weights["C1.bias"][0] += 1e-3
+    save_file(weights, run / "weights.safetensors")
+    with pytest.raises(InputError, match=r"not those of run\.json"):
+        evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
+    (run / "run.json").write_text('{"variant": 3}')
+    with pytest.raises(InputError, match="not a run record"):
+        evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
+    assert not out.exists()
+    assert not (run / "predictions.csv").exists()

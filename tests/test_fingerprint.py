@@ -1,0 +1,140 @@
+"""What makes two runs the same run: keys, digests, and DVC's dependencies beside the modules' imports."""
+
+import ast
+import hashlib
+import sys
+
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from conftest import ROOT, run
+from lenet import config, fingerprint
+from lenet.config import Params
+from lenet.data import Digits
+
+PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+SOURCES = ROOT / "src" / "lenet"
+
+
+@pytest.mark.parametrize("stage", PIPELINE)
+def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(stage: str) -> None:
+    deps = [dep for dep in PIPELINE[stage]["deps"] if dep.startswith("src/")]
+    assert [dep for dep in deps if dep.endswith(".py")] == [
+        f"src/lenet/{name}.py" for name in fingerprint.sources(stage)
+    ]
+    assert [dep for dep in deps if not dep.endswith(".py")] == (["src/lenet/templates"] if stage == "compare" else [])
+
+
+def test_sources_are_what_python_imports() -> None:
+    """The modules that Python itself loads for the train stage, less those that cannot change bits and theirs."""
+    code = "import lenet.train, sys; print(*sorted(n for n in sys.modules if n.startswith('lenet.')))"
+    loaded = {name.removeprefix("lenet.") for name in run(sys.executable, "-c", code, cwd=ROOT).stdout.split()}
+    found = set(fingerprint.sources("train"))
+    assert found - {"__init__"} <= loaded
+    assert loaded - found == fingerprint.NOT_NUMERIC | {"figures", "packaged"}  # tracking draws and packs
+    assert {"model", "objective", "optimizer", "data", "classifier", "config", "randomness"} <= found
+
+
+def test_only_evaluate_depends_on_the_test_digits() -> None:
+    assert [name for name, stage in PIPELINE.items() if "data/test.safetensors" in stage["deps"]] == ["evaluate"]
+    users = [p.stem for p in SOURCES.glob("*.py") if "test.safetensors" in p.read_text()]
+    assert users == ["cli"]  # in the examples of its help
+
+
+def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Params) -> None:
+    assert PIPELINE["train"]["params"] == ["variants.${item.variant}"]
+    assert PIPELINE["prepare"]["params"] == ["data"]
+    assert sorted(PIPELINE["compare"]["params"]) == ["compare", "seeds"]
+    assert set(config.Params.model_fields) == {"variants", "data", "compare", "seeds"}
+    assert "requirements-numeric.lock" in PIPELINE["train"]["deps"]
+
+
+def test_tools_stay_at_the_rim() -> None:
+    imports = {path.stem: _imported(path) for path in SOURCES.glob("*.py")}
+    assert [name for name, found in imports.items() if "mlflow" in found] == ["tracking"]
+    assert not [name for name, found in imports.items() if found & {"yaml", "pickle", "torchvision"}]
+    assert not imports["config"] & {"torch", "numpy", "mlflow", "pytorch_lightning"}
+    for name in ("model", "objective", "data", "optimizer", "packaged"):
+        assert "pytorch_lightning" not in imports[name]
+
+
+def _imported(path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_a_run_key_follows_everything_that_weights_are_a_function_of(params: Params, monkeypatch, tmp_path) -> None:
+    modern, packages = params.variants["modern"], {"torch": "2.13.0"}
+
+    def key(variant=modern, seed=1, data="d", packages=packages) -> str:
+        return fingerprint.run_key(variant, seed, data, packages)
+
+    base = key()
+    assert len(base) == 64
+    assert base == key(modern.model_copy())
+    others = [
+        key(modern.model_copy(update={"epochs": 99})), key(seed=2), key(data="e"), key(packages={"torch": "2.14.0"}),
+    ]  # fmt: skip
+    monkeypatch.setattr(fingerprint, "THREADS", 2)
+    others.append(key())
+    monkeypatch.undo()
+    copied = tmp_path / "lenet"
+    copied.mkdir()
+    for path in SOURCES.glob("*.py"):
+        (copied / path.name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(fingerprint, "PACKAGE", copied)
+    assert key() == base
+    (copied / "tracking.py").write_text("# another")
+    assert key() == base
+    (copied / "model.py").write_bytes((copied / "model.py").read_bytes() + b"\n")
+    others.append(key())
+    assert len({base, *others}) == 7
+
+
+def test_tensor_digests_see_names_types_shapes_and_every_byte() -> None:
+    base = {"a": torch.zeros(2, 3), "b": torch.ones(1)}
+    same = {"b": torch.ones(1), "a": torch.zeros(3, 2).T}
+    assert fingerprint.tensors_sha256(base) == fingerprint.tensors_sha256(same)
+    bit = torch.zeros(2, 3)
+    bit[1, 2] = 1e-45
+    others = [
+        {"a": torch.zeros(3, 2), "b": torch.ones(1)}, {"a": torch.zeros(2, 3).int(), "b": torch.ones(1)},
+        {"c": torch.zeros(2, 3), "b": torch.ones(1)}, {"a": bit, "b": torch.ones(1)}, {"a": torch.zeros(2, 3)},
+    ]  # fmt: skip
+    assert len({fingerprint.tensors_sha256(one) for one in (base, *others)}) == 6
+
+
+def test_the_data_digest_sees_the_last_pixel_and_label(digits: Digits) -> None:
+    train, validation = digits[100:300], digits[:100]
+    base = fingerprint.data_sha256(train, validation)
+    images, labels = train.images.clone(), train.labels.clone()
+    images[-1, -1, -1] ^= 1
+    labels[-1] ^= 1
+    changed = [Digits(images, train.labels, train.index), Digits(train.images, labels, train.index)]
+    assert len({base, *(fingerprint.data_sha256(one, validation) for one in changed)}) == 3
+    assert fingerprint.data_sha256(validation, train) != base
+
+
+def test_the_canary_repeats_across_processes_and_knows_another_instruction_set() -> None:
+    code = "import lenet.fingerprint as f; print(f.canary())"
+    here = fingerprint.canary()
+    assert run(sys.executable, "-c", code, cwd=ROOT, OMP_NUM_THREADS="2").stdout.strip() == here
+    assert run(sys.executable, "-c", code, cwd=ROOT, ATEN_CPU_CAPABILITY="default").stdout.strip() != here
+
+
+def test_the_environment_is_names_and_versions() -> None:
+    lines = fingerprint.environment()
+    assert f"torch=={torch.__version__}" in lines
+    assert len(lines) == len({line.split("==")[0] for line in lines}) > 100
+    assert len(fingerprint.environment_sha256()) == 64
+
+
+def test_parts_of_a_digest_are_kept_apart() -> None:
+    assert fingerprint.sha256_of(b"ab", b"c") != fingerprint.sha256_of(b"a", b"bc")
+    assert fingerprint.sha256_of() == hashlib.sha256().hexdigest()

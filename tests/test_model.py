@@ -1,0 +1,203 @@
+"""The network: the documents' and the paper's numbers, Table I as printed, and an independent forward pass."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.signal import correlate
+
+from lenet import summary
+from lenet.config import FixedPooling, Initialisation, Network, Params, TrainablePooling
+from lenet.model import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
+
+TABLE_I = """
+0 X . . . X X X . . X X X X . X X
+1 X X . . . X X X . . X X X X . X
+2 X X X . . . X X X . . X . X X X
+3 . X X X . . X X X X . . X . X X
+4 . . X X X . . X X X X . X X . X
+5 . . . X X X . . X X X X . X X X
+"""
+PRINTED = np.array([[mark == "X" for mark in row.split()[1:]] for row in TABLE_I.strip().splitlines()])
+
+POOLINGS = [
+    TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
+    *(FixedPooling(kind=k) for k in ("average", "max")),
+]
+
+
+def build(activation="scaled-tanh", pooling=POOLINGS[0], C3="table", output="squashed") -> LeNet5:
+    return LeNet5(Network(activation=activation, pooling=pooling, C3=C3, output=output))
+
+
+def randomised(network: LeNet5) -> LeNet5:
+    """Every parameter random, biases and coefficients too, so that nothing hides behind a zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-0.4, 0.4, generator=generator)
+    return network
+
+
+def test_the_documents_parameter_counts(params: Params) -> None:
+    explanation = {row.name: row.parameters for row in summary.layers(params.variants["original-sigmoid"].network)}
+    assert explanation == {"C1": 156, "S2": 12, "C3": 1516, "S4": 32, "C5": 48120, "F6": 10164, "output": 850}
+    overview = {row.name: row.parameters for row in summary.layers(params.variants["modern"].network)}
+    assert overview == {"C1": 156, "S2": 0, "C3": 2416, "S4": 0, "C5": 48120, "F6": 10164, "output": 850}
+    for name, count in (("original-sigmoid", 60_850), ("original-tanh", 60_850), ("modern", 61_706)):
+        network = params.variants[name].network
+        assert summary.totals(network)["parameters"] == count
+        assert sum(p.numel() for p in LeNet5(network).parameters()) == count
+
+
+def test_the_paper_s_connection_counts(params: Params) -> None:
+    found = {row.name: row.connections for row in summary.layers(params.variants["original-tanh"].network)}
+    assert found == {
+        "C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120, "F6": 10_164, "output": 850,
+    }  # fmt: skip
+    # the paper's 340,908 with its 840 links to the RBF units; ten units with biases have 850
+    assert summary.totals(params.variants["original-tanh"].network)["connections"] == 340_908 - 840 + 850
+
+
+def test_multiply_accumulates_worked_out_by_hand(params: Params) -> None:
+    macs = {row.name: row.macs for row in summary.layers(params.variants["modern"].network)}
+    assert macs == {
+        "C1": 6 * 28 * 28 * 25, "S2": 0, "C3": 16 * 10 * 10 * 150, "S4": 0, "C5": 400 * 120, "F6": 120 * 84,
+        "output": 840,
+    }  # fmt: skip
+
+
+def test_the_overview_s_shapes() -> None:
+    network = Network(activation="relu", pooling=POOLINGS[1], C3="dense", output="softmax")
+    shapes = {row.name: (row.inputs, row.outputs) for row in summary.layers(network)}
+    assert shapes == {
+        "C1": ("1@32×32", "6@28×28"), "S2": ("6@28×28", "6@14×14"), "C3": ("6@14×14", "16@10×10"),
+        "S4": ("16@10×10", "16@5×5"), "C5": ("400", "120"), "F6": ("120", "84"), "output": ("84", "10"),
+    }  # fmt: skip
+
+
+def test_table_i_is_as_printed() -> None:
+    ours = np.array([[i in seen for seen in C3_TABLE] for i in range(6)])
+    assert np.array_equal(ours, PRINTED)
+    assert PRINTED.sum() == 60
+    assert build().C3.weight.shape == (60, 5, 5)
+
+
+def test_c3_s_jacobian_is_zero_where_there_is_no_connection() -> None:
+    layer = randomised(build()).C3
+    jacobian = torch.autograd.functional.jacobian(layer, torch.randn(1, 6, 14, 14))
+    reached = jacobian.abs().sum((0, 2, 3, 4, 6, 7)) > 0  # out map × in map
+    assert np.array_equal(reached.numpy().T, PRINTED)
+
+
+def test_sparse_convolution_is_the_dense_one_with_zeros() -> None:
+    sparse = randomised(build()).C3
+    dense = torch.nn.Conv2d(6, 16, 5)
+    with torch.no_grad():
+        dense.weight.zero_()
+        kernels = iter(sparse.weight)
+        for out, seen in enumerate(C3_TABLE):
+            for i in seen:
+                dense.weight[out, i] = next(kernels)
+        dense.bias.copy_(sparse.bias)
+    x = torch.randn(3, 6, 14, 14)
+    assert torch.allclose(sparse(x), dense(x), atol=1e-6)
+
+
+def test_scaled_tanh_is_the_paper_s() -> None:
+    a = torch.tensor([-1.0, 0.0, 1.0, 100.0], requires_grad=True)
+    y = scaled_tanh(a)
+    assert y.tolist() == pytest.approx([-1, 0, 1, 1.7159], abs=2e-5)
+    y[1].backward()
+    assert a.grad[1] == pytest.approx(1.7159 * 2 / 3)
+
+
+SQUASH = {
+    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
+    "scaled-tanh": lambda a: 1.7159 * np.tanh(2 * a / 3),
+    "tanh": np.tanh,
+    "relu": lambda a: np.maximum(a, 0),
+}
+
+
+def reference(network: LeNet5, x: np.ndarray, activation: str, pooling: str, C3: str, output: str) -> np.ndarray:
+    """The documents' formulas in NumPy float64, one image (32, 32) at a time, loops where they have sums."""
+    squash = SQUASH[activation]
+    p = {name: value.detach().double().numpy() for name, value in network.named_parameters()}
+
+    def pool(maps: np.ndarray, layer: str) -> np.ndarray:
+        n, h, w = maps.shape
+        blocks = maps.reshape(n, h // 2, 2, w // 2, 2)
+        if pooling == "max":
+            return blocks.max((2, 4))
+        mean = sum(blocks[:, :, i, :, j] for i in (0, 1) for j in (0, 1)) / 4
+        if pooling == "average":
+            return mean
+        return squash(p[f"{layer}.weight"][:, None, None] * mean + p[f"{layer}.bias"][:, None, None])
+
+    def convolve(maps: np.ndarray, kernels: list[dict[int, np.ndarray]], bias: np.ndarray) -> np.ndarray:
+        sums = [sum(correlate(maps[i], kernel, "valid") for i, kernel in group.items()) for group in kernels]
+        return squash(np.stack([total + b for total, b in zip(sums, bias, strict=True)]))
+
+    c1 = convolve(x[None], [{0: k[0]} for k in p["C1.weight"]], p["C1.bias"])
+    if C3 == "dense":
+        kernels = [dict(enumerate(group)) for group in p["C3.weight"]]
+    else:
+        held = iter(p["C3.weight"])
+        kernels = [{i: next(held) for i in range(6) if PRINTED[i, out]} for out in range(16)]
+    c3 = convolve(pool(c1, "S2"), kernels, p["C3.bias"])
+    s4 = pool(c3, "S4")
+    c5 = squash(p["C5.weight"].reshape(120, 16, 5, 5).reshape(120, -1) @ s4.reshape(-1) + p["C5.bias"])
+    f6 = squash(p["F6.weight"] @ c5 + p["F6.bias"])
+    a = p["output.weight"] @ f6 + p["output.bias"]
+    return squash(a) if output == "squashed" else a
+
+
+@pytest.mark.parametrize(
+    ("activation", "pooling", "C3", "output"),
+    product(ACTIVATIONS, POOLINGS, ("table", "dense"), ("squashed", "softmax")),
+    ids=lambda value: getattr(value, "kind", value),
+)
+def test_every_part_equals_the_documents_formulas(activation, pooling, C3, output) -> None:
+    network = randomised(build(activation, pooling, C3, output))
+    images = np.random.default_rng(0).uniform(-0.1, 1.175, (2, 32, 32))
+    ours = network.double()(torch.tensor(images)[:, None]).detach().numpy()
+    theirs = np.stack([reference(network, image, activation, pooling.kind, C3, output) for image in images])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("C3", ["table", "dense"])
+def test_initial_weights_fill_their_bound_and_nothing_else_moves(C3: str) -> None:
+    network = build(C3=C3).initialise(Initialisation(scale=2.4, exponent=1.0), seed=1)
+    fan_in = {"C1": 25, "C5": 400, "F6": 120, "output": 84}
+    for name, count in fan_in.items():
+        weight = getattr(network, name).weight
+        assert 0.85 * 2.4 / count < weight.abs().max() <= 2.4 / count
+        assert weight.mean().abs() < 0.5 / count
+        assert not getattr(network, name).bias.any()
+    if C3 == "table":
+        for kernels, seen in zip(network.C3.weight.split([len(s) for s in C3_TABLE]), C3_TABLE, strict=True):
+            assert 0.85 * 2.4 / (25 * len(seen)) < kernels.abs().max() <= 2.4 / (25 * len(seen))
+    else:
+        assert 0.95 * 2.4 / 150 < network.C3.weight.abs().max() <= 2.4 / 150
+    for layer in (network.S2, network.S4):
+        assert set(layer.weight.tolist()) == {1.5}
+        assert set(layer.bias.tolist()) == {0.25}
+
+
+def test_initial_weights_follow_from_the_seed_alone() -> None:
+    how = Initialisation(scale=1.0, exponent=0.5)
+    torch.manual_seed(5)
+    first = build().initialise(how, 1).state_dict()
+    torch.rand(7)
+    again, other = build().initialise(how, 1).state_dict(), build().initialise(how, 2).state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first if name[0] != "S" and "weight" in name)
+
+
+def test_only_trained_tensors_are_saved() -> None:
+    network = build()
+    assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
+    assert isinstance(network.C3, SparseConv)
+    assert isinstance(network.S2, Subsampling)

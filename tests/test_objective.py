@@ -1,0 +1,109 @@
+"""Losses worked out with a pencil, decision rules, optimizers and schedules."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lenet import objective, optimizer
+from lenet.config import SGD, Adam, ConstantSchedule, CosineSchedule, Params, Variant
+
+
+def variant(params: Params, loss: dict, output: str) -> Variant:
+    block = params.variants["modern"].model_dump()
+    return Variant.model_validate(block | {"objective": loss, "network": block["network"] | {"output": output}})
+
+
+def test_mean_squared_error_sums_over_classes_and_averages_over_samples(params: Params) -> None:
+    mse = objective.build(variant(params, {"loss": "mse", "off": 0.0, "on": 1.0}, "squashed"))
+    outputs = torch.full((2, 10), 0.5)
+    outputs[1] = 0.0
+    outputs[1, 4] = 1.0
+    # first sample: ten classes off by ½ → 10/4; second: right → 0; mean 5/4. The mean over classes would be 1/8.
+    assert mse.loss(outputs, torch.tensor([3, 4])).item() == pytest.approx(1.25)
+
+
+def test_mean_squared_error_to_plus_minus_one(params: Params) -> None:
+    mse = objective.build(variant(params, {"loss": "mse", "off": -1.0, "on": 1.0}, "squashed"))
+    outputs = torch.zeros(1, 10)
+    outputs[0, 0] = 2.0
+    # class 0 should be 1 and is 2: 1; nine should be −1 and are 0: 9
+    assert mse.loss(outputs, torch.tensor([0])).item() == pytest.approx(10.0)
+    assert mse.loss(outputs, torch.tensor([1])).item() == pytest.approx(9.0 + 1.0 + 8.0)  # (2+1)² + (0−1)² + 8·1
+
+
+def test_mean_squared_error_on_softmax_outputs_takes_probabilities(params: Params) -> None:
+    mse = objective.build(variant(params, {"loss": "mse", "off": 0.0, "on": 1.0}, "softmax"))
+    # ten equal logits → 0.1 each: 0.9² + 9 · 0.1² = 0.9
+    assert mse.loss(torch.full((1, 10), 3.0), torch.tensor([0])).item() == pytest.approx(0.9)
+
+
+def test_cross_entropy_is_minus_the_logarithm_of_the_right_class(params: Params) -> None:
+    entropy = objective.build(variant(params, {"loss": "cross-entropy"}, "softmax"))
+    logits = torch.zeros(2, 10)
+    logits[1, 7] = math.log(9)  # p = 9 / (9 + 9) = ½
+    expected = (math.log(10) + math.log(2)) / 2
+    assert entropy.loss(logits, torch.tensor([1, 7])).item() == pytest.approx(expected)
+    assert entropy.loss(torch.full((1, 10), 1e4), torch.tensor([0])).item() == pytest.approx(math.log(10))
+
+
+def test_the_document_s_output_gradient(params: Params) -> None:
+    """The tutorial: ∂L/∂z_k = O_k − y_k."""
+    entropy = objective.build(variant(params, {"loss": "cross-entropy"}, "softmax"))
+    z = torch.randn(1, 10, requires_grad=True)
+    entropy.loss(z, torch.tensor([2])).backward()
+    expected = torch.softmax(z.detach(), 1)
+    expected[0, 2] -= 1
+    assert torch.allclose(z.grad, expected, atol=1e-6)
+
+
+def test_decisions_and_probabilities(params: Params) -> None:
+    scores = torch.tensor([[0.0] * 9 + [1.0], [5.0] + [0.0] * 9])
+    softmax = objective.build(variant(params, {"loss": "cross-entropy"}, "softmax"))
+    squashed = objective.build(variant(params, {"loss": "mse", "off": 0.0, "on": 1.0}, "squashed"))
+    assert softmax.decide(scores).tolist() == squashed.decide(scores).tolist() == [9, 0]
+    assert softmax.probabilities(scores).sum(1).tolist() == pytest.approx([1, 1])
+    assert softmax.probabilities(scores)[0, 9].item() == pytest.approx(math.e / (math.e + 9))
+    assert squashed.probabilities is None  # ten squashed units are no distribution
+
+
+def one_step(section: SGD | Adam, gradients: list[float]) -> list[float]:
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    rule = optimizer.build(section, [weight])
+    path = []
+    for gradient in gradients:
+        weight.grad = torch.tensor([gradient])
+        rule.step()
+        path.append(weight.item())
+    return path
+
+
+def test_optimizers_take_their_values_from_the_block() -> None:
+    sgd = SGD(kind="sgd", lr=0.1, momentum=0.5, weight_decay=0.0)
+    assert one_step(sgd, [1.0, 1.0]) == pytest.approx([0.9, 0.9 - 0.1 * 1.5])
+    decayed = SGD(kind="sgd", lr=0.1, momentum=0.0, weight_decay=0.2)
+    assert one_step(decayed, [1.0]) == pytest.approx([1 - 0.1 * 1.2])
+    adam = Adam(kind="adam", lr=0.1, beta1=0.9, beta2=0.999, weight_decay=0.0)
+    assert one_step(adam, [3.0]) == pytest.approx([0.9], abs=1e-6)  # Adam's first step is lr · sign
+    adamw = Adam(kind="adamw", lr=0.1, beta1=0.9, beta2=0.999, weight_decay=0.5)
+    assert one_step(adamw, [3.0]) == pytest.approx([0.95 - 0.1], abs=1e-6)  # decay is decoupled: 1 − 0.1 · 0.5 first
+    fast = Adam(kind="adam", lr=0.1, beta1=0.0, beta2=0.5, weight_decay=0.0)
+    # second step: v̂ = (½·½·1 + ½·9)/(1 − ¼) = 19/3, step = 0.1 · 3 / √(19/3)
+    assert one_step(fast, [1.0, 3.0])[1] == pytest.approx(0.9 - 0.1 * 3 / math.sqrt(19 / 3), abs=1e-6)
+
+
+@given(st.floats(0, 1), st.integers(2, 50))
+def test_cosine_falls_from_one_to_its_end(final: float, epochs: int) -> None:
+    schedule = CosineSchedule(kind="cosine", final=final)
+    factors = [optimizer.factor(schedule, epoch, epochs) for epoch in range(1, epochs + 1)]
+    assert factors[0] == pytest.approx(1)
+    assert factors[-1] == pytest.approx(final)
+    assert factors == sorted(factors, reverse=True)
+    assert factors[0] + factors[-1] == pytest.approx(factors[(epochs - 1) // 2] + factors[epochs // 2])  # symmetric
+
+
+def test_constant_is_constant_and_one_epoch_is_the_first() -> None:
+    assert {optimizer.factor(ConstantSchedule(kind="constant"), epoch, 9) for epoch in range(1, 10)} == {1.0}
+    assert optimizer.factor(CosineSchedule(kind="cosine", final=0.0), 1, 1) == 1.0

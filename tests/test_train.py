@@ -1,0 +1,229 @@
+"""Trainings: what they compute, that they repeat, and that nothing beside them changes a bit."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import pytorch_lightning as pl
+import torch
+from safetensors.torch import load_file
+
+import lenet
+from conftest import ROOT, run
+from lenet import fingerprint, objective, optimizer
+from lenet.config import Params, Variant
+from lenet.data import Digits, shuffled, to_inputs
+from lenet.errors import InputError
+from lenet.model import LeNet5
+from lenet.record import Record
+from lenet.train import fit, train
+
+LOCK = ROOT / "requirements-numeric.lock"
+
+
+def small(variant: Variant, **changes: object) -> Variant:
+    sizes = {"epochs": 2, "train_size": 330, "validation_size": 70, "batch_size": 32}
+    return variant.model_copy(update=sizes | changes)
+
+
+def small_params(params: Params, **changes: object) -> Params:
+    return params.model_copy(update={"variants": {n: small(v, **changes) for n, v in params.variants.items()}})
+
+
+@pytest.fixture(params=["original-sigmoid", "original-tanh", "modern"])
+def variant(request: pytest.FixtureRequest, params: Params) -> Variant:
+    return small(params.variants[request.param])
+
+
+def test_a_training_is_what_a_plain_loop_computes(variant: Variant, digits: Digits) -> None:
+    """Weights bit for bit, history and trace, against the recipe written out without Lightning."""
+    training, validation = digits[70:400], digits[:70]
+    fitted = fit(variant, 5, training, validation)
+    network = LeNet5(variant.network).initialise(variant.initialisation, 5)
+    criterion = objective.build(variant)
+    x, y = to_inputs(training.images, variant.pixels), training.labels.long()
+    held, answers = to_inputs(validation.images, variant.pixels), validation.labels.long()
+    rule = optimizer.build(variant.optimizer, network.parameters())
+    for epoch in (1, 2):
+        rate = variant.optimizer.lr * (1 if epoch == 1 else variant.schedule.final)
+        for group in rule.param_groups:
+            group["lr"] = rate
+        losses, wrong = [], 0
+        for part in shuffled(330, 5, epoch).split(32):
+            scores = network(x[part])
+            loss = criterion.loss(scores, y[part])
+            wrong += int((scores.argmax(1) != y[part]).sum())
+            losses.append((loss.item(), len(part)))
+            rule.zero_grad()
+            loss.backward()
+            rule.step()
+        row = fitted.history[epoch - 1]
+        assert [size for _, size in losses] == [32] * 10 + [10]
+        assert fitted.trace[epoch - 1].tolist() == [loss for loss, _ in losses]
+        assert row["epoch"] == epoch
+        assert row["learning_rate"] == pytest.approx(rate)
+        assert row["train/error"] == wrong / 330
+        assert row["train/loss"] == pytest.approx(sum(loss * size for loss, size in losses) / 330, rel=1e-12)
+        with torch.no_grad():
+            scores = network(held)
+        assert row["validation/error"] == int((scores.argmax(1) != answers).sum()) / 70
+        assert row["validation/loss"] == pytest.approx(criterion.loss(scores, answers).item())
+        assert row["weights.sha256"] == fingerprint.tensors_sha256(network.state_dict())
+    assert fingerprint.tensors_sha256(fitted.weights) == row["weights.sha256"]
+
+
+def test_seeds_differ_and_repeat(params: Params, digits: Digits) -> None:
+    variant = small(params.variants["modern"], epochs=1)
+
+    def weights(seed: int) -> str:
+        return fingerprint.tensors_sha256(fit(variant, seed, digits[70:400], digits[:70]).weights)
+
+    torch.manual_seed(3)
+    first = weights(1)
+    torch.rand(100)
+    assert weights(1) == first != weights(2)
+
+
+def test_every_variant_learns(params: Params, digits: Digits) -> None:
+    for name in ("original-sigmoid", "original-tanh", "modern"):
+        variant = params.variants[name].model_copy(update={"epochs": 3})
+        last = fit(variant, 1, digits[1000:7000], digits[:1000]).history[-1]
+        assert last["validation/error"] < (0.3 if name == "original-sigmoid" else 0.08), name
+
+
+def test_no_validation_digits_means_no_validation_metric(params: Params, digits: Digits) -> None:
+    fitted = fit(small(params.variants["modern"], validation_size=0), 1, digits[:330], digits[:0])
+    assert not [name for name in fitted.history[0] if name.startswith("validation")]
+
+
+def test_lightning_s_callbacks_see_the_epoch_s_metrics(params: Params, digits: Digits) -> None:
+    seen = []
+
+    class Look(pl.Callback):
+        def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+
+    fitted = fit(small(params.variants["modern"]), 1, digits[70:400], digits[:70], callbacks=[Look()])
+    assert seen[0]["validation/error"] == pytest.approx(fitted.history[-1]["validation/error"])
+
+
+def stage(params: Params, prepared: Path, out: Path, name: str = "modern", **options: object) -> Record:
+    train(
+        small_params(params), name, 1, prepared / "train.safetensors", LOCK, out,
+        **{"allow_other": False, "track": False} | options,
+    )  # fmt: skip
+    return Record.read(out / "run.json")
+
+
+def test_the_stage_writes_four_files_that_agree(params: Params, prepared: Path, digits: Digits, tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "modern-1"
+    record = stage(params, prepared, out)
+    assert sorted(p.name for p in out.iterdir()) == ["history.csv", "run.json", "trace", "weights.safetensors"]
+    weights = load_file(out / "weights.safetensors")
+    assert fingerprint.tensors_sha256(weights) == record.weights
+    history = pd.read_csv(out / "history.csv")
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["weights.sha256"].iloc[-1] == record.weights
+    trace = np.fromfile(out / "trace", "<f4").reshape(2, 11)
+    assert np.isfinite(trace).all()
+    assert record.data == fingerprint.data_sha256(digits[70:400], digits[:70])
+    assert record.canary == fingerprint.canary()
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    stage(params, prepared, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == files
+
+
+def test_a_training_repeats_in_a_process_of_its_own_whatever_its_surroundings(
+    params: Params, prepared: Path, tmp_path: Path
+) -> None:
+    here = stage(params, prepared, tmp_path / "here")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    code = (
+        "from lenet import config; from lenet.train import train; from pathlib import Path; import torch, sys\n"
+        "p = config.load()\n"
+        "small = {n: v.model_copy(update=dict(epochs=2, train_size=330, validation_size=70, batch_size=32))"
+        " for n, v in p.variants.items()}\n"
+        "train(p.model_copy(update={'variants': small}), 'modern', 1, Path(sys.argv[1]), Path(sys.argv[2]),"
+        " Path('there'), False, False)\n"
+        "assert torch.get_num_threads() == 1"
+    )
+    run(
+        sys.executable, "-c", code, str(prepared / "train.safetensors"), str(LOCK), cwd=tmp_path,
+        OMP_NUM_THREADS="2", MKL_NUM_THREADS="2", PYTHONHASHSEED="7", LENET_PROGRESS_LINES="1",
+    )  # fmt: skip
+    assert Record.read(tmp_path / "there" / "run.json") == here
+
+
+@pytest.mark.parametrize("how", ["on", "unreachable", "unusable"])
+def test_tracking_changes_no_bit(params: Params, prepared: Path, tmp_path: Path, monkeypatch, capfd, how: str) -> None:
+    silent = stage(params, prepared, tmp_path / "off")
+    uri = {
+        "on": f"sqlite:///{tmp_path}/mlflow.db",
+        "unreachable": "http://127.0.0.1:9",  # discard: nothing listens
+        "unusable": "sqlite:////proc/nowhere/mlflow.db",
+    }[how]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    capfd.readouterr()
+    assert stage(params, prepared, tmp_path / how, track=True) == silent
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lenet: warning")]
+    assert len(warnings) == (how != "on"), warnings
+
+
+def test_a_tracker_that_dies_midway_changes_no_bit(
+    params: Params, prepared: Path, tmp_path, monkeypatch, capfd
+) -> None:
+    silent = stage(params, prepared, tmp_path / "off")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    import mlflow
+
+    def dead(*args: object, **kwargs: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(mlflow, "log_metrics", dead)
+    assert stage(params, prepared, tmp_path / "on", track=True) == silent
+    assert capfd.readouterr().err.count("the disk is full") == 1
+
+
+def test_the_progress_display_changes_no_bit(params: Params, prepared: Path, tmp_path, monkeypatch, capfd) -> None:
+    quiet = stage(params, prepared, tmp_path / "quiet")
+    out, error = capfd.readouterr()
+    assert (out, error) == ("", "")
+    monkeypatch.setenv("LENET_PROGRESS_LINES", "1")
+    assert stage(params, prepared, tmp_path / "lines") == quiet
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["modern-1", "modern-1"]
+    assert "epoch 2/2" in lines[1]
+    assert "validation error" in lines[1]
+    assert "img/s" in lines[1]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert stage(params, prepared, tmp_path / "bar") == quiet
+    assert "modern-1" in capfd.readouterr().err
+
+
+def test_other_numeric_packages_than_locked_are_refused_unless_allowed(
+    params: Params, prepared: Path, tmp_path: Path
+) -> None:
+    lock = tmp_path / "numeric.lock"
+    lock.write_text(LOCK.read_text().replace("torch==", "torch==1."))
+    common = (small_params(params), "modern", 1, prepared / "train.safetensors", lock, tmp_path / "out")
+    with pytest.raises(InputError, match=r"torch .* is installed, not ==1\..*--allow-other-numerics"):
+        train(*common, allow_other=False, track=False)
+    assert not (tmp_path / "out").exists()
+    train(*common, allow_other=True, track=False)
+    assert (tmp_path / "out" / "run.json").exists()
+    assert fingerprint.numerics(LOCK)["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_an_unknown_variant_is_one_line(params: Params, prepared: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"'future' has no block .* original-tanh"):
+        stage(params, prepared, tmp_path / "out", name="future")
+
+
+def test_one_thread_is_set_before_torch_loads() -> None:
+    code = "import os, lenet, torch; print(torch.get_num_threads(), os.environ['OMP_WAIT_POLICY'])"
+    assert run(sys.executable, "-c", code, cwd=ROOT, OMP_NUM_THREADS="2").stdout.split() == ["1", "PASSIVE"]
+    assert lenet.THREADS == 1
+    assert os.environ["OMP_NUM_THREADS"] == "1"
