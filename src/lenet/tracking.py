@@ -217,7 +217,7 @@ class Run:
             client.log_artifacts(run.info.run_id, scratch)
 
     def end(self, status: str) -> None:
-        """Close the run, if it was opened, as FINISHED, FAILED or KILLED; after a fault too, should the store be back."""
+        """Close the run, if it was opened, as FINISHED, FAILED or KILLED; after a fault too."""
         if self.id:
             import mlflow
 
