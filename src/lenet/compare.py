@@ -91,16 +91,16 @@ def read(folder: Path) -> Run:
 
 def describe(group: list[Run]) -> dict[str, Any]:
     """The runs of one variant: per seed and on average. Standard deviations are the sample's (n − 1)."""
-    errors = [run.error for run in group]
+    misses = [run.misses for run in group]
     variant = group[0].record.parameters
     last = [run.history.iloc[-1] for run in group]
     count = len(group[0].predictions)
     description: dict[str, Any] = {
         "seeds": {str(run.record.seed): {"misses": run.misses, "error": run.error} for run in group},
-        "misses": float(np.mean([run.misses for run in group])),
+        "misses": float(np.mean(misses)),
         "count": count,
-        "test_error": float(np.mean(errors)),
-        "test_error_sd": float(np.std(errors, ddof=1)) if len(errors) > 1 else None,
+        "test_error": float(np.mean(misses)) / count,
+        "test_error_sd": float(np.std(misses, ddof=1)) / count if len(misses) > 1 else None,
         "network": summary.totals(variant.network),
         "what": _what(variant),
         "confusion": np.sum([_confusion(run) for run in group], axis=0).tolist(),

@@ -75,7 +75,8 @@ def error_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]])
                 axes.plot(range(1, len(mean) + 1), mean, color=colour, linewidth=2.2, label=variant)
         axes.set(xlabel="epoch", ylabel="error, %", yscale="log", title=title)
         axes.grid(alpha=0.3, which="both")
-        axes.legend()
+        if axes.lines:
+            axes.legend()
     return figure
 
 

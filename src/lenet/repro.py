@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import networkx
 
 LOGS = lifetime.LOCKS / "logs"
-BUSY = "Unable to acquire lock"
+BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")  # says a DVC that another, maybe dying, one stops
 ATTEMPTS = 10
 
 
@@ -150,7 +150,7 @@ class _Scheduler:
                 continue
             self.running.remove(stage)
             text = stage.log.read_text(encoding="utf-8", errors="replace")
-            if status and BUSY in text and stage.attempt < ATTEMPTS:
+            if status and any(words in text for words in BUSY) and stage.attempt < ATTEMPTS:
                 self.running.append(self._launch(stage.name, stage.attempt + 1))
             elif status:
                 self.failed = True

@@ -1,0 +1,158 @@
+"""No stage outlives the command that started it, whatever kills that, and nothing half-written is taken as complete."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from conftest import ENVIRONMENT, ROOT, commit, run
+from lenet import lifetime
+from lenet.errors import InputError
+from lenet.files import whole, write_json
+
+STAGE = """
+import sys, time
+from pathlib import Path
+from lenet import lifetime
+from lenet.files import whole
+
+seconds = float(Path("seconds").read_text())
+lifetime.follow_parents()
+with lifetime.sole_writer(Path("out")):
+    with whole(Path("out")) as beside:
+        beside.write_text("begun")
+        Path("stage.pid").write_text(str(__import__("os").getpid()))
+        time.sleep(seconds)
+        lifetime.check()
+        beside.write_text("done")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    """A DVC project whose one stage sleeps in place of training, with a Makefile that calls `dvc repro`."""
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "seconds").write_text("60")
+    (tmp_path / "Makefile").write_text("repro:\n\t@dvc repro\n\t@true\n")
+    command = f"{sys.executable} stage.py"
+    (tmp_path / "dvc.yaml").write_text(f"stages:\n  sleep:\n    cmd: {command}\n    outs: [out]\n")
+    (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
+    run("git", "init", "-q", cwd=tmp_path)
+    run("dvc", "init", "-q", cwd=tmp_path)
+    commit(tmp_path, "start")
+    yield tmp_path
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == str(tmp_path):
+            process.kill()
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def start(project: Path, *command: str) -> tuple[subprocess.Popen[bytes], psutil.Process]:
+    """Start a command in a process group of its own; return it and the stage it leads to."""
+    (project / "stage.pid").unlink(missing_ok=True)
+    with (project / "log").open("wb") as log:
+        top = subprocess.Popen(
+            command, cwd=project, env=os.environ | ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
+        )
+    pid = project / "stage.pid"
+    wait_for(lambda: pid.exists() and pid.read_text(), 60, "the stage to start")
+    return top, psutil.Process(int(pid.read_text()))
+
+
+def ancestor(stage: psutil.Process, name: str) -> psutil.Process:
+    return next(p for p in stage.parents() if any(Path(word).name == name for word in p.cmdline()[:3]))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
+@pytest.mark.parametrize("victim", ["make", "dvc", "stage", "all"])
+def test_killing_leaves_no_orphan_and_no_output(project: Path, victim: str, number: signal.Signals) -> None:
+    top, stage = start(project, "make", "repro")
+    dvc = ancestor(stage, "dvc")
+    if victim == "all":  # as Ctrl-C in a terminal does
+        os.killpg(top.pid, number)
+    elif victim == "stage":
+        stage.send_signal(number)
+    else:
+        ancestor(stage, victim).send_signal(number)
+    if victim in ("make", "dvc") and number == signal.SIGINT:  # they leave an interrupt to the stage, and wait for it
+        time.sleep(1)
+        assert not gone(stage)
+        stage.send_signal(number)
+    wait_for(lambda: gone(stage), 8, "the stage to end")
+    top.wait(20)
+    wait_for(lambda: not psutil.pid_exists(dvc.pid), 20, "dvc to end, which holds its lock until then")
+    assert not (project / "out").exists()
+    assert not (project / "dvc.lock").exists()
+    (project / "seconds").write_text("0")
+    run("dvc", "repro", cwd=project)
+    assert (project / "out").read_text() == "done"
+    assert not list(project.glob(".out*"))
+
+
+def test_the_next_repro_waits_for_an_orphan_to_end(project: Path) -> None:
+    top, stage = start(project, "dvc", "repro")
+    top.kill()
+    top.wait()
+    (project / "seconds").write_text("0")
+    run("dvc", "repro", cwd=project)  # at once, while the orphan may still live
+    assert (project / "out").read_text() == "done"
+    assert gone(stage)
+
+
+def test_a_second_training_on_the_same_outputs_is_refused_with_the_first_s_number(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lifetime, "PATIENCE", 0.2)
+    code = "import time; from pathlib import Path; from lenet import lifetime\n" \
+           "with lifetime.sole_writer(Path('runs/a-1')): print('held', flush=True); time.sleep(60)"  # fmt: skip
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(InputError, match=f"runs/a-1 is being written by process {holder.pid}"),
+            lifetime.sole_writer(Path("runs/a-1")),
+        ):
+            pass
+        with lifetime.sole_writer(Path("runs/b-1")):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate()
+    with lifetime.sole_writer(Path("runs/a-1")):
+        pass  # a dead holder holds nothing
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file.json"
+
+    def half_written() -> None:
+        with whole(path) as beside:
+            beside.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_written()
+    assert list((tmp_path / "folder").iterdir()) == []
+    write_json(path, {"a": 1})
+    with pytest.raises(RuntimeError):
+        half_written()
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(path, float("nan"))
+    assert [p.name for p in path.parent.iterdir()] == ["file.json"]

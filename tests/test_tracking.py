@@ -1,0 +1,282 @@
+"""The MLflow record: every contract tag, one run per training, a model that loads anywhere, and no talk outside."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from conftest import ROOT, run
+from lenet import evaluate, fingerprint, packaged, tracking
+from lenet.config import Params
+from lenet.data import Digits
+from lenet.record import Record
+from lenet.train import train
+from test_train import small_params
+
+LOCK = ROOT / "requirements-numeric.lock"
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store in which `modern` seed 1 was trained and evaluated."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def tracked(store: Path, params: Params, prepared: Path) -> tuple[MlflowClient, Run, Path]:
+    """A client, the run and the run's folder."""
+    folder = store / "modern-1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+        patch.setattr(tracking, "SAMPLING_SECONDS", 0.2)
+        train_once(params, prepared, folder)
+        evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
+        client = tracking.open_store()
+        found = tracking.find(client, Record.read(folder / "run.json").key)
+        assert found
+        return client, found, folder
+
+
+def train_once(params: Params, prepared: Path, folder: Path, name: str = "modern") -> None:
+    train(small_params(params), name, 1, prepared / "train.safetensors", LOCK, folder, False, True)
+
+
+def test_a_run_has_every_contract_tag(tracked, digits: Digits) -> None:
+    _, found, folder = tracked
+    tags, record = found.data.tags, Record.read(folder / "run.json")
+    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    assert {name: tags[name] for name in ("variant", "seed", "threads", "current", "kind")} == {
+        "variant": "modern", "seed": "1", "threads": "1", "current": "false", "kind": "training",
+    }  # fmt: skip
+    assert tags["run.key"] == record.key
+    assert tags["weights.sha256"] == record.weights
+    assert tags["data.sha256"] == fingerprint.data_sha256(digits[70:400], digits[:70])
+    assert tags["environment.sha256"] == fingerprint.environment_sha256()
+    assert tags["canary"] == fingerprint.canary()
+    assert tags["git.commit"] == git
+    assert tags["git.dirty"] in ("true", "false")
+    assert found.info.run_name == "modern-1"
+    assert found.info.status == "FINISHED"
+
+
+def test_parameters_are_the_resolved_block_with_dots(tracked, params: Params) -> None:
+    _, found, _ = tracked
+    block = small_params(params).variants["modern"]
+    assert found.data.params["optimizer.lr"] == str(block.optimizer.lr)
+    assert found.data.params["network.pooling.kind"] == "max"
+    assert found.data.params["seed"] == "1"
+    leaves = json.dumps(block.model_dump()).count(":") - sum(
+        isinstance(value, dict) for value in _nodes(block.model_dump())
+    )
+    assert len(found.data.params) == leaves + 2
+
+
+def _nodes(tree: dict):
+    for value in tree.values():
+        yield value
+        if isinstance(value, dict):
+            yield from _nodes(value)
+
+
+def test_metrics_lie_on_epochs_and_tests_on_the_last(tracked, store: Path) -> None:
+    client, found, folder = tracked
+    import pandas as pd
+
+    history = pd.read_csv(folder / "history.csv")
+    for name in ("train/loss", "train/error", "validation/loss", "validation/error", "learning_rate"):
+        logged = client.get_metric_history(found.info.run_id, name)
+        assert [(m.step, m.value) for m in logged] == list(zip(history["epoch"], history[name], strict=True))
+    metrics = json.loads((store / "modern-1.json").read_text())["test"]
+    for name in ("misses", "error", "negative_log_likelihood", "calibration_error"):
+        logged = client.get_metric_history(found.info.run_id, f"test/{name}")
+        assert [(m.step, m.value) for m in logged] == [(2, metrics[name])]
+
+
+def test_system_metrics_are_there(tracked) -> None:
+    _, found, _ = tracked
+    assert "system/cpu_utilization_percentage" in found.data.metrics
+
+
+def test_the_data_is_an_input_with_a_digest_of_all_bytes(tracked) -> None:
+    _, found, _ = tracked
+    (entry,) = found.inputs.dataset_inputs
+    assert entry.dataset.name == "mnist-train"
+    assert found.data.tags["data.sha256"].startswith(entry.dataset.digest)
+    assert len(entry.dataset.digest) == 36
+
+
+def test_artifacts_are_history_weights_and_figures(tracked, store: Path) -> None:
+    client, found, folder = tracked
+    names = {item.path for path in ("", "figures") for item in client.list_artifacts(found.info.run_id, path)}
+    assert names >= {"history.csv", "weights.safetensors", "run.json", "trace", "predictions.csv", "modern-1.json"}
+    assert names >= {f"figures/{n}.png" for n in ("learning_curve", "C1_kernels", "confusion", "misclassified")}
+    got = client.download_artifacts(found.info.run_id, "weights.safetensors", str(store))
+    assert Path(got).read_bytes() == (folder / "weights.safetensors").read_bytes()
+
+
+def test_the_model_loads_without_lightning_and_pickle_on_any_batch(tracked, store: Path, prepared: Path) -> None:
+    client, found, folder = tracked
+    (model,) = client.search_logged_models([found.info.experiment_id], filter_string="name = 'model'")
+    files = [path.name for path in Path(model.artifact_location).rglob("*") if path.is_file()]
+    assert not [name for name in files if name.endswith((".pkl", ".pth", ".pt", ".pt2"))]
+    code = f"""
+import sys
+class Refuse:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("pytorch_lightning", "lightning"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+sys.path[:] = [path for path in sys.path if path != "{ROOT}/src"]  # not this checkout
+import mlflow, numpy as np, json
+mlflow.set_tracking_uri("sqlite:///{store}/mlflow.db")
+model = mlflow.pyfunc.load_model("models:/{model.model_id}")
+images = np.fromfile("{store}/images", np.uint8).reshape(-1, 28, 28)
+import lenet
+assert "artifacts" in lenet.__file__, lenet.__file__
+print(json.dumps([model.predict(images[:n])["digit"].tolist() for n in (1, 2, 7, 64)]))
+assert "pytorch_lightning" not in sys.modules
+try:
+    model.predict(images.astype(np.float64))
+except mlflow.MlflowException:
+    print("refused")
+"""
+    from lenet.data import load_digits
+
+    images = load_digits(prepared / "test.safetensors").images[:64].numpy()
+    images.tofile(store / "images")
+    done = run(sys.executable, "-c", code, cwd=store, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
+    expected = packaged.load(folder).predict(images)["digit"].tolist()
+    answered, refused = done.stdout.strip().splitlines()[-2:]
+    assert json.loads(answered) == [expected[:n] for n in (1, 2, 7, 64)]
+    assert refused == "refused"
+
+
+def test_the_model_s_signature_and_example_are_raw_images(tracked) -> None:
+    import mlflow
+
+    client, found, _ = tracked
+    (model,) = client.search_logged_models([found.info.experiment_id], filter_string="name = 'model'")
+    info = mlflow.models.get_model_info(model.artifact_location)
+    (given,) = info.signature.inputs.inputs
+    assert (given.type, given.shape) == (np.dtype("uint8"), (-1, 28, 28))
+    assert {output.name: output.shape for output in info.signature.outputs.inputs} == {
+        "digit": (-1,),
+        "scores": (-1, 10),
+    }
+    assert packaged.example().shape == (2, 28, 28)
+
+
+def test_training_again_goes_on_in_the_same_run_and_logs_nothing_twice(tracked, params, prepared, store, monkeypatch):
+    client, found, folder = tracked
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    train_once(params, prepared, folder)
+    evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
+    assert len(client.search_runs([found.info.experiment_id])) == 1
+    assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2
+    assert len(client.get_metric_history(found.info.run_id, "test/misses")) == 1
+    assert len(client.search_logged_models([found.info.experiment_id])) == 1
+
+
+def test_current_marks_exactly_the_runs_behind_the_outputs(params, prepared, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = tracking.open_store()
+    experiment = client.get_experiment_by_name("lenet5").experiment_id
+    for key in "abc":
+        client.create_run(experiment, tags={"run.key": key})
+    for keys in ({"a", "b"}, {"b", "c"}, set()):
+        tracking.mark_current(keys)
+        runs = client.search_runs([experiment], "tags.current = 'true'")
+        assert {r.data.tags["run.key"] for r in runs} == keys
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    copy = tmp_path / ".dvc" / "tmp" / "exps" / "copy"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)  # as a queued experiment: same store, other outputs
+    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    tracking.mark_current({"a"})
+    assert not client.search_runs([experiment], "tags.current = 'true'")
+
+
+def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = tracking.open_store()
+    experiment = client.get_experiment_by_name("lenet5").experiment_id
+    import socket
+
+    import psutil
+
+    mine = f"{socket.gethostname()}:{tracking._process(psutil.Process())}"
+    runs = {
+        process: client.create_run(experiment, tags={"process": process}).info.run_id
+        for process in (mine, f"{socket.gethostname()}:999999@1.00", "elsewhere:1@1.00")
+    }
+    tracking.end_dead_runs(client)
+    assert [client.get_run(run_id).info.status for run_id in runs.values()] == ["RUNNING", "KILLED", "RUNNING"]
+
+
+def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
+    code = "from lenet import tracking; print(tracking.open_store().get_experiment_by_name('lenet5').experiment_id)"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/new/mlflow.db"}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path)
+        for _ in range(3)
+    ]
+    for process in started:
+        out, error = process.communicate(timeout=120)
+        assert process.returncode == 0, error
+        assert out.strip() == "1"
+
+
+def test_a_training_talks_to_nobody(params, prepared: Path, tmp_path: Path) -> None:
+    """No process of ours resolves a name or connects, telemetry included, even where the caller allows it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "def hook(event, args):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname'):\n"
+        "        address = args[1] if event == 'socket.connect' else args[0]\n"
+        "        if isinstance(address, (bytes, str)) and event == 'socket.connect': return\n"  # a Unix socket
+        "        open('talk', 'a').write(f'{event} {address}\\n')\n"
+        "sys.addaudithook(hook)\n"
+    )
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(
+        text.replace("train_size: 55000", "train_size: 300").replace("validation_size: 5000", "validation_size: 50")
+    )
+    (tmp_path / "check.py").write_text("import socket; socket.getaddrinfo('localhost', 80)")
+    environment = {
+        "PYTHONPATH": str(tmp_path), "DO_NOT_TRACK": "", "MLFLOW_DISABLE_TELEMETRY": "false", "CI": "",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }  # fmt: skip
+    run(sys.executable, "check.py", cwd=tmp_path, **environment)
+    assert (tmp_path / "talk").read_text().startswith("socket.getaddrinfo localhost")  # the hook works
+    (tmp_path / "talk").unlink()
+    run(
+        sys.executable, "-m", "lenet", "train", "modern", "1", "--data", str(prepared / "train.safetensors"),
+        "--numerics", str(LOCK), "--out", "runs/modern-1", cwd=tmp_path, **environment,
+    )  # fmt: skip
+    assert (tmp_path / "runs" / "modern-1" / "run.json").exists()
+    assert not (tmp_path / "talk").exists(), (tmp_path / "talk").read_text()
+
+
+def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
+    assert tracking.uri() == "http://example.invalid"
+
+
+def test_evaluating_a_run_that_the_store_does_not_know_warns_once(
+    tracked, prepared, tmp_path, monkeypatch, capfd
+) -> None:
+    _, _, folder = tracked
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    evaluate.evaluate(folder, prepared / "test.safetensors", tmp_path / "m.json", track=True)
+    assert (tmp_path / "m.json").exists()
+    assert capfd.readouterr().err.count("lenet: warning") == 1
