@@ -49,14 +49,14 @@ def kernels(weights: Path) -> Figure:
 
 def confusion(named: Sequence[tuple[str, np.ndarray]]) -> Figure:
     """For each name: misclassified digits (10, 10) by true class (rows) and answer; the diagonal is left out."""
-    figure = Figure(figsize=(4.4 * len(named), 4.6), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(named), 5.2), layout="constrained")
     for axes, (name, counts) in zip(figure.subplots(1, len(named), squeeze=False).flat, named, strict=True):
         wrong = np.where(np.eye(len(counts), dtype=bool), np.nan, counts)
         axes.imshow(wrong, cmap="Reds", vmin=0)
         for digit, answer in np.argwhere(np.nan_to_num(wrong) > 0):
             count = wrong[digit, answer]
             colour = "white" if count > np.nanmax(wrong) / 2 else "black"
-            axes.text(answer, digit, f"{count:.3g}", ha="center", va="center", color=colour, fontsize=8)
+            axes.text(answer, digit, f"{count:.2g}", ha="center", va="center", color=colour, fontsize=8)
         axes.set(xticks=range(10), yticks=range(10), xlabel="answer", ylabel="digit", title=name)
     return figure
 
@@ -81,14 +81,19 @@ def error_curves(histories: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]])
 
 
 def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 12) -> Figure:
-    """Digits (n, 28, 28), ink black, each under its caption."""
+    """Digits (n, 28, 28), ink black, each under its caption, drawn as one picture."""
+    lines = max((caption.count("\n") + 1 for caption in captions), default=1)
+    side, head = 28 + 6, 28 + 6 + 5 * lines  # pixels of a cell: across, and down with its caption
     rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(0.85 * columns, 1.05 * rows), layout="constrained")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, image, caption in zip(figure.axes, images, captions, strict=False):
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
-        axes.set_title(caption, fontsize=8, pad=2)
+    field = np.zeros((rows * head, columns * side))
+    figure = Figure(figsize=(columns * 0.85, rows * 0.85 * head / side), layout="constrained")
+    axes = figure.subplots()
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        top, left = head * (i // columns), side * (i % columns)
+        field[top + head - 31 : top + head - 3, left + 3 : left + 31] = image
+        axes.text(left + side / 2, top + head - 33, caption, ha="center", va="bottom", fontsize=7)
+    axes.imshow(field, cmap="gray_r", vmin=0, vmax=255)
+    axes.axis("off")
     return figure
 
 
