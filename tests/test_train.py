@@ -217,6 +217,15 @@ def test_other_numeric_packages_than_locked_are_refused_unless_allowed(
     assert fingerprint.numerics(LOCK)["torch"] == torch.__version__.partition("+")[0]
 
 
+def test_a_training_that_diverges_says_where_and_writes_nothing(params: Params, prepared: Path, tmp_path: Path) -> None:
+    wild = small(params.variants["modern"])
+    wild = wild.model_copy(update={"optimizer": wild.optimizer.model_copy(update={"lr": 1e30})})
+    params = params.model_copy(update={"variants": {"modern": wild}})
+    with pytest.raises(InputError, match=r"diverged: the loss is (nan|inf) at step \d+ of epoch 1"):
+        train(params, "modern", 1, prepared / "train.safetensors", LOCK, tmp_path / "out", False, False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_variant_is_one_line(params: Params, prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'future' has no block .* original-tanh"):
         stage(params, prepared, tmp_path / "out", name="future")

@@ -11,6 +11,7 @@ from torch import Tensor
 from lenet import objective, optimizer
 from lenet.config import Variant
 from lenet.data import Batches, Digits, shuffled, to_inputs
+from lenet.errors import InputError
 from lenet.fingerprint import tensors_sha256
 from lenet.model import LeNet5, outputs
 from lenet.record import History, Row
@@ -71,6 +72,12 @@ class Classifier(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         inputs, labels = self.train_set
         losses = self.trace[self.current_epoch].double()
+        if not losses.isfinite().all():
+            step = int(losses.isfinite().logical_not().nonzero()[0])
+            raise InputError(
+                f"the training diverged: the loss is {losses[step]} at step {step + 1} of epoch "
+                f"{self.current_epoch + 1}; a smaller optimizer.lr may help"
+            )
         sizes = torch.full_like(losses, self.variant.batch_size)
         sizes[-1] = len(labels) - sizes[:-1].sum()
         row: Row = {

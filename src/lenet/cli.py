@@ -64,6 +64,11 @@ def path_option(name: str, description: str) -> Callable[[Callable[..., None]], 
     return click.option(name, type=HERE, required=True, help=description)
 
 
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def tracking_option(function: Callable[..., None]) -> Callable[..., None]:
     """Whether a stage records itself."""
     return click.option(
@@ -209,7 +214,7 @@ def repro(params: Any, jobs: int | None) -> None:
     from lenet import repro as module
 
     try:
-        module.repro(params, jobs or len(os.sched_getaffinity(0)), Path("runs"), Path("metrics"))
+        module.repro(params, jobs or cores(), Path("runs"), Path("metrics"))
     except module.StageFailed:
         raise SystemExit(1) from None
 

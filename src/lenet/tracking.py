@@ -181,7 +181,8 @@ class Run:
             kernels = figures.kernels(folder / "weights.safetensors")
             _save(bundle, learning_curve=figures.learning_curve(history), C1_kernels=kernels)
             mlflow.log_artifacts(scratch)
-        if not mlflow.MlflowClient().get_run(str(self.id)).outputs.model_outputs:
+        made = mlflow.MlflowClient().get_run(str(self.id)).outputs
+        if not (made and made.model_outputs):
             _log_model(folder, record)
 
     @_harmless
