@@ -152,7 +152,7 @@ def test_a_file_that_is_no_yaml_is_one_line(tmp_path, text: str, word: str) -> N
 def test_flatten_names_leaves_with_dots(params: config.Params) -> None:
     leaves = config.flatten(params.variants["modern"])
     assert leaves["optimizer.lr"] == params.variants["modern"].optimizer.lr
-    assert leaves["network.pooling.kind"] == "max"
+    assert leaves["network.pooling.kind"] == "average"
     assert all(not isinstance(value, dict) for value in leaves.values())
 
 

@@ -60,11 +60,12 @@ def test_the_paper_s_connection_counts(params: Params) -> None:
     assert summary.totals(params.variants["original-tanh"].network)["connections"] == 340_908 - 840 + 850
 
 
-def test_multiply_accumulates_worked_out_by_hand(params: Params) -> None:
-    macs = {row.name: row.macs for row in summary.layers(params.variants["modern"].network)}
-    assert macs == {
-        "C1": 6 * 28 * 28 * 25, "S2": 0, "C3": 16 * 10 * 10 * 150, "S4": 0, "C5": 400 * 120, "F6": 120 * 84,
-        "output": 840,
+@pytest.mark.parametrize(("pooling", "sums"), [("average", 4), ("max", 0)])
+def test_multiply_accumulates_worked_out_by_hand(pooling: str, sums: int) -> None:
+    network = Network(activation="relu", pooling=FixedPooling(kind=pooling), C3="dense", output="softmax")
+    assert {row.name: row.macs for row in summary.layers(network)} == {
+        "C1": 6 * 28 * 28 * 25, "S2": sums * 6 * 14 * 14, "C3": 16 * 10 * 10 * 150, "S4": sums * 16 * 5 * 5,
+        "C5": 400 * 120, "F6": 120 * 84, "output": 840,
     }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def test_parameters_are_the_resolved_block_with_dots(tracked, params: Params) ->
     _, found, _ = tracked
     block = small_params(params).variants["modern"]
     assert found.data.params["optimizer.lr"] == str(block.optimizer.lr)
-    assert found.data.params["network.pooling.kind"] == "max"
+    assert found.data.params["network.pooling.kind"] == "average"
     assert found.data.params["seed"] == "1"
     leaves = json.dumps(block.model_dump()).count(":") - sum(
         isinstance(value, dict) for value in _nodes(block.model_dump())
