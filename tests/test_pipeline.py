@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -60,6 +61,9 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     ]  # fmt: skip
     assert "original-tanh" in run(*lenet_command("results"), cwd=folder).stdout
 
+    log = folder / ".dvc" / "tmp" / "lenet" / "logs" / "train@modern-1.log"
+    assert "modern-1: epoch 1/1  loss" in log.read_text()  # what the live view shows
+
     # the record
     runs = tracked(folder)
     assert sorted(found.info.run_name for found in runs) == sorted(f"{name}-1" for name in VARIANTS)
@@ -95,6 +99,16 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     assert len(tracked(folder)) == 4
     assert current(folder) == keys(folder)
     assert (folder / "dvc.lock").read_bytes() == lock or stages(folder) == YAML(typ="safe").load(lock)["stages"]
+
+    # outputs changed without any stage: the next `lenet repro` marks the runs behind them
+    edit_params(folder, lambda content: content["variants"]["modern"]["optimizer"].update(lr=0.0031))
+    run("dvc", "repro", cwd=folder)
+    other = keys(folder)
+    run("git", "checkout", "-q", ".", cwd=folder)
+    run("dvc", "checkout", cwd=folder)
+    assert current(folder) == other != keys(folder)
+    assert "up to date" in run(*lenet_command("repro"), cwd=folder).stderr
+    assert current(folder) == keys(folder)
 
     # plots and metrics show something, offline
     run("dvc", "plots", "show", cwd=folder)
@@ -199,3 +213,36 @@ def test_an_experiment_in_the_workspace_is_named_in_its_run(checkout: Checkout, 
     assert found.data.tags["git.dirty"] == "true"
     assert current(folder) == keys(folder)
     assert config.load(folder / "params.yaml").variants["modern"].batch_size == 30
+
+
+@pytest.mark.slow
+def test_a_killed_training_is_recorded_as_such_and_starts_anew(checkout: Checkout, mnist: Path) -> None:
+    folder = checkout(seeds=[1], compare=["modern"])
+    edit_params(folder, lambda content: content["variants"]["modern"].update(epochs=1000))
+    run("dvc", "repro", "prepare", cwd=folder, LENET_DATA_DIR=str(mnist))
+
+    def killed(victim: str, number: signal.Signals) -> None:
+        """Start `dvc repro`, wait for the training's second epoch, kill, and see the training end without outputs."""
+        environment = os.environ | ENVIRONMENT | {"LENET_PROGRESS_LINES": "1"}
+        with subprocess.Popen(
+            ["dvc", "repro"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as dvc:
+            assert dvc.stderr
+            assert any("epoch 2/1000" in line for line in dvc.stderr)
+            training = next(p for p in psutil.Process(dvc.pid).children(recursive=True) if "train" in p.cmdline())
+            (training if victim == "training" else dvc).send_signal(number)
+            training.wait(20)
+        assert not list((folder / "runs" / "modern-1").glob("*"))
+
+    for victim, number, status in (
+        ("training", signal.SIGINT, "KILLED"),
+        ("training", signal.SIGTERM, "KILLED"),
+        ("dvc", signal.SIGKILL, "KILLED"),
+        ("training", signal.SIGKILL, "RUNNING"),  # nobody was left to say so; the next command does
+    ):
+        killed(victim, number)
+        assert [found.info.status for found in tracked(folder)] == [status], (victim, number)
+    edit_params(folder, lambda content: content["variants"]["modern"].update(epochs=1))
+    run(*lenet_command("repro"), cwd=folder)
+    assert sorted(found.info.status for found in tracked(folder)) == ["FINISHED", "KILLED"]
+    assert current(folder) == keys(folder)

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from lenet.errors import InputError
 
 LOCKS = Path(".dvc/tmp/lenet")
+MARKED = LOCKS / "current"  # which runs are marked as current in MLflow
 PATIENCE = 15.0  # seconds that an orphan gets to notice and end
 GRACE = 5.0  # seconds between asking a process to end and ending it
 _ENGINES = {"dvc", "make", "gmake", "lenet"}
@@ -64,6 +65,11 @@ def _hold(name: str, patience: float, what: str) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"{what} by process {owner.read_text()}; wait for it, or end it") from None
+
+
+def mark_of(keys: Iterable[str]) -> str:
+    """What MARKED holds once the runs of these keys are marked in the store in use."""
+    return "\n".join([os.environ.get("MLFLOW_TRACKING_URI", "default"), *sorted(keys)])
 
 
 def _ancestors() -> list[psutil.Process]:

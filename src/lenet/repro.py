@@ -4,6 +4,7 @@ DVC itself decides what is stale and records what was done; here is only the ord
 bookkeeping alone, so several `dvc repro --single-item STAGE` may run at once in one workspace.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -71,10 +72,20 @@ def repro(params: Params, jobs: int, runs: Path, metrics: Path) -> None:
     with lifetime.sole_pipeline():
         _remove_stale(params, runs, metrics)
         graph, waiting = _stale()
-        if not waiting:
+        if waiting:
+            _Scheduler(graph, waiting, jobs).run()
+        else:
             print("Everything is up to date.", file=sys.stderr)
-            return
-        _Scheduler(graph, waiting, jobs).run()
+        _mark_current(metrics)
+
+
+def _mark_current(metrics: Path) -> None:
+    """Mark the runs behind the present outputs in MLflow: `dvc checkout` changes outputs without running a stage."""
+    keys = {json.loads(file.read_text(encoding="utf-8"))["run"]["key"] for file in metrics.glob("*-*.json")}
+    if not lifetime.MARKED.exists() or lifetime.MARKED.read_text(encoding="utf-8") != lifetime.mark_of(keys):
+        from lenet import tracking  # takes seconds, and is seldom needed
+
+        tracking.mark_current(keys)
 
 
 def _remove_stale(params: Params, runs: Path, metrics: Path) -> None:
@@ -102,7 +113,7 @@ def _stale() -> "tuple[networkx.DiGraph, set[str]]":
 
 
 class _Scheduler:
-    """Runs stages whose needs are met, those with the longest chain of dependants first, in the graph's order."""
+    """Runs stages whose needs are met: trainings first, seed by seed, since evaluations are short."""
 
     def __init__(self, graph: "networkx.DiGraph", waiting: set[str], jobs: int) -> None:
         self.graph, self.waiting, self.jobs = graph, waiting, jobs
@@ -137,7 +148,8 @@ class _Scheduler:
 
     def _launch(self, name: str, attempt: int = 1) -> Running:
         log = LOGS / f"{name}.log"
-        environment = os.environ | {"LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
+        environment = os.environ | {"PATH": programs, "LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as output:
             command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
             process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)

@@ -22,8 +22,9 @@ import numpy as np
 import psutil
 from filelock import FileLock
 
-from lenet import THREADS, figures, fingerprint, packaged
+from lenet import THREADS, figures, fingerprint, lifetime, packaged
 from lenet.config import flatten
+from lenet.files import write_text
 from lenet.record import History, Record, Row
 
 if TYPE_CHECKING:
@@ -152,11 +153,11 @@ class Run:
         )
         self.id = run.info.run_id
         mlflow.set_tags(_tags(self.record) | ({} if known else {"current": "false"}))
+        mlflow.log_params({"variant": self.record.variant, "seed": self.record.seed, **flatten(self.record.parameters)})
+        if not (known and known.inputs and known.inputs.dataset_inputs):
+            mlflow.log_input(_dataset(self.record), context="training")
         if known:
             self.epochs_logged = {m.step for m in client.get_metric_history(self.id, "train/loss")}
-            return
-        mlflow.log_params({"variant": self.record.variant, "seed": self.record.seed, **flatten(self.record.parameters)})
-        mlflow.log_input(_dataset(self.record), context="training")
 
     @_harmless
     def epoch(self, row: Row) -> None:
@@ -270,6 +271,7 @@ def mark_current(keys: set[str]) -> None:
             current = str(run.data.tags.get("run.key") in keys).lower()
             if run.data.tags.get("current") != current:
                 client.set_tag(run.info.run_id, "current", current)
+        write_text(lifetime.MARKED, lifetime.mark_of(keys))
     except Exception as error:
         print(f"lenet: warning: the current runs are not marked in MLflow: {_line(error)}", file=sys.stderr)
 
