@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from conftest import run
-from lenet import compare, figures, repro
+from lenet import compare, figures, repro, results
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.record import Record
@@ -63,7 +63,7 @@ def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Pat
     assert [(one["index"], one["missed_by"]) for one in hardest[1:4]] == [(1, 5), (2, 4), (3, 3)]
     assert hardest[2]["answers"] == {"original-tanh": 3, "modern": 2}  # most modern runs get it right
     assert np.array(content["variants"]["modern"]["confusion"]).sum() == 600
-    assert compare.cells(content["variants"]["modern"]) == ("1 · 2 · 3", "1.00 ± 0.50", "2.00", "61,706")
+    assert results.cells(content["variants"]["modern"]) == ("1 · 2 · 3", "1.00 ± 0.50", "2.00", "61,706")
 
 
 def test_the_report_needs_nothing_from_outside(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: P
     one = two.model_copy(update={"seeds": (1,)})
     compare.compare(one, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
     assert "test_error_sd" not in json.loads((tmp_path / "summary.json").read_text())["modern"]
-    assert compare.cells(compare.load(tmp_path / "reports")["variants"]["modern"])[1] == "0.50"
+    assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[1] == "0.50"
 
 
 def test_runs_without_a_miss_or_without_validation_can_be_shown(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_runs_without_a_miss_or_without_validation_can_be_shown(two: Params, run
         save_file(none, folder / "missed.safetensors")
     compare.compare(two, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
     assert json.loads((tmp_path / "summary.json").read_text())["modern"]["misses"] == 0
-    assert compare.cells(compare.load(tmp_path / "reports")["variants"]["modern"])[2] == "–"
+    assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[2] == "–"
 
 
 def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params,
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "reports").exists()
     with pytest.raises(InputError, match=r"comparison\.json is missing"):
-        compare.load(tmp_path / "reports")
+        results.load(tmp_path / "reports")
 
 
 def test_keys_are_those_of_the_present_runs(two: Params, runs: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from conftest import ROOT, run
-from lenet import compare
+from lenet import results
 from lenet.config import Params
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -154,7 +154,7 @@ def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
         }
         misses = [one["test"]["misses"] for one in runs]
         assert summary[name]["misses"] == pytest.approx(sum(misses) / len(misses))
-        assert cells[-4:] == list(compare.cells(found)), name
+        assert cells[-4:] == list(results.cells(found)), name
 
 
 def test_the_readme_names_every_command_that_exists() -> None:

@@ -198,7 +198,7 @@ def results(params: Any) -> None:
     """
     from rich.console import Console
 
-    from lenet import compare as module
+    from lenet import results as module
 
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(module.load(Path("reports"))))
 

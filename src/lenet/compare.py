@@ -1,7 +1,6 @@
 """Stage compare: all runs → the variants' summary, figures and a report that opens from disk."""
 
 import base64
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from rich.table import Table
 from safetensors.numpy import load_file
 
 from lenet import figures, lifetime, summary, tracking
@@ -19,6 +17,7 @@ from lenet.errors import InputError
 from lenet.evaluate import confusion
 from lenet.files import whole, write_json, write_text
 from lenet.record import Record
+from lenet.results import cells
 
 HARDEST = 36  # digits shown
 
@@ -135,32 +134,6 @@ def hardest(by_variant: dict[str, list[Run]]) -> list[dict[str, Any]]:
         label = int(runs[0].predictions["label"][index])
         found.append({"index": index, "label": label, "missed_by": count, "of": len(runs), "answers": answers})
     return found
-
-
-def table(content: dict[str, Any]) -> Table:
-    """The comparison for a terminal."""
-    view = Table("variant", "what", title="Test digits misclassified, last epoch")
-    for column in ("misses of each seed", "error, % (mean ± sd)", "validation, %", "parameters"):
-        view.add_column(column, justify="right")
-    for name, found in content["variants"].items():
-        view.add_row(name, found["what"], *cells(found))
-    return view
-
-
-def cells(found: dict[str, Any]) -> tuple[str, str, str, str]:
-    """A variant's numbers as every table shows them: misses, error ± sd, validation error, parameters."""
-    misses = " · ".join(str(seed["misses"]) for seed in found["seeds"].values())
-    sd = "" if found["test_error_sd"] is None else f" ± {100 * found['test_error_sd']:.2f}"
-    validation = f"{100 * found['validation_error']:.2f}" if "validation_error" in found else "–"
-    return misses, f"{100 * found['test_error']:.2f}{sd}", validation, f"{found['network']['parameters']:,}"
-
-
-def load(reports: Path) -> dict[str, Any]:
-    """Read reports/comparison.json. Raises InputError if there is none yet."""
-    try:
-        return json.loads((reports / "comparison.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{reports}/comparison.json is missing; `make repro` makes it") from None
 
 
 def _what(variant: Variant) -> str:

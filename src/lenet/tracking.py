@@ -264,6 +264,7 @@ def mark_current(keys: set[str]) -> None:
     """
     if root() != Path.cwd():
         return
+    mark = lifetime.mark_of(keys)  # before MLflow puts its address into the environment
     try:
         client = open_store()
         end_dead_runs(client)
@@ -271,7 +272,7 @@ def mark_current(keys: set[str]) -> None:
             current = str(run.data.tags.get("run.key") in keys).lower()
             if run.data.tags.get("current") != current:
                 client.set_tag(run.info.run_id, "current", current)
-        write_text(lifetime.MARKED, lifetime.mark_of(keys))
+        write_text(lifetime.MARKED, mark)
     except Exception as error:
         print(f"lenet: warning: the current runs are not marked in MLflow: {_line(error)}", file=sys.stderr)
 

@@ -1,0 +1,35 @@
+"""The comparison's table, as the terminal, the report and the README show it. Light: it waits for no torch."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lenet.errors import InputError
+
+
+def load(reports: Path) -> dict[str, Any]:
+    """Read reports/comparison.json. Raises InputError if there is none yet."""
+    try:
+        return json.loads((reports / "comparison.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{reports}/comparison.json is missing; `make repro` makes it") from None
+
+
+def table(content: dict[str, Any]) -> Table:
+    """The comparison for a terminal."""
+    view = Table("variant", "what", title="Test digits misclassified, last epoch")
+    for column in ("misses of each seed", "error, % (mean ± sd)", "validation, %", "parameters"):
+        view.add_column(column, justify="right")
+    for name, found in content["variants"].items():
+        view.add_row(name, found["what"], *cells(found))
+    return view
+
+
+def cells(found: dict[str, Any]) -> tuple[str, str, str, str]:
+    """A variant's numbers as every table shows them: misses, error ± sd, validation error, parameters."""
+    misses = " · ".join(str(seed["misses"]) for seed in found["seeds"].values())
+    sd = "" if found["test_error_sd"] is None else f" ± {100 * found['test_error_sd']:.2f}"
+    validation = f"{100 * found['validation_error']:.2f}" if "validation_error" in found else "–"
+    return misses, f"{100 * found['test_error']:.2f}{sd}", validation, f"{found['network']['parameters']:,}"
