@@ -45,7 +45,7 @@ bench: environment ## training speed beside two baselines
 	lenet bench
 
 ui: environment ## MLflow's pages on http://127.0.0.1:5000
-	mlflow ui --backend-store-uri sqlite:///mlflow.db
+	lenet ui
 
 wheel: environment ## dist/lenet-*.whl
 	@$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation -w dist .

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from conftest import run
-from lenet import compare, figures, repro, results
+from lenet import compare, current, figures, repro, results
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.record import Record
@@ -115,18 +115,32 @@ def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params,
         results.load(tmp_path / "reports")
 
 
-def test_keys_are_those_of_the_present_runs(two: Params, runs: Path) -> None:
-    assert compare.keys(two.model_copy(update={"seeds": (3, 4)}), runs) == {"key original-tanh 3", "key modern 3"}
+def test_the_present_runs_are_those_with_outputs(two: Params, runs: Path) -> None:
+    found = current.present(two.model_copy(update={"seeds": (3, 4)}), runs)
+    assert found == {("original-tanh-3", "key original-tanh 3"), ("modern-3", "key modern 3")}
+
+
+def test_a_mark_is_noted_until_runs_or_store_change(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    mark = current.mark_of(frozenset({("a-1", "k"), ("b-1", "l")}))
+    assert not current.is_noted(mark)
+    current.note(mark)
+    assert current.is_noted(mark)
+    assert not current.is_noted(current.mark_of(frozenset({("a-1", "k")})))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
+    assert not current.is_noted(current.mark_of(frozenset({("a-1", "k"), ("b-1", "l")})))
 
 
 def test_outputs_of_runs_that_are_compared_no_longer_are_removed(two: Params, runs: Path, tmp_path: Path) -> None:
     metrics = tmp_path / "metrics"
     metrics.mkdir()
     for name in ("modern-1.json", "modern-3.json", "summary.json"):
-        (metrics / name).write_text("{}")
+        (metrics / name).write_text('{"run": {}}')
+    (metrics / "my-own.json").write_text("{}")
     (runs / "my-notes").mkdir()
     repro._remove_stale(two.model_copy(update={"seeds": (1, 2)}), runs, metrics)
-    assert sorted(p.name for p in metrics.iterdir()) == ["modern-1.json", "summary.json"]
+    assert sorted(p.name for p in metrics.iterdir()) == ["modern-1.json", "my-own.json", "summary.json"]
     assert sorted(p.name for p in runs.iterdir()) == [
         "modern-1", "modern-2", "my-notes", "original-tanh-1", "original-tanh-2",
     ]  # fmt: skip

@@ -116,6 +116,21 @@ def test_a_mirror_that_cannot_resume_is_asked_from_the_start(mirror: Mirror, mni
     assert_mnist(tmp_path, mnist)
 
 
+def test_a_mirror_that_answered_is_tried_again_when_a_connection_breaks(mirror, mnist, tmp_path, monkeypatch) -> None:
+    calls, get = [], fetch.requests.get
+
+    def flaky(*args: object, **kwargs: object) -> object:
+        calls.append(args)
+        if len(calls) in (2, 4):
+            raise fetch.requests.ConnectionError("reset by peer")
+        return get(*args, **kwargs)
+
+    monkeypatch.setattr(fetch.requests, "get", flaky)
+    fetch.fetch(tmp_path)
+    assert_mnist(tmp_path, mnist)
+    assert len(calls) == 6
+
+
 def test_a_server_error_is_tried_again_and_a_missing_file_is_not(mirror: Mirror, mnist, tmp_path: Path) -> None:
     mirror.behave = {"status": 503, "once": True}
     fetch.fetch(tmp_path / "a")
@@ -258,3 +273,13 @@ def test_any_fault_in_the_folder_is_exit_2(mnist, tmp_path: Path, content: objec
     assert f"LENET_DATA_DIR={own}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out" / LABELS).exists()
+
+
+def test_the_folder_is_checked_also_where_the_files_are_there(mnist, tmp_path: Path, monkeypatch) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in fetch.SHA256:
+        (out / name).symlink_to(mnist / name)
+    monkeypatch.setenv("LENET_DATA_DIR", str(tmp_path / "nowhere"))
+    with pytest.raises(InputError, match="holds neither"):
+        fetch.fetch(out)

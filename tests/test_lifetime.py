@@ -105,6 +105,25 @@ def test_killing_leaves_no_orphan_and_no_output(project: Path, victim: str, numb
     assert not list(project.glob(".out*"))
 
 
+def test_a_stage_whose_dvc_is_gone_before_it_could_look_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Process:
+        def __init__(self, pid: int, *words: str) -> None:
+            self.pid, self.words = pid, words
+
+        def cmdline(self) -> list[str]:
+            return list(self.words)
+
+    monkeypatch.setattr(lifetime.signal, "signal", lambda *args: None)
+    monkeypatch.setenv("DVC_STAGE", "train")
+    shell, init = Process(7, "/bin/bash", "-c", "PYTHONPATH=src python -m lenet train modern 1"), Process(1, "whatever")
+    for ancestors in ([], [init], [shell, init], [shell, Process(5, "/lib/systemd/systemd", "--user"), init]):
+        monkeypatch.setattr(lifetime, "_ancestors", lambda found=ancestors: found)
+        with pytest.raises(SystemExit, match="is gone"):
+            lifetime.follow_parents()
+    monkeypatch.delenv("DVC_STAGE")
+    lifetime.follow_parents()  # started by hand: nothing to follow
+
+
 def test_the_next_repro_waits_for_an_orphan_to_end(project: Path) -> None:
     top, stage = start(project, "dvc", "repro")
     top.kill()

@@ -149,6 +149,17 @@ def test_a_second_lenet_repro_is_refused_while_one_runs(checkout: Checkout, mnis
     assert set(stages(folder)) == {"fetch", "prepare", "train@modern-1", "evaluate@modern-1", "compare"}
 
 
+def test_without_tracking_no_store_is_made(checkout: Checkout, mnist: Path) -> None:
+    folder = checkout(seeds=[1], compare=["modern"])
+    run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist), LENET_TRACK="0")
+    run(*lenet_command("repro"), cwd=folder, LENET_TRACK="0")
+    assert not list(folder.glob("ml*"))
+    (folder / "dvc.yaml").write_text("stages: 3")
+    broken = run(*lenet_command("repro"), cwd=folder, status=2)
+    assert broken.stderr.startswith("lenet: error: DVC: ")
+    assert "Traceback" not in broken.stderr
+
+
 def test_a_failing_stage_shows_its_log_and_ends_with_status_1(checkout: Checkout, tmp_path: Path) -> None:
     folder = checkout(seeds=[1], compare=["modern"])
     failed = run(*lenet_command("repro"), cwd=folder, status=1, LENET_DATA_DIR=str(tmp_path / "empty"))

@@ -37,7 +37,7 @@ def test_the_lock_pins_everything_and_names_no_index_and_no_host() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     for requirement in map(Requirement, wanted):
-        name = requirement.name.lower().replace("_", "-").replace("ruamel.yaml", "ruamel.yaml")
+        name = requirement.name.lower().replace("_", "-")
         assert requirement.specifier.contains(found[name]), requirement
     assert found["torch"] == "2.13.0"
     assert found["mlflow"] == "3.17.2"
@@ -176,6 +176,20 @@ def test_the_readme_s_new_variant_is_legal(params: Params) -> None:
     content["variants"] |= YAML(typ="safe").load(block)
     config.validate(content, "README.md")
     assert set(content["variants"]) > set(params.variants)
+
+
+def test_the_readme_s_deviations_name_the_present_numbers(params: Params) -> None:
+    for name in ("original-sigmoid", "original-tanh"):
+        variant = params.variants[name]
+        assert f"{variant.train_size:,} digits to train on, {variant.validation_size:,} held out" in README
+        assert f"{variant.epochs} passes in place of 20" in README
+
+
+def test_a_second_make_repro_waits_for_nothing_heavy() -> None:
+    """What takes seconds to import is not imported by the two commands of a `make repro` that has nothing to do."""
+    code = "import sys, lenet.repro, lenet.results, lenet.current; print(*sys.modules)"
+    loaded = {name.split(".")[0] for name in run(sys.executable, "-c", code, cwd=ROOT).stdout.split()}
+    assert not loaded & {"torch", "mlflow", "pandas", "matplotlib", "pytorch_lightning", "numpy"}
 
 
 def test_links_in_the_readme_lead_somewhere() -> None:

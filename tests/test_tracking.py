@@ -1,5 +1,6 @@
 """The MLflow record: every contract tag, one run per training, a model that loads anywhere, and no talk outside."""
 
+import ast
 import json
 import os
 import subprocess
@@ -38,7 +39,7 @@ def tracked(store: Path, params: Params, prepared: Path) -> tuple[MlflowClient, 
         train_once(params, prepared, folder)
         evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
         client = tracking.open_store()
-        found = tracking.find(client, Record.read(folder / "run.json").key)
+        found = tracking.find(client, Record.read(folder / "run.json"))
         assert found
         return client, found, folder
 
@@ -135,10 +136,11 @@ sys.meta_path.insert(0, Refuse())
 sys.path[:] = [path for path in sys.path if path != "{ROOT}/src"]  # not this checkout
 import mlflow, numpy as np, json
 mlflow.set_tracking_uri("sqlite:///{store}/mlflow.db")
-model = mlflow.pyfunc.load_model("models:/{model.model_id}")
+runs = mlflow.search_runs(experiment_names=["lenet5"], filter_string="tags.variant = 'modern'")
+model = mlflow.pyfunc.load_model(f"runs:/{{runs.run_id[0]}}/model")  # as in the README
 images = np.fromfile("{store}/images", np.uint8).reshape(-1, 28, 28)
 import lenet
-assert "artifacts" in lenet.__file__, lenet.__file__
+assert lenet.__file__.endswith("code/lenet/__init__.py"), lenet.__file__
 print(json.dumps([model.predict(images[:n])["digit"].tolist() for n in (1, 2, 7, 64)]))
 assert "pytorch_lightning" not in sys.modules
 try:
@@ -172,6 +174,18 @@ def test_the_model_s_signature_and_example_are_raw_images(tracked) -> None:
     assert packaged.example().shape == (2, 28, 28)
 
 
+def test_two_names_of_one_block_are_two_runs(tracked, params, prepared, store, monkeypatch) -> None:
+    client, found, folder = tracked
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    twin = params.model_copy(update={"variants": params.variants | {"twin": params.variants["modern"]}})
+    train_once(twin, prepared, store / "twin-1", name="twin")
+    record = Record.read(store / "twin-1" / "run.json")
+    assert record.key == found.data.tags["run.key"]
+    assert tracking.find(client, record).info.run_name == "twin-1"
+    assert tracking.find(client, Record.read(folder / "run.json")).info.run_id == found.info.run_id
+    client.delete_run(tracking.find(client, record).info.run_id)
+
+
 def test_training_again_goes_on_in_the_same_run_and_logs_nothing_twice(tracked, params, prepared, store, monkeypatch):
     client, found, folder = tracked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
@@ -180,25 +194,26 @@ def test_training_again_goes_on_in_the_same_run_and_logs_nothing_twice(tracked, 
     assert len(client.search_runs([found.info.experiment_id])) == 1
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2
     assert len(client.get_metric_history(found.info.run_id, "test/misses")) == 1
-    assert len(client.search_logged_models([found.info.experiment_id])) == 1
+    made = f"source_run_id = '{found.info.run_id}'"
+    assert len(client.search_logged_models([found.info.experiment_id], filter_string=made)) == 1
 
 
 def test_current_marks_exactly_the_runs_behind_the_outputs(params, prepared, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     client = tracking.open_store()
     experiment = client.get_experiment_by_name("lenet5").experiment_id
-    for key in "abc":
-        client.create_run(experiment, tags={"run.key": key})
-    for keys in ({"a", "b"}, {"b", "c"}, set()):
-        tracking.mark_current(keys)
+    for name, key in (("v-1", "a"), ("v-2", "b"), ("w-1", "a")):
+        client.create_run(experiment, run_name=name, tags={"run.key": key})
+    for found in ({("v-1", "a"), ("v-2", "b")}, {("w-1", "a")}, set()):
+        tracking.mark_current(frozenset(found))
         runs = client.search_runs([experiment], "tags.current = 'true'")
-        assert {r.data.tags["run.key"] for r in runs} == keys
+        assert {(r.info.run_name, r.data.tags["run.key"]) for r in runs} == found
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "copy"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)  # as a queued experiment: same store, other outputs
     assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    tracking.mark_current({"a"})
+    tracking.mark_current(frozenset({("v-1", "a")}))
     assert not client.search_runs([experiment], "tags.current = 'true'")
 
 
@@ -232,7 +247,20 @@ def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> 
         assert out.strip() == "1"
 
 
-def test_a_training_talks_to_nobody(params, prepared: Path, tmp_path: Path) -> None:
+QUIETING = (
+    "PYTEST_CURRENT_TEST",
+    "PYTEST_VERSION",
+    "CI",
+    "GITHUB_ACTIONS",
+    "CIRCLECI",
+    "BUILDKITE",
+    "GITLAB_CI",
+    "TRAVIS",
+)
+"""Variables whose presence alone makes MLflow send nothing."""
+
+
+def test_a_training_talks_to_nobody(prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No process of ours resolves a name or connects, telemetry included, even where the caller allows it."""
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"
@@ -248,10 +276,9 @@ def test_a_training_talks_to_nobody(params, prepared: Path, tmp_path: Path) -> N
         text.replace("train_size: 55000", "train_size: 300").replace("validation_size: 5000", "validation_size: 50")
     )
     (tmp_path / "check.py").write_text("import socket; socket.getaddrinfo('localhost', 80)")
-    environment = {
-        "PYTHONPATH": str(tmp_path), "DO_NOT_TRACK": "", "MLFLOW_DISABLE_TELEMETRY": "false", "CI": "",
-        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
-    }  # fmt: skip
+    environment = {"PYTHONPATH": str(tmp_path), "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db"}
+    for name in (*QUIETING, "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
     run(sys.executable, "check.py", cwd=tmp_path, **environment)
     assert (tmp_path / "talk").read_text().startswith("socket.getaddrinfo localhost")  # the hook works
     (tmp_path / "talk").unlink()
@@ -280,3 +307,15 @@ def test_evaluating_a_run_that_the_store_does_not_know_warns_once(
     evaluate.evaluate(folder, prepared / "test.safetensors", tmp_path / "m.json", track=True)
     assert (tmp_path / "m.json").exists()
     assert capfd.readouterr().err.count("lenet: warning") == 1
+
+
+def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:
+    imported: set[str] = set()
+    for name in fingerprint.sources("packaged"):
+        for node in ast.walk(ast.parse((fingerprint.PACKAGE / f"{name}.py").read_bytes())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.split(".")[0])
+    needed = imported - set(sys.stdlib_module_names) - {"lenet"}
+    assert needed == {requirement.split("==")[0].split(".")[0] for requirement in packaged.requirements()}

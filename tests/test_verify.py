@@ -74,7 +74,13 @@ def test_other_arithmetic_is_judged_by_the_seeds_spread(published: Path, params:
 @given(st.lists(st.integers(80, 100), min_size=3, max_size=5))
 def test_a_result_is_within_its_own_spread(misses: list[int]) -> None:
     assert verify.judge_spread("v", misses, list(reversed(misses))).same
-    assert not verify.judge_spread("v", misses, [count + 120 for count in misses]).same
+    assert not verify.judge_spread("v", misses, [count + 60 for count in misses]).same
+
+
+def test_one_seed_is_given_what_counting_alone_gives() -> None:
+    """√(100 + 110) · 2.58 = 37: 10 apart is noise, 60 is not."""
+    assert verify.judge_spread("v", [100], [110]).same
+    assert not verify.judge_spread("v", [100], [160]).same
 
 
 def test_missing_files_and_revisions_are_one_line(published: Path, params: Params) -> None:

@@ -205,18 +205,33 @@ def results(params: Any) -> None:
 
 @job
 @click.option("--jobs", type=click.IntRange(min=1), help="Stages at once; by default the number of cores.")
+@tracking_option
 @stage
-def repro(params: Any, jobs: int | None) -> None:
+def repro(params: Any, jobs: int | None, track: bool) -> None:
     """Bring the whole pipeline up to date, independent stages side by side.
 
     Example: lenet repro --jobs 4
     """
     from lenet import repro as module
 
+    if not track:
+        os.environ["LENET_TRACK"] = "0"  # for the stages
     try:
-        module.repro(params, jobs or cores(), Path("runs"), Path("metrics"))
+        module.repro(params, jobs or cores(), Path("runs"), Path("metrics"), track)
     except module.StageFailed:
         raise SystemExit(1) from None
+
+
+@job
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(params: Any, port: int) -> None:
+    """Open MLflow's pages on this project's runs.
+
+    Example: lenet ui --port 5001
+    """
+    from lenet import tracking
+
+    tracking.serve(port)
 
 
 @job

@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.numpy import load_file
 
-from lenet import figures, lifetime, summary, tracking
+from lenet import current, figures, lifetime, summary, tracking
 from lenet.config import Params, Variant
 from lenet.errors import InputError
 from lenet.evaluate import confusion
@@ -65,13 +65,7 @@ def compare(params: Params, runs: Path, summary_out: Path, reports: Path, track:
             figures.save(figure, beside)
     write_text(reports / "comparison.html", _render(content, {name: reports / f"{name}.png" for name in pictures}))
     if track:
-        tracking.mark_current(keys(params, runs))
-
-
-def keys(params: Params, runs: Path) -> set[str]:
-    """The run keys behind the present outputs; runs without any are left out."""
-    paths = (runs / f"{name}-{seed}" / "run.json" for name, seed in params.runs())
-    return {Record.read(path).key for path in paths if path.exists()}
+        tracking.mark_current(current.present(params, runs))
 
 
 def read(folder: Path) -> Run:

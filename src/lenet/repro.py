@@ -20,14 +20,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lenet import lifetime
+from lenet import current, lifetime
 from lenet.config import Params
+from lenet.errors import InputError
 
 if TYPE_CHECKING:
     import networkx
 
-LOGS = lifetime.LOCKS / "logs"
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")  # says a DVC that another, maybe dying, one stops
 ATTEMPTS = 10
 
@@ -56,7 +57,7 @@ class Running:
         return next((line.rpartition("\r")[2] for line in reversed(lines) if line.strip()), "")
 
 
-def repro(params: Params, jobs: int, runs: Path, metrics: Path) -> None:
+def repro(params: Params, jobs: int, runs: Path, metrics: Path, track: bool) -> None:
     """Bring the pipeline up to date with up to ``jobs`` stages at once.
 
     Args:
@@ -64,9 +65,10 @@ def repro(params: Params, jobs: int, runs: Path, metrics: Path) -> None:
         jobs: how many stages may run side by side.
         runs: the folder of the runs' folders; those that are compared no longer are removed.
         metrics: the folder of their metrics files; likewise.
+        track: whether stages record in MLflow.
 
     Raises:
-        InputError: another `lenet repro` is under way.
+        InputError: another `lenet repro` is under way, or DVC cannot read the pipeline.
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
     with lifetime.sole_pipeline():
@@ -76,16 +78,17 @@ def repro(params: Params, jobs: int, runs: Path, metrics: Path) -> None:
             _Scheduler(graph, waiting, jobs).run()
         else:
             print("Everything is up to date.", file=sys.stderr)
-        _mark_current(metrics)
+        if track:
+            _mark_current(params, runs)
 
 
-def _mark_current(metrics: Path) -> None:
+def _mark_current(params: Params, runs: Path) -> None:
     """Mark the runs behind the present outputs in MLflow: `dvc checkout` changes outputs without running a stage."""
-    keys = {json.loads(file.read_text(encoding="utf-8"))["run"]["key"] for file in metrics.glob("*-*.json")}
-    if not lifetime.MARKED.exists() or lifetime.MARKED.read_text(encoding="utf-8") != lifetime.mark_of(keys):
+    found = current.present(params, runs)
+    if not current.is_noted(current.mark_of(found)):
         from lenet import tracking  # takes seconds, and is seldom needed
 
-        tracking.mark_current(keys)
+        tracking.mark_current(found)
 
 
 def _remove_stale(params: Params, runs: Path, metrics: Path) -> None:
@@ -96,18 +99,26 @@ def _remove_stale(params: Params, runs: Path, metrics: Path) -> None:
             print(f"removing {folder}, which is compared no longer", file=sys.stderr)
             shutil.rmtree(folder)
     for file in metrics.glob("*-*.json"):
-        if file.stem not in wanted:
+        if file.stem not in wanted and "run" in json.loads(file.read_text(encoding="utf-8")):
             file.unlink()
 
 
 def _stale() -> "tuple[networkx.DiGraph, set[str]]":
     """The graph of stage names (an edge leads to what a stage needs), and the names that may have to run."""
     import networkx
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
-    with Repo() as repo:
-        graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
-        changed = set(repo.status())
+    busy = Retrying(
+        retry=retry_if_exception_type(LockError), stop=stop_after_attempt(ATTEMPTS), wait=wait_fixed(1), reraise=True
+    )
+    try:
+        with Repo() as repo:
+            graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
+            changed = set(busy(repo.status))
+    except DvcException as error:
+        raise InputError(f"DVC: {' '.join(str(error).split())}") from None
     needed_by = graph.reverse(copy=False)
     return graph, changed.union(*(networkx.descendants(needed_by, name) for name in changed))
 
@@ -120,9 +131,10 @@ class _Scheduler:
         self.running: list[Running] = []
         self.total, self.failed = len(waiting), False
         self.console = Console(stderr=True)
+        self.logs = lifetime.locks() / "logs"
 
     def run(self) -> None:
-        LOGS.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(exist_ok=True)
         try:
             with Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True):
                 while self.running or (self.waiting and not self.failed):
@@ -147,7 +159,7 @@ class _Scheduler:
         return name.startswith("evaluate"), name.split("-")[::-1]
 
     def _launch(self, name: str, attempt: int = 1) -> Running:
-        log = LOGS / f"{name}.log"
+        log = self.logs / f"{name}.log"
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
         environment = os.environ | {"PATH": programs, "LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as output:

@@ -22,9 +22,9 @@ import numpy as np
 import psutil
 from filelock import FileLock
 
-from lenet import THREADS, figures, fingerprint, lifetime, packaged
+from lenet import THREADS, current, figures, fingerprint, packaged
 from lenet.config import flatten
-from lenet.files import write_text
+from lenet.errors import InputError
 from lenet.record import History, Record, Row
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class Run:
 
         client = open_store()
         end_dead_runs(client)
-        known = find(client, self.record.key)
+        known = find(client, self.record)
         experiment = client.get_experiment_by_name(EXPERIMENT)
         assert experiment is not None
         mlflow.set_system_metrics_sampling_interval(SAMPLING_SECONDS)
@@ -205,7 +205,7 @@ class Run:
             missed: images (n, 28, 28) and captions of the misclassified digits; the first of them are drawn.
         """
         client = open_store()
-        run = find(client, self.record.key)
+        run = find(client, self.record)
         if run is None:
             raise LookupError("no run there has its run.key; it was trained with another store or without one")
         for name, value in metrics.items():
@@ -251,28 +251,28 @@ def _save(folder: Path, **drawn: "Figure") -> None:
         figures.save(figure, folder / "figures" / f"{name}.png")
 
 
-def find(client: "MlflowClient", key: str) -> "MlflowRun | None":
-    """The run whose tag ``run.key`` is ``key``: the oldest, should there be several."""
-    found = _search(client, f"tags.`run.key` = '{key}'")
+def find(client: "MlflowClient", record: Record) -> "MlflowRun | None":
+    """The run of this training, the oldest if there are several: by key and variant, as two names may share a block."""
+    found = _search(client, f"tags.`run.key` = '{record.key}' and tags.variant = '{record.variant}'")
     return found[0] if found else None
 
 
-def mark_current(keys: set[str]) -> None:
+def mark_current(found: current.Runs) -> None:
     """Tag exactly the runs behind the present outputs ``current = true``, in the main checkout; say so if it fails.
 
     In an experiment's copy nothing is marked: its outputs are not the workspace's.
     """
     if root() != Path.cwd():
         return
-    mark = lifetime.mark_of(keys)  # before MLflow puts its address into the environment
+    mark = current.mark_of(found)  # before MLflow puts its address into the environment
     try:
         client = open_store()
         end_dead_runs(client)
         for run in _search(client, ""):
-            current = str(run.data.tags.get("run.key") in keys).lower()
-            if run.data.tags.get("current") != current:
-                client.set_tag(run.info.run_id, "current", current)
-        write_text(lifetime.MARKED, mark)
+            is_current = str((run.info.run_name, run.data.tags.get("run.key")) in found).lower()
+            if run.data.tags.get("current") != is_current:
+                client.set_tag(run.info.run_id, "current", is_current)
+        current.note(mark)
     except Exception as error:
         print(f"lenet: warning: the current runs are not marked in MLflow: {_line(error)}", file=sys.stderr)
 
@@ -369,3 +369,11 @@ def _log_model(folder: Path, record: Record) -> None:
             pip_requirements=packaged.requirements(),
             metadata=record.fingerprints,
         )
+
+
+def serve(port: int) -> None:
+    """Become `mlflow ui` on the store, made first if it is not there. Raises InputError if a server has it."""
+    if not uri().startswith("sqlite:"):
+        raise InputError(f"MLFLOW_TRACKING_URI is {uri()}; open that server's own pages")
+    open_store()
+    os.execvp("mlflow", ["mlflow", "ui", "--backend-store-uri", uri(), "--port", str(port)])
