@@ -149,6 +149,7 @@ def test_a_server_error_is_tried_again_and_a_missing_file_is_not(mirror: Mirror,
         (gzip.compress(bytes(9999))[:-9], "truncated or damaged gzip"),
         (b"<html>moved</html>", "truncated or damaged gzip"),
     ],
+    ids=["other content", "cut short", "no gzip"],  # gzip's bytes hold the time
 )
 def test_wrong_bytes_never_appear_and_the_next_source_is_tried(
     mirror: Mirror, mnist, tmp_path: Path, monkeypatch, content: bytes, message: str

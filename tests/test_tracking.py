@@ -93,6 +93,7 @@ def test_metrics_lie_on_epochs_and_tests_on_the_last(tracked, store: Path) -> No
     for name in ("train/loss", "train/error", "validation/loss", "validation/error", "learning_rate"):
         logged = client.get_metric_history(found.info.run_id, name)
         assert [(m.step, m.value) for m in logged] == list(zip(history["epoch"], history[name], strict=True))
+    assert all(0 < m.value < 60 for m in client.get_metric_history(found.info.run_id, "epoch_seconds"))
     metrics = json.loads((store / "modern-1.json").read_text())["test"]
     for name in ("misses", "error", "negative_log_likelihood", "calibration_error"):
         logged = client.get_metric_history(found.info.run_id, f"test/{name}")

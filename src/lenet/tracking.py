@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import wraps
@@ -133,6 +134,7 @@ class Run:
         self.record, self.on = record, enabled
         self.id: str | None = None
         self.epochs_logged: set[int] = set()
+        self.since = time.monotonic()
 
     @_harmless
     def start(self) -> None:
@@ -158,15 +160,17 @@ class Run:
             mlflow.log_input(_dataset(self.record), context="training")
         if known:
             self.epochs_logged = {m.step for m in client.get_metric_history(self.id, "train/loss")}
+        self.since = time.monotonic()
 
     @_harmless
     def epoch(self, row: Row) -> None:
-        """Log one row of the history, at step = epoch, in one call."""
+        """Log one row of the history, at step = epoch, in one call, with the epoch's wall time."""
         import mlflow
 
+        seconds, self.since = time.monotonic() - self.since, time.monotonic()
         if row["epoch"] not in self.epochs_logged:
             numbers = {name: value for name, value in row.items() if isinstance(value, float)}
-            mlflow.log_metrics(numbers, step=int(row["epoch"]))
+            mlflow.log_metrics(numbers | {"epoch_seconds": seconds}, step=int(row["epoch"]))
 
     @_harmless
     def trained(self, folder: Path, history: History) -> None:
