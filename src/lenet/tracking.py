@@ -380,4 +380,5 @@ def serve(port: int) -> None:
     if not uri().startswith("sqlite:"):
         raise InputError(f"MLFLOW_TRACKING_URI is {uri()}; open that server's own pages")
     open_store()
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes fewer, and 1.4 GB
     os.execvp("mlflow", ["mlflow", "ui", "--backend-store-uri", uri(), "--port", str(port)])
