@@ -51,10 +51,10 @@ class Running:
     def seconds(self) -> str:
         return f"{time.monotonic() - self.since:.0f} s"
 
-    def last_line(self) -> str:
-        """The stage's latest word."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return next((line.rpartition("\r")[2] for line in reversed(lines) if line.strip()), "")
+    def progress(self) -> str:
+        """The latest epoch that the stage has told of."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line for line in reversed(lines) if ": epoch " in line), "")
 
 
 def repro(params: Params, jobs: int, runs: Path, metrics: Path, track: bool) -> None:
@@ -202,5 +202,5 @@ class _Scheduler:
         view = Table.grid(padding=(0, 2))
         view.add_row(f"{done} of {self.total} stages", "", "")
         for stage in self.running:
-            view.add_row(f"  {stage.name}", stage.seconds, Text(stage.last_line(), no_wrap=True, overflow="ellipsis"))
+            view.add_row(f"  {stage.name}", stage.seconds, Text(stage.progress(), no_wrap=True, overflow="ellipsis"))
         return view
