@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from scipy.signal import correlate
 
 from lenet import summary
@@ -202,3 +203,8 @@ def test_only_trained_tensors_are_saved() -> None:
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
     assert isinstance(network.C3, SparseConv)
     assert isinstance(network.S2, Subsampling)
+
+
+def test_shapes_in_signatures_are_checked_while_tests_run() -> None:
+    with pytest.raises(TypeCheckError):
+        build()(torch.zeros(1, 1, 28, 28))

@@ -51,7 +51,7 @@ def compare(params: Params, runs: Path, summary_out: Path, reports: Path, track:
         track: tag the compared runs in MLflow as the current ones.
 
     Raises:
-        InputError: a run is missing, faulty or not finite.
+        InputError: a run is missing or faulty.
     """
     by_variant = {name: [read(runs / f"{name}-{seed}") for seed in params.seeds] for name in params.compare}
     content: dict[str, Any] = {"variants": {name: describe(group) for name, group in by_variant.items()}}
@@ -116,7 +116,7 @@ def summarise(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def hardest(by_variant: dict[str, list[Run]]) -> list[dict[str, Any]]:
-    """The digits that most runs miss, with each variant's most frequent wrong answer; ties in file order."""
+    """The digits that most runs miss, with each variant's most frequent answer; ties in file order."""
     runs = [run for group in by_variant.values() for run in group]
     missed = Counter(index for run in runs for index in run.missed)
     found = []

@@ -39,8 +39,8 @@ def verify(params: Params, revision: str, metrics: Path) -> list[Verdict]:
     Raises InputError if the revision or one of its files is missing, or nothing has been computed here.
     """
     names = [f"{variant}-{seed}" for variant, seed in params.runs()]
-    before = {name: _json(_at(revision, metrics / f"{name}.json")) for name in names}
-    after = {name: _json(_here(metrics / f"{name}.json")) for name in names}
+    before = {name: json.loads(_at(revision, metrics / f"{name}.json")) for name in names}
+    after = {name: json.loads(_here(metrics / f"{name}.json")) for name in names}
     locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(Path("dvc.lock")))]
     if all(before[name]["run"]["canary"] == after[name]["run"]["canary"] for name in names):
         return judge_bits(*locks) + judge_bits(
@@ -101,10 +101,6 @@ def _here(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
-
-
-def _json(text: str) -> Any:
-    return json.loads(text)
 
 
 def _stages(text: str) -> dict[str, Any]:
