@@ -1,22 +1,23 @@
 """The LightningModule: glue between network, objective, optimizer and batches."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet import objective, optimizer
+from lenet import kernels, objective, optimizer
 from lenet.config import Variant
 from lenet.data import Batches, Digits, shuffled, to_inputs
 from lenet.errors import InputError
 from lenet.fingerprint import tensors_sha256
-from lenet.model import LeNet5, outputs
+from lenet.model import LeNet5
 from lenet.record import History, Row
 
 Observer = Callable[[Row], None]
+UPDATES = 64  # in a batch of Lightning's
 
 
 class Classifier(pl.LightningModule):
@@ -24,53 +25,77 @@ class Classifier(pl.LightningModule):
 
     Everything random follows from (seed, epoch): ``fit`` sees the same batches whatever ran before.
 
+    A Lightning batch is a chunk of UPDATES updates, and the optimization Lightning's "manual" one: its work for every
+    batch would take as long as an update of 16 digits.
+
     Attributes:
         history: a row per finished epoch: epoch (from 1), learning_rate, train/loss and train/error on the fly
             (before each update), validation/loss and validation/error at the epoch's end where digits are held out,
             and weights.sha256. Losses are means over samples, errors fractions of 1.
         trace: each step's loss, in order.
+        step: steps done in the present epoch.
+        wrong: digits answered wrongly in it, before their update.
     """
 
     def __init__(
         self, variant: Variant, seed: int, train: Digits, validation: Digits, observers: Sequence[Observer] = ()
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         self.variant, self.seed, self.observers = variant, seed, observers
         self.network = LeNet5(variant.network).initialise(variant.initialisation, seed)
         self.objective = objective.build(variant)
-        self.train_set = (to_inputs(train.images, variant.pixels), train.labels.long())
-        self.validation_set = (to_inputs(validation.images, variant.pixels), validation.labels.long())
+        self.train_set, self.validation_set = train, validation
         self.history: History = []
-        steps = -(-len(train) // variant.batch_size)
-        self.trace = torch.zeros(variant.epochs, steps)
-        self.wrong = torch.zeros((), dtype=torch.int64)
+        self.trace = torch.zeros(variant.epochs, -(-len(train) // variant.batch_size))
+        self.step = self.wrong = 0
+        self.passes = {n: kernels.Passes(self.network, n) for n in self._batch_sizes()}
+
+    def _batch_sizes(self) -> set[int]:
+        """That of a batch and that of an epoch's last one."""
+        count, size = len(self.train_set), self.variant.batch_size
+        return {min(size, count), count % size or min(size, count)}
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
         return self.network(x)
 
-    def configure_optimizers(self) -> Any:
-        rule = optimizer.build(self.variant.optimizer, self.network.parameters())
-        return [rule], [torch.optim.lr_scheduler.LambdaLR(rule, self._factor)]
-
-    def _factor(self, epochs_done: int) -> float:
-        return optimizer.factor(self.variant.schedule, epochs_done + 1, self.variant.epochs)
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return optimizer.build(self.variant.optimizer, self.network.parameters())
 
     def train_dataloader(self) -> Batches:
         """The coming epoch's batches; the Trainer is told to ask anew for each epoch."""
-        inputs, labels = self.train_set
-        order = shuffled(len(labels), self.seed, self.current_epoch + 1)
-        return Batches(inputs, labels, self.variant.batch_size, order)
+        order = shuffled(len(self.train_set), self.seed, self.current_epoch + 1)
+        return Batches(self.train_set, order, UPDATES * self.variant.batch_size)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], step: int) -> Float[Tensor, ""]:
-        inputs, labels = batch
-        scores = self.network(inputs)
+    def on_train_epoch_start(self) -> None:
+        self.step = self.wrong = 0
+        self.rate = self.variant.optimizer.lr * optimizer.factor(
+            self.variant.schedule, self.current_epoch + 1, self.variant.epochs
+        )
+        self.rule = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+        for group in self.rule.param_groups:
+            group["lr"] = self.rate
+
+    def training_step(self, chunk: tuple[Tensor, Tensor], index: int) -> None:
+        images, labels = chunk
+        size = self.variant.batch_size
+        done = [self._update(*batch) for batch in zip(images.split(size), labels.split(size), strict=True)]
+        losses, scores = zip(*done, strict=True)
+        self.trace[self.current_epoch, self.step : self.step + len(done)] = torch.stack(losses)
+        self.step += len(done)
+        self.wrong += int((self.objective.decide(torch.cat(scores)) != labels).sum())
+
+    def _update(self, images: Tensor, labels: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, "n 10"]]:
+        """One step; the loss and the scores before it."""
+        passes = self.passes[len(labels)]
+        to_inputs(images, self.variant.pixels, out=passes.inputs)
+        scores = passes.forward().requires_grad_()
         loss = self.objective.loss(scores, labels)
-        self.trace[self.current_epoch, step] = loss.detach()
-        self.wrong += (self.objective.decide(scores.detach()) != labels).sum()
-        return loss
+        passes.backward(torch.autograd.grad(loss, scores)[0])
+        self.rule.step()
+        return loss.detach(), scores.detach()
 
     def on_train_epoch_end(self) -> None:
-        inputs, labels = self.train_set
         losses = self.trace[self.current_epoch].double()
         if not losses.isfinite().all():
             step = int(losses.isfinite().logical_not().nonzero()[0])
@@ -78,18 +103,18 @@ class Classifier(pl.LightningModule):
                 f"the training diverged: the loss is {losses[step]} at step {step + 1} of epoch "
                 f"{self.current_epoch + 1}; a smaller optimizer.lr may help"
             )
+        count = len(self.train_set)
         sizes = torch.full_like(losses, self.variant.batch_size)
-        sizes[-1] = len(labels) - sizes[:-1].sum()
+        sizes[-1] = count - sizes[:-1].sum()
         row: Row = {
             "epoch": self.current_epoch + 1,
-            "learning_rate": self.variant.optimizer.lr * self._factor(self.current_epoch),
-            "train/loss": float((losses * sizes).sum() / len(labels)),
-            "train/error": int(self.wrong) / len(labels),
+            "learning_rate": self.rate,
+            "train/loss": float((losses * sizes).sum() / count),
+            "train/error": self.wrong / count,
         }
-        self.wrong.zero_()
-        if len(self.validation_set[1]):
-            inputs, labels = self.validation_set
-            scores = outputs(self.network, inputs)
+        if len(self.validation_set):
+            scores = kernels.outputs(self.network, self.validation_set.images, self.variant.pixels)
+            labels = self.validation_set.labels.long()
             row["validation/loss"] = float(self.objective.loss(scores, labels))
             row["validation/error"] = int((self.objective.decide(scores) != labels).sum()) / len(labels)
         self.log_dict({name: float(value) for name, value in row.items() if "/" in name})  # for Lightning's callbacks

@@ -80,29 +80,30 @@ def load_digits(path: Path) -> Digits:
         raise InputError(f"{path}: not a digits file ({error}); `dvc repro --force prepare` makes it") from None
 
 
-def to_inputs(images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 1 32 32"]:
-    """Scale grey levels linearly (0 → background, 255 → ink) and add the border of background."""
-    levels = torch.linspace(0, 1, 256, dtype=torch.float64) * (pixels.ink - pixels.background) + pixels.background
-    inputs = torch.full((len(images), 1, 32, 32), pixels.background, dtype=torch.float32)
-    inputs[:, 0, BORDER:-BORDER, BORDER:-BORDER] = levels.float()[images.int()]
-    return inputs
+def to_inputs(
+    images: UInt8[Tensor, "n 28 28"], pixels: Pixels, out: Float[Tensor, "n 1 32 32"] | None = None
+) -> Float[Tensor, "n 1 32 32"]:
+    """Scale grey levels linearly (0 → background, 255 → ink) and add the border of background. ``out``: where to."""
+    if out is None:
+        out = torch.empty(len(images), 1, 32, 32)
+    out.fill_(pixels.background)
+    field = out[:, 0, BORDER:-BORDER, BORDER:-BORDER]
+    field.add_(images, alpha=(pixels.ink - pixels.background) / 255)
+    return out
 
 
 class Batches:
-    """The batches of one epoch: a function of (seed, epoch), whatever ran before. The last may be smaller."""
+    """The digits of one epoch in ``order``, in chunks of several batches; the last chunk, and batch, may be smaller."""
 
-    def __init__(
-        self, inputs: Float[Tensor, "n 1 32 32"], labels: Int64[Tensor, " n"], size: int, order: Int64[Tensor, " n"]
-    ) -> None:
-        self.inputs, self.labels = inputs, labels
-        self.parts = order.split(size)
+    def __init__(self, digits: Digits, order: Int64[Tensor, " n"], chunk: int) -> None:
+        self.digits, self.parts = digits, order.split(chunk)
 
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[UInt8[Tensor, "n 28 28"], Int64[Tensor, " n"]]]:
         for part in self.parts:
-            yield self.inputs[part], self.labels[part]
+            yield self.digits.images[part], self.digits.labels[part].long()
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Int64[Tensor, " count"]:

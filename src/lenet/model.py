@@ -5,13 +5,11 @@ from math import prod
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from lenet.config import Initialisation, Network, TrainablePooling
 from lenet.randomness import derive
-
-EVALUATION_BATCH = 500  # digits at a time; it bounds memory and is part of the last bits of outputs
 
 C3_TABLE = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),
@@ -54,10 +52,18 @@ class SparseConv(nn.Module):
         self.weight = nn.Parameter(torch.zeros(len(slots), size, size))
         self.bias = nn.Parameter(torch.zeros(len(table)))
 
-    def forward(self, x: Float[Tensor, "n maps_in h w"]) -> Float[Tensor, "n maps_out h2 w2"]:
+    def dense(self) -> Float[Tensor, "maps_out maps_in size size"]:
+        """The kernels of all pairs of maps, zero where there is no connection."""
         places = self.weight.new_zeros(len(self.table) * self.maps_in, self.size, self.size)
         kernels = places.index_copy(0, self.slots, self.weight)
-        return F.conv2d(x, kernels.view(len(self.table), self.maps_in, self.size, self.size), self.bias)
+        return kernels.view(len(self.table), self.maps_in, self.size, self.size)
+
+    def connected(self, dense: Shaped[Tensor, "maps_out maps_in size size"]) -> Shaped[Tensor, "kernels size size"]:
+        """Of something for the kernels of all pairs of maps, what is for those of connected ones."""
+        return dense.reshape(-1, self.size, self.size).index_select(0, self.slots)
+
+    def forward(self, x: Float[Tensor, "n maps_in h w"]) -> Float[Tensor, "n maps_out h2 w2"]:
+        return F.conv2d(x, self.dense(), self.bias)
 
 
 class Subsampling(nn.Module):
@@ -84,6 +90,7 @@ class LeNet5(nn.Module):
 
     def __init__(self, network: Network) -> None:
         super().__init__()
+        self.activation = network.activation
         self.squash = ACTIVATIONS[network.activation]
         self.squash_output = network.output == "squashed"
         self.C1 = nn.Conv2d(1, 6, 5)
@@ -134,9 +141,3 @@ def _pooling(network: Network, maps: int) -> nn.Module:
     if isinstance(network.pooling, TrainablePooling):
         return Subsampling(maps, network.pooling.coefficient, network.pooling.bias)
     return {"average": nn.AvgPool2d, "max": nn.MaxPool2d}[network.pooling.kind](2)
-
-
-def outputs(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
-    """The network's outputs without gradients, a bounded batch at a time."""
-    with torch.no_grad():
-        return torch.cat([network(part) for part in inputs.split(EVALUATION_BATCH)])

@@ -13,10 +13,9 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lenet import objective
-from lenet.data import to_inputs
+from lenet import kernels, objective
 from lenet.errors import InputError
-from lenet.model import LeNet5, outputs
+from lenet.model import LeNet5
 from lenet.record import Record
 
 FILES = ("weights.safetensors", "run.json")
@@ -34,7 +33,7 @@ class Recogniser:
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """The ten outputs (n, 10) for uint8 images (n, 28, 28)."""
-        return outputs(self.network, to_inputs(images, self.record.parameters.pixels))
+        return kernels.outputs(self.network, images, self.record.parameters.pixels)
 
     def predict(self, images: np.ndarray, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
         """Recognise digits.

@@ -76,11 +76,11 @@ class _Bar(pl.Callback):
             return
         assert isinstance(pl_module, Classifier)
         self.shown = now
-        seen = min((batch_idx + 1) * self.variant.batch_size, self.variant.train_size)
+        seen = min(pl_module.step * self.variant.batch_size, self.variant.train_size)
         done = trainer.current_epoch * self.variant.train_size + seen
         row = {
             "epoch": trainer.current_epoch + 1,
-            "train/loss": float(pl_module.trace[trainer.current_epoch, : batch_idx + 1].mean()),
-            "train/error": int(pl_module.wrong) / seen,
+            "train/loss": float(pl_module.trace[trainer.current_epoch, : pl_module.step].mean()),
+            "train/error": pl_module.wrong / seen,
         }
         self.bar.update(self.task, completed=done, state=state(row, self.variant.epochs, done / (now - self.start)))
