@@ -34,6 +34,25 @@ def test_mean_squared_error_to_plus_minus_one(params: Params) -> None:
     assert mse.loss(outputs, torch.tensor([1])).item() == pytest.approx(9.0 + 1.0 + 8.0)  # (2+1)² + (0−1)² + 8·1
 
 
+@pytest.mark.parametrize(
+    ("loss", "output"),
+    [
+        ({"loss": "mse", "off": 0.0, "on": 1.0}, "squashed"),
+        ({"loss": "mse", "off": -1.0, "on": 1.0}, "squashed"),
+        ({"loss": "mse", "off": 0.0, "on": 1.0}, "softmax"),
+        ({"loss": "cross-entropy"}, "softmax"),
+    ],
+)
+def test_the_gradient_is_the_loss_s(params: Params, loss: dict, output: str) -> None:
+    criterion = objective.build(variant(params, loss, output))
+    scores = (4 * torch.randn(7, 10, dtype=torch.double)).requires_grad_()
+    labels = torch.randint(10, (7,))
+    expected = criterion.loss(scores, labels)
+    value, gradient = criterion.loss_and_gradient(scores.detach(), labels)
+    assert value.item() == expected.item()
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, scores)[0], rtol=1e-12, atol=1e-15)
+
+
 def test_mean_squared_error_on_softmax_outputs_takes_probabilities(params: Params) -> None:
     mse = objective.build(variant(params, {"loss": "mse", "off": 0.0, "on": 1.0}, "softmax"))
     # ten equal logits → 0.1 each: 0.9² + 9 · 0.1² = 0.9

@@ -55,12 +55,11 @@ def test_a_training_is_what_a_plain_loop_computes(variant: Variant, digits: Digi
         for part in shuffled(330, 5, epoch).split(32):
             passes = kernels.Passes(network, len(part))
             passes.inputs.copy_(x[part])
-            scores = passes.forward().requires_grad_()
-            loss = criterion.loss(scores, y[part])
+            scores = passes.forward()
+            loss, gradient = criterion.loss_and_gradient(scores, y[part])
             wrong += int((scores.argmax(1) != y[part]).sum())
             losses.append((loss.item(), len(part)))
-            loss.backward()
-            passes.backward(scores.grad)
+            passes.backward(gradient)
             rule.step()
         row = fitted.history[epoch - 1]
         assert [size for _, size in losses] == [32] * 10 + [10]

@@ -89,11 +89,11 @@ class Classifier(pl.LightningModule):
         """One step; the loss and the scores before it."""
         passes = self.passes[len(labels)]
         to_inputs(images, self.variant.pixels, out=passes.inputs)
-        scores = passes.forward().requires_grad_()
-        loss = self.objective.loss(scores, labels)
-        passes.backward(torch.autograd.grad(loss, scores)[0])
+        scores = passes.forward()
+        loss, gradient = self.objective.loss_and_gradient(scores, labels)
+        passes.backward(gradient)
         self.rule.step()
-        return loss.detach(), scores.detach()
+        return loss, scores
 
     def on_train_epoch_end(self) -> None:
         losses = self.trace[self.current_epoch].double()

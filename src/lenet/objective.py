@@ -12,6 +12,7 @@ from lenet.config import CrossEntropy, MeanSquaredError, Variant
 
 Scores = Float[Tensor, "n 10"]
 Labels = Int64[Tensor, " n"]
+Loss = Float[Tensor, ""]
 
 
 @dataclass(frozen=True)
@@ -20,19 +21,25 @@ class Objective:
 
     Attributes:
         loss: scores and labels → the mean loss over the samples, a scalar.
+        loss_and_gradient: the same, and the loss's gradient at the scores, derived by hand.
         decide: scores → the answered class of each sample.
         probabilities: scores → class probabilities; None where the outputs are none.
     """
 
-    loss: Callable[[Scores, Labels], Float[Tensor, ""]]
+    loss: Callable[[Scores, Labels], Loss]
+    loss_and_gradient: Callable[[Scores, Labels], tuple[Loss, Scores]]
     decide: Callable[[Scores], Labels]
     probabilities: Callable[[Scores], Scores] | None
 
 
-def mean_squared_error(outputs: Scores, labels: Labels, off: float, on: float) -> Float[Tensor, ""]:
+def mean_squared_error(outputs: Scores, labels: Labels, off: float, on: float) -> Loss:
     """Σ_classes (y − t)², mean over samples: no ½ and no division by the ten classes, as in the explanation."""
-    targets = torch.full_like(outputs, off).scatter_(1, labels[:, None], on)
-    return (outputs - targets).square().sum(1).mean()
+    return _excess(outputs, labels, off, on).square().sum(1).mean()
+
+
+def _excess(outputs: Scores, labels: Labels, off: float, on: float) -> Scores:
+    """The outputs less their targets: ``on`` for the right class, ``off`` for the others."""
+    return outputs - torch.full_like(outputs, off).scatter_(1, labels[:, None], on)
 
 
 def softmax(logits: Scores) -> Scores:
@@ -48,19 +55,37 @@ def largest(scores: Scores) -> Labels:
 def build(variant: Variant) -> Objective:
     """The objective of a variant's block on the outputs that its network has."""
     probabilities = softmax if variant.network.output == "softmax" else None
-    return Objective(_LOSSES[variant.objective.loss](variant.objective, probabilities), largest, probabilities)
+    loss, loss_and_gradient = _LOSSES[variant.objective.loss](variant.objective, probabilities)
+    return Objective(loss, loss_and_gradient, largest, probabilities)
 
 
-def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | None) -> Callable:
-    def loss(scores: Scores, labels: Labels) -> Float[Tensor, ""]:
+def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | None) -> tuple[Callable, Callable]:
+    def loss(scores: Scores, labels: Labels) -> Loss:
         outputs = probabilities(scores) if probabilities else scores
         return mean_squared_error(outputs, labels, section.off, section.on)
 
-    return loss
+    def loss_and_gradient(scores: Scores, labels: Labels) -> tuple[Loss, Scores]:
+        outputs = probabilities(scores) if probabilities else scores
+        excess = _excess(outputs, labels, section.off, section.on)
+        value = excess.square().sum(1).mean()
+        gradient = excess.mul_(2 / len(labels))
+        if probabilities:  # through the softmax
+            gradient = outputs * (gradient - (gradient * outputs).sum(1, keepdim=True))
+        return value, gradient
+
+    return loss, loss_and_gradient
 
 
-def _cross_entropy(section: CrossEntropy, probabilities: Callable[[Scores], Scores] | None) -> Callable:
-    return F.cross_entropy  # takes the logits: softmax and logarithm in one, without overflow
+def _cross_entropy(
+    section: CrossEntropy, probabilities: Callable[[Scores], Scores] | None
+) -> tuple[Callable, Callable]:
+    def loss_and_gradient(scores: Scores, labels: Labels) -> tuple[Loss, Scores]:
+        logarithms = torch.log_softmax(scores, 1)
+        value = F.nll_loss(logarithms, labels)
+        right = F.one_hot(labels, scores.shape[1])
+        return value, logarithms.exp_().sub_(right).div_(len(labels))
+
+    return F.cross_entropy, loss_and_gradient  # they take the logits: softmax and logarithm in one, without overflow
 
 
 _LOSSES: dict[str, Callable] = {"mse": _mse, "cross-entropy": _cross_entropy}
