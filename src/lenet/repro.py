@@ -25,10 +25,12 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from lenet import current, lifetime
 from lenet.config import Params
 from lenet.errors import InputError
+from lenet.files import write_json
 
 if TYPE_CHECKING:
     import networkx
 
+HOST_WORK = 16  # an update takes its host as long as the arithmetic of so many digits
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")  # says a DVC that another, maybe dying, one stops
 ATTEMPTS = 10
 
@@ -75,7 +77,7 @@ def repro(params: Params, jobs: int, runs: Path, metrics: Path, track: bool) -> 
         _remove_stale(params, runs, metrics)
         graph, waiting = _stale()
         if waiting:
-            _Scheduler(graph, waiting, jobs).run()
+            _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}).run()
         else:
             print("Everything is up to date.", file=sys.stderr)
         if track:
@@ -123,12 +125,25 @@ def _stale() -> "tuple[networkx.DiGraph, set[str]]":
     return graph, changed.union(*(networkx.descendants(needed_by, name) for name in changed))
 
 
-class _Scheduler:
-    """Runs stages whose needs are met: trainings first, seed by seed, since evaluations are short."""
+def _cost(params: Params, name: str) -> float:
+    """How long a stage takes beside others, in digits: what trainings take counts, the rest is short."""
+    stage, _, run = name.partition("@")
+    if stage != "train":
+        return 0
+    variant = params.variants[run.rpartition("-")[0]]
+    return variant.epochs * variant.train_size * (1 + HOST_WORK / variant.batch_size)
 
-    def __init__(self, graph: "networkx.DiGraph", waiting: set[str], jobs: int) -> None:
-        self.graph, self.waiting, self.jobs = graph, waiting, jobs
+
+class _Scheduler:
+    """Runs stages whose needs are met, the longest first, so that all cores are busy to the end.
+
+    Afterwards ``timeline.json`` beside the stages' logs holds each stage's start and end, in seconds from the first.
+    """
+
+    def __init__(self, graph: "networkx.DiGraph", waiting: set[str], jobs: int, costs: dict[str, float]) -> None:
+        self.graph, self.waiting, self.jobs, self.costs = graph, waiting, jobs, costs
         self.running: list[Running] = []
+        self.began, self.timeline = time.monotonic(), list[dict[str, object]]()
         self.total, self.failed = len(waiting), False
         self.console = Console(stderr=True)
         self.logs = lifetime.locks() / "logs"
@@ -143,6 +158,7 @@ class _Scheduler:
                     self._finish()
         finally:
             self._stop()
+        write_json(self.logs / "timeline.json", self.timeline)
         if self.failed:
             raise StageFailed
 
@@ -155,8 +171,8 @@ class _Scheduler:
         busy = self.waiting | {stage.name for stage in self.running}
         return (name for name in sorted(self.waiting, key=self._order) if busy.isdisjoint(self.graph.successors(name)))
 
-    def _order(self, name: str) -> tuple[bool, list[str]]:
-        return name.startswith("evaluate"), name.split("-")[::-1]
+    def _order(self, name: str) -> tuple[float, list[str]]:
+        return -self.costs[name], name.split("-")[::-1]
 
     def _launch(self, name: str, attempt: int = 1) -> Running:
         log = self.logs / f"{name}.log"
@@ -181,6 +197,8 @@ class _Scheduler:
                 self.console.print(f"[red]{stage.name} failed[/red]; its log, {stage.log}:")
                 self.console.print(Text(text.strip()))
             else:
+                start, end = (round(at - self.began, 1) for at in (stage.since, time.monotonic()))
+                self.timeline.append({"stage": stage.name, "start": start, "end": end})
                 how = "from DVC's cache" if "is cached" in text else f"{stage.seconds}"
                 how = "unchanged" if "didn't change" in text else how
                 self.console.print(f"{stage.name}: {how}", highlight=False)
