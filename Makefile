@@ -41,8 +41,8 @@ test: environment ## the tests that take minutes
 test-slow: environment ## the tests that take longer
 	pytest -n 2 -m slow
 
-bench: environment ## training speed beside two baselines
-	lenet bench
+bench: environment ## speed beside baselines, into docs/performance.md (half an hour)
+	python -m benchmarks --keep
 
 ui: environment ## MLflow's pages on http://127.0.0.1:5000
 	lenet ui

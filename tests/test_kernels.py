@@ -105,7 +105,7 @@ def test_gradients_are_set_even_where_an_optimizer_dropped_them(params: Params) 
     assert all(torch.equal(a, b) for a, b in zip(expected, again, strict=True))
 
 
-@pytest.mark.parametrize("n", [1, 499, 500, 1203])
+@pytest.mark.parametrize("n", [0, 1, 8, 9, 499, 500, 1203])
 def test_outputs_of_any_number_of_images_are_the_modules(params: Params, digits: Digits, n: int) -> None:
     variant = params.variants["original-sigmoid"]
     network = LeNet5(variant.network).initialise(variant.initialisation, 1)

@@ -249,16 +249,3 @@ def verify(params: Any, against: str) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)
-
-
-@job
-@click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
-@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
-def bench(params: Any, data: Path, repetitions: int) -> None:
-    """Measure training speed beside two baselines, on one core.
-
-    Example: lenet bench --repetitions 9
-    """
-    from lenet import bench as module
-
-    module.bench(params, data, repetitions)

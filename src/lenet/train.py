@@ -55,7 +55,7 @@ def fit(
     """
     torch.set_num_threads(THREADS)
     classifier = Classifier(variant, seed, train, validation, observers)
-    with _quiet():
+    with quiet():
         trainer = pl.Trainer(
             accelerator="cpu",
             devices=1,
@@ -104,11 +104,12 @@ def train(
         with tracking.training(record, enabled=track) as run, progress.training(record.name, variant) as display:
             fitted = fit(variant, seed, training, validation, [run.epoch, *display.observers], display.callbacks)
             lifetime.check()
-            _write(out, record, fitted)
+            write(out, record, fitted)
             run.trained(out, fitted.history)
 
 
-def _write(out: Path, record: Record, fitted: Fitted) -> None:
+def write(out: Path, record: Record, fitted: Fitted) -> None:
+    """Write a training's four files into its folder, ``run.json`` last."""
     with whole(out / "weights.safetensors") as beside:
         save_file(fitted.weights, beside)
     write_text(out / "history.csv", to_csv(fitted.history))
@@ -127,7 +128,7 @@ def to_csv(rows: History) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Lightning's hints (hardware found, workers for a DataLoader that is none) out of the way."""
     with warnings.catch_warnings():
         for name in ("pytorch_lightning", "lightning_fabric"):

@@ -1,0 +1,157 @@
+"""`python -m benchmarks`: measure groups, print them, keep them, or compare their ratios with those that were kept."""
+
+import shutil
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import costs, report, suite, training
+from benchmarks.suite import Group, Results, Row, Way
+from lenet import config
+from lenet.cli import cores as available_cores
+
+BATCHES = (128, 256)  # beside each variant's own
+CORES = available_cores()
+
+
+def train(variant: str, batch_size: int, repetitions: int, compiler: bool = True) -> Group:
+    """Ours beside (a) the bare loop, (b) the usual way, (c) torch.compile and (d) the core's matrix products."""
+    at = (variant, batch_size)
+    ways: dict[str, Way] = {
+        "ours, tracked": (training.ours, at),
+        "(a) bare loop": (training.bare, at),
+        "(b) DataLoader, Lightning's defaults": (training.usual, at),
+        "(c) bare loop, torch.compile": (training.compiled, at),
+        "(d) at the rate of matrix products": (training.bound, (variant,)),
+    }
+    if not (compiler and (shutil.which("g++") or shutil.which("clang++"))):
+        del ways["(c) bare loop, torch.compile"]
+    notes = {"(d) at the rate of matrix products": f"{training.flops(variant) / 1e6:.2f} MFLOP an image"}
+    return suite.alternate(f"training: {variant}, batch {batch_size}", "images/s", ways, repetitions, notes)
+
+
+def compilation(repetitions: int) -> Group:
+    """What torch.compile costs before the first update."""
+    variants = config.load().compare
+    ways: dict[str, Way] = {
+        f"torch.compile, {name}": (training.compilation, (name, config.load().variant(name).batch_size))
+        for name in variants
+    }
+    with suite.Workers(ways) as workers:  # it compiles once
+        return Group("compilation", "s", [Row(name, [workers.measure(name)]) for name in ways])
+
+
+def cores(variant: str, repetitions: int) -> Group:
+    """Images/s of one process, and of one on each core together."""
+    at = (variant, config.load().variant(variant).batch_size, 4 * training.DIGITS)
+    ways: dict[str, Way] = {str(core): (training.ours, at) for core in range(CORES)}
+    alone, together = [], []
+    with suite.Workers(ways) as workers:
+        for repetition in range(repetitions + 1):
+            one = workers.measure("0")
+            futures = [workers.pools[name].submit(training.ours, *at) for name in ways]
+            if repetition:
+                alone.append(one)
+                together.append(sum(future.result() for future in futures))
+            else:
+                _ = [future.result() for future in futures]
+    return Group(
+        f"cores: {variant}", "images/s", [Row(f"{CORES} processes together", together), Row("one process", alone)]
+    )
+
+
+def overhead(variant: str, repetitions: int) -> Group:
+    """Two epochs of a variant's own training, from bare passes to the tracked training."""
+    size = config.load().variant(variant).batch_size
+    at = (variant, size, 50_000 // size * size, 2)
+    ways: dict[str, Way] = {
+        "our passes in a bare loop": (training.passes, at),
+        "and Lightning, history, trace": (training.ours, (*at, False)),
+        "and tracking": (training.ours, (*at, True)),
+    }
+    return suite.alternate(f"overhead: {variant}", "images/s", ways, repetitions, {})
+
+
+def evaluation(variant: str, repetitions: int) -> Group:
+    """Answering 10,000 digits at once."""
+    ways: dict[str, Way] = {
+        "ours": (training.evaluation, (variant, True)),
+        "plain modules": (training.evaluation, (variant, False)),
+    }
+    return suite.alternate(f"evaluation: {variant}", "images/s", ways, repetitions, {})
+
+
+def latency(variant: str, repetitions: int) -> Group:
+    """Answering one digit."""
+    ways: dict[str, Way] = {
+        "packaged model, one digit": (training.latency, (variant, "packaged")),
+        "plain modules": (training.latency, (variant, "modules")),
+    }
+    return suite.alternate(f"latency: {variant}", "ms", ways, repetitions, {})
+
+
+def writing(repetitions: int) -> Group:
+    """What a training leaves on disk."""
+    ways: dict[str, Way] = {"digests and files of a training": (training.writing, ("modern",))}
+    return suite.alternate("writing", "s", ways, repetitions, {})
+
+
+def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
+    """Every group by its name, to be called with a number of repetitions."""
+    params = config.load()
+    groups: dict[str, Callable[[int], Any]] = {}
+    for name in params.compare:
+        for size in sorted({params.variant(name).batch_size, *BATCHES}):
+            groups[f"training: {name}, batch {size}"] = partial(train, name, size, compiler=compiler)
+    if compiler:
+        groups["compilation"] = compilation
+    for kind, run in (("cores", cores), ("overhead", overhead), ("evaluation", evaluation), ("latency", latency)):
+        for name in params.compare:
+            groups[f"{kind}: {name}"] = partial(run, name)
+    return groups | {"writing": writing, "training size": costs.size, "pipeline": costs.pipeline}
+
+
+@click.command()
+@click.argument("names", nargs=-1)
+@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
+@click.option("--keep", is_flag=True, help="Put the figures into benchmarks/results.json and docs/performance.md.")
+@click.option("--compiler/--no-compiler", default=True, help="Whether to measure torch.compile, which needs one.")
+@click.option("--against", type=click.Path(path_type=Path, exists=True), help="Warn of ratios that got worse.")
+def main(names: tuple[str, ...], repetitions: int, keep: bool, compiler: bool, against: Path | None) -> None:
+    """Measure the groups whose names start with one of NAMES, or all.
+
+    Example: python -m benchmarks "training: modern" cores --repetitions 7
+    """
+    groups = {name: run for name, run in plan(compiler).items() if not names or name.startswith(names)}
+    if not groups:
+        raise click.UsageError(f"no group's name starts so; there are: {'; '.join(plan())}")
+    results = Results(suite.machine())
+    kept = Path(__file__).parent / "results.json"
+    for name, run in groups.items():
+        print(f"measuring {name} …", file=sys.stderr, flush=True)
+        found = run(repetitions)
+        new = Results(results.machine)
+        match found:
+            case Group():
+                new.groups = [found]
+            case (groups_, timeline):
+                new.groups, new.timeline = groups_, timeline
+            case _:
+                new.groups = found
+        results.merge(new)
+        print(report.markdown(new).partition("\n\n")[2], flush=True)
+        if keep:
+            whole = suite.read(kept) if kept.exists() else Results({})
+            whole.merge(new)
+            whole.write(kept)
+            report.write(whole)
+    for line in suite.losses(results, suite.read(against)) if against else []:
+        print(f"warning: slower than before: {line}")
+
+
+if __name__ == "__main__":
+    main()

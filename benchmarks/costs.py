@@ -1,0 +1,89 @@
+"""Time and memory against the size of the training set, the whole pipeline with its timeline, and single commands."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.suite import Group, Row
+from lenet.cli import cores
+
+SIZES = (60_000, 15_000, 30_000, 120_000, 300_000, 600_000)
+
+
+def size(repetitions: int) -> list[Group]:
+    """An epoch of `modern` on so many digits, each in a fresh process: seconds of ``fit``, and the process's peak."""
+    seconds: dict[int, list[float]] = {count: [] for count in SIZES}
+    memory: dict[int, list[float]] = {count: [] for count in SIZES}
+    for _ in range(repetitions):
+        for count in SIZES:
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.costs", str(count)], check=True, stdout=subprocess.PIPE, text=True
+            )
+            took, peak = json.loads(done.stdout)
+            seconds[count].append(took)
+            memory[count].append(peak)
+    return [
+        Group(name, unit, [Row(f"{count:,} digits", values) for count, values in found.items()])
+        for name, unit, found in (
+            ("training size: time of an epoch", "s", seconds),
+            ("training size: peak memory", "MB", memory),
+        )
+    ]
+
+
+def _one_size(count: int) -> tuple[float, float]:
+    from benchmarks.training import block, some
+    from lenet.train import fit
+
+    digits = some(count)
+    start = time.perf_counter()
+    fit(block("modern", 64, count), 1, digits, digits[:0])
+    took = time.perf_counter() - start
+    return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def pipeline(repetitions: int) -> tuple[list[Group], list[dict[str, Any]]]:
+    """`lenet repro` in a fresh clone whose raw files are at hand; then commands in it that find nothing to do."""
+    raw = Path("data/raw").resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
+        environment = os.environ | {"PYTHONPATH": "src", "LENET_DATA_DIR": str(raw)}
+
+        def seconds(*command: str) -> float:
+            start = time.perf_counter()
+            subprocess.run(
+                command, cwd=clone, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            return time.perf_counter() - start
+
+        lenet = (sys.executable, "-m", "lenet")
+        whole = seconds(*lenet, "repro")
+        timeline = json.loads((clone / ".dvc/tmp/lenet/logs/timeline.json").read_text())
+        commands = {
+            "python -c pass": (sys.executable, "-c", "pass"),
+            "lenet --help": (*lenet, "--help"),
+            "dvc repro, nothing to do": (sys.executable, "-m", "dvc", "repro"),
+            "lenet repro, nothing to do": (*lenet, "repro"),
+        }
+        took: dict[str, list[float]] = {name: [] for name in commands}
+        for repetition in range(repetitions + 1):
+            for name, command in commands.items():
+                value = seconds(*command)
+                if repetition:  # the first warms up
+                    took[name].append(value)
+    busy = sum(stage["end"] - stage["start"] for stage in timeline)
+    rows = [Row("if no core were ever idle", [busy / cores()]), Row("lenet repro, fresh clone", [whole])]
+    return [
+        Group("pipeline", "s", rows), Group("commands", "s", [Row(name, values) for name, values in took.items()]),
+    ], timeline  # fmt: skip
+
+
+if __name__ == "__main__":
+    print(json.dumps(_one_size(int(sys.argv[1]))))

@@ -1,0 +1,232 @@
+"""Images per second of training, ours and others' ways, each on one core."""
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from lenet import THREADS, config, fingerprint, kernels, objective, optimizer, packaged, summary, tracking
+from lenet.config import Variant
+from lenet.data import Batches, Digits, load_digits, shuffled, to_inputs
+from lenet.model import LeNet5
+from lenet.record import Record, Row
+from lenet.train import fit, quiet
+
+DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
+DATA = Path("data/train.safetensors")
+
+
+def block(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) -> Variant:
+    """A variant's block for a measurement."""
+    sizes = {"batch_size": batch_size, "epochs": epochs, "train_size": digits, "validation_size": 0}
+    return config.load().variant(name).model_copy(update=sizes)
+
+
+@cache
+def some(count: int) -> Digits:
+    """So many training digits, the 60,000 again and again."""
+    torch.set_num_threads(THREADS)
+    digits = load_digits(DATA)
+    again = torch.arange(count) % len(digits)
+    return digits[:count] if count <= len(digits) else Digits(digits.images[again], digits.labels[again], again)
+
+
+class Clock(pl.Callback):
+    """Seconds from the first batch to the end, the epochs' records included."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 0:
+            self.start = time.perf_counter()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.seconds = time.perf_counter() - self.start
+
+
+@cache
+def _store() -> None:
+    folder = tempfile.mkdtemp()
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+    tracking.open_store()
+
+
+def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, track: bool = True) -> float:
+    """The path of the train stage: ``fit`` inside its MLflow run."""
+    _store()
+    clock, variant = Clock(), block(name, batch_size, digits, epochs)
+    record = Record("benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", canary="")
+    with tracking.training(record, enabled=track) as run:
+        fit(variant, 1, some(digits), some(digits)[:0], [run.epoch], [clock])
+    return epochs * digits / clock.seconds
+
+
+def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) -> float:
+    """Our forward and backward passes in the shortest loop: no Lightning, no trace, no history."""
+    variant, data = block(name, batch_size), some(digits)
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    ours, rule = kernels.Passes(network, batch_size), optimizer.build(variant.optimizer, network.parameters())
+    criterion = objective.build(variant)
+    start = time.perf_counter()
+    for epoch in range(1, epochs + 1):
+        for images, labels in Batches(
+            data, shuffled(digits, 1, epoch)[: digits // batch_size * batch_size], batch_size
+        ):
+            to_inputs(images, variant.pixels, out=ours.inputs)
+            ours.backward(criterion.loss_and_gradient(ours.forward(), labels)[1])
+            rule.step()
+    return epochs * digits / (time.perf_counter() - start)
+
+
+def _bare(variant: Variant, network: Callable, parameters: list[torch.nn.Parameter]) -> float:
+    """The plain modules in the shortest loop: contiguous inputs held ready, autograd, the variant's own pooling."""
+    rule, loss = optimizer.build(variant.optimizer, parameters), objective.build(variant).loss
+    inputs, labels = _tensors(variant)
+    start = time.perf_counter()
+    for part in shuffled(len(labels), 1, 1).split(variant.batch_size):
+        rule.zero_grad()
+        loss(network(inputs[part]), labels[part]).backward()
+        rule.step()
+    return len(labels) / (time.perf_counter() - start)
+
+
+def _tensors(variant: Variant) -> tuple[torch.Tensor, torch.Tensor]:
+    digits = some(variant.train_size)
+    return to_inputs(digits.images, variant.pixels), digits.labels.long()
+
+
+def bare(name: str, batch_size: int) -> float:
+    """(a) The plain modules in a bare loop."""
+    variant = block(name, batch_size)
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    return _bare(variant, network, list(network.parameters()))
+
+
+@cache
+def _compiled(name: str, batch_size: int) -> tuple[LeNet5, Callable, float]:
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
+    variant = block(name, batch_size)
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    fast = torch.compile(network)
+    start = time.perf_counter()
+    fast(torch.zeros(batch_size, 1, 32, 32)).sum().backward()
+    return network, fast, time.perf_counter() - start
+
+
+def compiled(name: str, batch_size: int) -> float:
+    """(c) The same loop with torch.compile, once it has compiled."""
+    network, fast, _ = _compiled(name, batch_size)
+    return _bare(block(name, batch_size), fast, list(network.parameters()))
+
+
+def compilation(name: str, batch_size: int) -> float:
+    """Seconds that torch.compile took."""
+    return _compiled(name, batch_size)[2]
+
+
+class _Usual(pl.LightningModule):
+    def __init__(self, variant: Variant) -> None:
+        super().__init__()
+        self.variant = variant
+        self.network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+        self.objective = objective.build(variant)
+
+    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
+        x, y = batch
+        loss = self.objective.loss(self.network(x), y)
+        self.log("train_loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return optimizer.build(self.variant.optimizer, self.network.parameters())
+
+
+def usual(name: str, batch_size: int) -> float:
+    """(b) What tutorials do: DataLoader over a TensorDataset, Lightning's defaults, the loss logged at each step."""
+    variant, clock = block(name, batch_size), Clock()
+    loader = DataLoader(TensorDataset(*_tensors(variant)), batch_size=batch_size, shuffle=True)
+    hidden = io.StringIO()
+    with tempfile.TemporaryDirectory() as scratch, quiet(), redirect_stderr(hidden), redirect_stdout(hidden):
+        pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[clock], default_root_dir=scratch).fit(
+            _Usual(variant), loader
+        )
+    return variant.train_size / clock.seconds
+
+
+def bound(name: str) -> float:
+    """(d) Images/s if the network's own arithmetic ran as fast as a product of two 1024×1024 matrices."""
+    torch.set_num_threads(THREADS)
+    a, b, out = (torch.ones(1024, 1024) for _ in range(3))
+    seconds = []
+    for _ in range(20):
+        start = time.perf_counter()
+        torch.mm(a, b, out=out)
+        seconds.append(time.perf_counter() - start)
+    return 2 * 1024**3 / sorted(seconds)[len(seconds) // 2] / flops(name)
+
+
+def flops(name: str) -> float:
+    """Floating-point operations of forward and backward pass for one image: the weighted inputs' products and sums.
+
+    A pass forward, one back to the weights, and one back to the inputs, which C1 does not need.
+    """
+    macs = {row.name: row.macs for row in summary.layers(config.load().variant(name).network) if row.name[0] != "S"}
+    return 2 * (3 * sum(macs.values()) - macs["C1"])
+
+
+def evaluation(name: str, fast: bool) -> float:
+    """Images/s of answering 10,000 training digits, from uint8 images to outputs."""
+    variant, images = config.load().variant(name), some(10_000).images
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    start = time.perf_counter()
+    if fast:
+        kernels.outputs(network, images, variant.pixels)
+    else:
+        with torch.no_grad():
+            for part in images.split(kernels.EVALUATION_BATCH):
+                network(to_inputs(part, variant.pixels))
+    return len(images) / (time.perf_counter() - start)
+
+
+@cache
+def _packaged(name: str, how: str) -> Callable:
+    variant = config.load().variant(name)
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    if how == "modules":
+        return lambda images: network(to_inputs(torch.as_tensor(images), variant.pixels))
+    recogniser = packaged.Recogniser(Record("benchmark", 1, variant, key="", data="", canary=""), network)
+    return recogniser.predict
+
+
+def latency(name: str, how: str) -> float:
+    """Milliseconds to recognise one digit."""
+    image, recognise = some(1).images.numpy(), _packaged(name, how)
+    seconds = []
+    with torch.no_grad():
+        for _ in range(300):
+            start = time.perf_counter()
+            recognise(image)
+            seconds.append(time.perf_counter() - start)
+    return 1000 * sorted(seconds)[len(seconds) // 2]
+
+
+def writing(name: str) -> float:
+    """Seconds that the end of a training takes: digest, weights, history and trace on disk."""
+    from lenet import train
+
+    variant = block(name, 64, digits=55_000, epochs=10)
+    weights = LeNet5(variant.network).initialise(variant.initialisation, 1).state_dict()
+    row: Row = {"epoch": 1, "learning_rate": 0.1, "train/loss": 1 / 3, "train/error": 1 / 7, "weights.sha256": "0" * 64}
+    record = Record("benchmark", 1, variant, key="", data="", canary="")
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        for _ in range(10):
+            fingerprint.tensors_sha256(weights)  # at each epoch's end
+        train.write(Path(folder), record, train.Fitted(weights, [row] * 10, torch.zeros(10, 860)))
+        return time.perf_counter() - start

@@ -1,0 +1,106 @@
+"""The benchmark suite: its arithmetic, its report, and that it warns without failing."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report, suite, training
+from benchmarks.suite import Group, Results, Row
+from conftest import ROOT, run
+
+KEPT = ROOT / "benchmarks" / "results.json"
+
+
+def test_a_ratio_is_the_median_over_paired_repetitions() -> None:
+    speeds = Group("g", "images/s", [Row("ours", [20.0, 10.0, 30.0]), Row("other", [10.0, 2.0, 10.0])])
+    assert speeds.ratio(speeds.rows[1]) == 3.0  # 2, 5, 3
+    times = Group("g", "s", [Row("ours", [1.0, 2.0, 1.0]), Row("other", [4.0, 4.0, 3.0])])
+    assert times.ratio(times.rows[1]) == 3.0  # 4, 2, 3: ours is as many times as fast
+
+
+def test_a_loss_beyond_noise_is_named_and_a_gain_is_not() -> None:
+    def sitting(ratio: float) -> Results:
+        return Results({}, [Group("g", "images/s", [Row("ours", [ratio]), Row("other", [1.0])])])
+
+    assert suite.losses(sitting(2.0), sitting(2.2)) == []
+    assert suite.losses(sitting(3.0), sitting(2.0)) == []
+    assert suite.losses(sitting(1.0), sitting(2.0)) == ["g: ours ÷ other is 1.00, was 2.00"]
+    assert suite.losses(sitting(1.0), Results({}, [])) == []
+
+
+def test_floating_point_operations_worked_out_by_hand(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    macs = 6 * 28 * 28 * 25 + 16 * 10 * 10 * 150 + 400 * 120 + 120 * 84 + 840
+    assert training.flops("modern") == 2 * (3 * macs - 6 * 28 * 28 * 25)
+    assert training.flops("original-tanh") == 2 * (3 * (macs - 36 * 25 * 100) - 6 * 28 * 28 * 25)  # 60 kernels of 96
+
+
+def test_the_timeline_shows_what_runs_side_by_side() -> None:
+    stages = [{"stage": "a", "start": 0, "end": 5}, {"stage": "b", "start": 0, "end": 10}]
+    first, second = report.timeline(Results({}, [], stages)).splitlines()
+    assert first.count("█") * 2 == second.count("█") == report.WIDTH
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    results = Results(
+        {"cores": 2}, [Group("g", "s", [Row("a", [1.0], "note")])], [{"stage": "x", "start": 0, "end": 1}]
+    )
+    results.write(tmp_path / "r.json")
+    assert suite.read(tmp_path / "r.json") == results
+    results.merge(Results({"cores": 4}, [Group("g", "s", [Row("a", [2.0])]), Group("h", "s", [])]))
+    assert [(group.name, [row.values for row in group.rows]) for group in results.groups] == [("g", [[2.0]]), ("h", [])]
+    assert results.timeline
+
+
+def test_the_document_shows_the_kept_results() -> None:
+    assert report.markdown(suite.read(KEPT)) in (ROOT / report.DOCUMENT).read_text()
+
+
+def test_every_group_of_the_plan_was_kept(monkeypatch) -> None:
+    from benchmarks.__main__ import plan
+
+    monkeypatch.chdir(ROOT)
+    kept = {group.name.partition(": ")[0] for group in suite.read(KEPT).groups}
+    assert {name.partition(": ")[0] for name in plan()} <= kept
+
+
+@pytest.fixture
+def folder(prepared: Path, tmp_path: Path) -> Path:
+    """Where the suite finds parameters and digits."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.safetensors").symlink_to(prepared / "train.safetensors")
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    return tmp_path
+
+
+def test_it_measures_prints_and_warns_with_status_zero(folder: Path) -> None:
+    impossible = Group("latency: modern", "ms", [Row("packaged model, one digit", [1.0]), Row("plain modules", [1e6])])
+    Results({}, [impossible]).write(folder / "kept.json")
+    command = [sys.executable, "-m", "benchmarks", "latency: modern", "--repetitions", "1", "--against", "kept.json"]
+    done = run(*command, cwd=folder, PYTHONPATH=str(ROOT))
+    assert "| plain modules |" in done.stdout
+    assert "warning: slower than before: latency: modern: packaged model, one digit ÷ plain modules" in done.stdout
+    assert "there are: training: original-sigmoid, batch 16" in run(
+        sys.executable, "-m", "benchmarks", "nothing", cwd=folder, status=2, PYTHONPATH=str(ROOT)
+    ).stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("way", ["ours", "passes", "bare", "usual"])
+def test_every_way_trains_the_same_digits(folder: Path, monkeypatch, way: str) -> None:
+    monkeypatch.chdir(folder)
+    block = training.block
+    monkeypatch.setattr(training, "block", lambda name, size, *_: block(name, size, 128))
+    training.some.cache_clear()
+    assert getattr(training, way)("modern", 64, *((128,) if way in ("ours", "passes") else ())) > 0
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    training._store.cache_clear()
+
+
+def test_sizes_and_memory_come_from_a_process_of_their_own(folder: Path) -> None:
+    done = run(sys.executable, "-m", "benchmarks.costs", "640", cwd=folder, PYTHONPATH=str(ROOT))
+    seconds, megabytes = json.loads(done.stdout)
+    assert 0 < seconds < 60
+    assert 100 < megabytes < 1200
