@@ -134,14 +134,8 @@ def main(names: tuple[str, ...], repetitions: int, keep: bool, compiler: bool, a
     for name, run in groups.items():
         print(f"measuring {name} …", file=sys.stderr, flush=True)
         found = run(repetitions)
-        new = Results(results.machine)
-        match found:
-            case Group():
-                new.groups = [found]
-            case (groups_, timeline):
-                new.groups, new.timeline = groups_, timeline
-            case _:
-                new.groups = found
+        new = found if isinstance(found, Results) else Results(results.machine, [found])
+        new.machine = results.machine
         results.merge(new)
         print(report.markdown(new).partition("\n\n")[2], flush=True)
         if keep:

@@ -8,15 +8,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
-from benchmarks.suite import Group, Row
+from benchmarks.suite import Group, Results, Row
 from lenet.cli import cores
 
 SIZES = (60_000, 15_000, 30_000, 120_000, 300_000, 600_000)
 
 
-def size(repetitions: int) -> list[Group]:
+def size(repetitions: int) -> Results:
     """An epoch of `modern` on so many digits, each in a fresh process: seconds of ``fit``, and the process's peak."""
     seconds: dict[int, list[float]] = {count: [] for count in SIZES}
     memory: dict[int, list[float]] = {count: [] for count in SIZES}
@@ -28,13 +27,14 @@ def size(repetitions: int) -> list[Group]:
             took, peak = json.loads(done.stdout)
             seconds[count].append(took)
             memory[count].append(peak)
-    return [
+    groups = [
         Group(name, unit, [Row(f"{count:,} digits", values) for count, values in found.items()])
         for name, unit, found in (
             ("training size: time of an epoch", "s", seconds),
             ("training size: peak memory", "MB", memory),
         )
     ]
+    return Results({}, groups)
 
 
 def _one_size(count: int) -> tuple[float, float]:
@@ -48,7 +48,7 @@ def _one_size(count: int) -> tuple[float, float]:
     return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def pipeline(repetitions: int) -> tuple[list[Group], list[dict[str, Any]]]:
+def pipeline(repetitions: int) -> Results:
     """`lenet repro` in a fresh clone whose raw files are at hand; then commands in it that find nothing to do."""
     raw = Path("data/raw").resolve()
     with tempfile.TemporaryDirectory() as folder:
@@ -80,9 +80,11 @@ def pipeline(repetitions: int) -> tuple[list[Group], list[dict[str, Any]]]:
                     took[name].append(value)
     busy = sum(stage["end"] - stage["start"] for stage in timeline)
     rows = [Row("if no core were ever idle", [busy / cores()]), Row("lenet repro, fresh clone", [whole])]
-    return [
-        Group("pipeline", "s", rows), Group("commands", "s", [Row(name, values) for name, values in took.items()]),
-    ], timeline  # fmt: skip
+    groups = [
+        Group("pipeline", "s", rows),
+        Group("commands", "s", [Row(name, values) for name, values in took.items()]),
+    ]
+    return Results({}, groups, timeline)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import networkx
 import psutil
 import pytest
 from mlflow import MlflowClient
@@ -14,7 +15,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from conftest import ENVIRONMENT, Checkout, commit, edit_params, lenet_command, run
-from lenet import config
+from lenet import config, repro
 
 VARIANTS = ["original-sigmoid", "original-tanh", "modern"]
 
@@ -39,6 +40,28 @@ def current(folder: Path) -> set[str]:
 
 def ran(log: str) -> list[str]:
     return [line.split("'")[1] for line in log.splitlines() if line.startswith("Running stage")]
+
+
+def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(params, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    graph = networkx.DiGraph()
+    for name, seed in params.runs():
+        graph.add_edge(f"train@{name}-{seed}", "prepare")
+        graph.add_edge(f"evaluate@{name}-{seed}", f"train@{name}-{seed}")
+        graph.add_edge("compare", f"evaluate@{name}-{seed}")
+    waiting = set(graph)
+    scheduler = repro._Scheduler(graph, waiting, 2, {name: repro._cost(params, name) for name in waiting})
+    order = []
+    while waiting:  # as if each stage ended at once
+        order.append(next(scheduler._ready()))
+        waiting.remove(order[-1])
+    assert order[0] == "prepare"
+    assert order[-1] == "compare"
+    # 34,380 updates of 16 digits take longer than 10,320 of 64; seed by seed among equals
+    originals = [f"train@original-{kind}-{seed}" for seed in (1, 2, 3) for kind in ("sigmoid", "tanh")]
+    assert order[1:10] == [*originals, *(f"train@modern-{seed}" for seed in (1, 2, 3))]
+    # an evaluation starts beside a training only when no training waits
+    assert all(name.startswith("evaluate") for name in order[10:-1])
 
 
 def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, mnist: Path) -> None:

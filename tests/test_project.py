@@ -93,7 +93,7 @@ def test_make_help_lists_the_targets() -> None:
 def test_ci_and_the_workflow_run_the_same_commands() -> None:
     assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
     ci = (ROOT / ".ci/run").read_text()
-    for command in ("make check", "make test", "make test-slow", "make repro", "lenet verify"):
+    for command in ("make check", "make test", "make test-slow", "make repro", "python -m benchmarks", "lenet verify"):
         assert re.search(rf"^step .*{command}( |$)", ci, re.M), command
     assert "repo: local" in (ROOT / ".pre-commit-config.yaml").read_text()
     assert (ROOT / ".pre-commit-config.yaml").read_text().count("repo:") == 1
