@@ -9,6 +9,7 @@ from torch import Tensor
 from lenet import kernels, objective
 from lenet.config import FixedPooling, Network, Params, TrainablePooling
 from lenet.data import Digits, to_inputs
+from lenet.errors import InputError
 from lenet.model import ACTIVATIONS, LeNet5
 
 POOLINGS = [
@@ -72,6 +73,18 @@ def test_single_precision_is_as_near_to_double_as_the_modules_are(
     theirs = distance(plain(network, inputs, dscores), truth)
     assert ours < 1e-5
     assert ours < 5 * theirs + 1e-6
+
+
+def test_a_training_refuses_kernels_that_compute_another_network_than_the_modules(
+    params: Params, digits: Digits, monkeypatch
+) -> None:
+    from lenet.train import fit
+
+    variant = params.variants["modern"].model_copy(update={"epochs": 1, "train_size": 64, "validation_size": 0})
+    fit(variant, 1, digits[:64], digits[:0])
+    monkeypatch.setitem(ACTIVATIONS, "relu", torch.tanh)
+    with pytest.raises(InputError, match=r"kernels\.py computes another network than model\.py"):
+        fit(variant, 1, digits[:64], digits[:0])
 
 
 def test_nothing_of_another_batch_or_of_other_weights_is_left_in_the_buffers(params: Params, digits: Digits) -> None:

@@ -49,6 +49,7 @@ class Classifier(pl.LightningModule):
         self.history: History = []
         self.trace = torch.zeros(variant.epochs, -(-len(train) // variant.batch_size))
         self.step = self.wrong = 0
+        kernels.check(self.network, to_inputs(train.images[:16], variant.pixels))
         self.passes = {n: kernels.Passes(self.network, n) for n in self._batch_sizes()}
 
     def _batch_sizes(self) -> set[int]:

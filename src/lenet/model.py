@@ -1,4 +1,7 @@
-"""LeNet-5 in the paper's names: C1 S2 C3 S4 C5 F6 output (LeCun et al. 1998, §II.B). No loss, no Lightning."""
+"""LeNet-5 in the paper's names: C1 S2 C3 S4 C5 F6 output (LeCun et al. 1998, §II.B). No loss, no Lightning.
+
+Trainings compute the same through kernels.py; a change here has to be made there too, or they refuse to start.
+"""
 
 from collections.abc import Callable, Iterator
 from math import prod
