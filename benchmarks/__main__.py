@@ -36,10 +36,10 @@ def train(variant: str, batch_size: int, repetitions: int, compiler: bool = True
 
 def compilation(repetitions: int) -> Group:
     """What torch.compile costs before the first update."""
-    variants = config.load().compare
+    params = config.load()
     ways: dict[str, Way] = {
-        f"torch.compile, {name}": (training.compilation, (name, config.load().variant(name).batch_size))
-        for name in variants
+        f"torch.compile, {name}": (training.compilation, (name, params.variant(name).batch_size))
+        for name in params.compare
     }
     with suite.Workers(ways) as workers:  # it compiles once
         return Group("compilation", "s", [Row(name, [workers.measure(name)]) for name in ways])
@@ -53,12 +53,11 @@ def cores(variant: str, repetitions: int) -> Group:
     with suite.Workers(ways) as workers:
         for repetition in range(repetitions + 1):
             one = workers.measure("0")
-            futures = [workers.pools[name].submit(training.ours, *at) for name in ways]
-            if repetition:
+            futures = [workers.start(name) for name in ways]
+            both = sum(future.result() for future in futures)
+            if repetition:  # the first warms up
                 alone.append(one)
-                together.append(sum(future.result() for future in futures))
-            else:
-                _ = [future.result() for future in futures]
+                together.append(both)
     return Group(
         f"cores: {variant}", "images/s", [Row(f"{CORES} processes together", together), Row("one process", alone)]
     )

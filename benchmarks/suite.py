@@ -5,7 +5,7 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -114,9 +114,12 @@ class Workers:
     def __exit__(self, *error: object) -> None:
         self.stack.close()
 
-    def measure(self, name: str) -> float:
+    def start(self, name: str) -> Future[float]:
         function, arguments = self.ways[name]
-        return self.pools[name].submit(function, *arguments).result()
+        return self.pools[name].submit(function, *arguments)
+
+    def measure(self, name: str) -> float:
+        return self.start(name).result()
 
 
 def alternate(name: str, unit: str, ways: Mapping[str, Way], repetitions: int, notes: Mapping[str, str]) -> Group:

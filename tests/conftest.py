@@ -14,11 +14,13 @@ with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartyp
     from lenet import evaluate, train  # noqa: F401  these import the others; shapes in signatures are checked in tests
 
 import pytest
+import torch
 from filelock import FileLock
 from ruamel.yaml import YAML
 
 from lenet import config, fetch
 from lenet.data import Digits, load_digits
+from lenet.model import LeNet5
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
@@ -73,6 +75,21 @@ def prepared(mnist: Path, params: config.Params) -> Path:
 def digits(prepared: Path) -> Digits:
     """The 60,000 training digits."""
     return load_digits(prepared / "train.safetensors")
+
+
+POOLINGS = [
+    config.TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
+    *(config.FixedPooling(kind=kind) for kind in ("average", "max")),
+]
+
+
+def randomised(network: LeNet5) -> LeNet5:
+    """Every parameter random, biases and coefficients too, so that nothing hides behind a zero."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.uniform_(-0.4, 0.4, generator=generator)
+    return network
 
 
 Checkout = Callable[..., Path]

@@ -6,24 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import POOLINGS, randomised
 from lenet import kernels, objective
-from lenet.config import FixedPooling, Network, Params, TrainablePooling
+from lenet.config import Network, Params
 from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
 from lenet.model import ACTIVATIONS, LeNet5
-
-POOLINGS = [
-    TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
-    *(FixedPooling(kind=kind) for kind in ("average", "max")),
-]
-
-
-def randomised(network: LeNet5) -> LeNet5:
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.uniform_(-0.3, 0.3, generator=generator)
-    return network
 
 
 def fast(passes: kernels.Passes, network: LeNet5, inputs: Tensor, dscores: Tensor) -> list[Tensor]:

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import TypeCheckError
 from scipy.signal import correlate
 
+from conftest import POOLINGS, randomised
 from lenet import summary
-from lenet.config import FixedPooling, Initialisation, Network, Params, TrainablePooling
+from lenet.config import FixedPooling, Initialisation, Network, Params
 from lenet.model import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
 
 TABLE_I = """
@@ -22,23 +23,9 @@ TABLE_I = """
 """
 PRINTED = np.array([[mark == "X" for mark in row.split()[1:]] for row in TABLE_I.strip().splitlines()])
 
-POOLINGS = [
-    TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
-    *(FixedPooling(kind=k) for k in ("average", "max")),
-]
-
 
 def build(activation="scaled-tanh", pooling=POOLINGS[0], C3="table", output="squashed") -> LeNet5:
     return LeNet5(Network(activation=activation, pooling=pooling, C3=C3, output=output))
-
-
-def randomised(network: LeNet5) -> LeNet5:
-    """Every parameter random, biases and coefficients too, so that nothing hides behind a zero."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.uniform_(-0.4, 0.4, generator=generator)
-    return network
 
 
 def test_the_documents_parameter_counts(params: Params) -> None:
