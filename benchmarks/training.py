@@ -62,7 +62,7 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
     _store()
     clock, variant = Clock(), block(name, batch_size, digits, epochs)
     record = Record("benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", canary="")
-    with tracking.training(record, enabled=track) as run:
+    with tracking.training(record, "lenet5" if track else None) as run:
         fit(variant, 1, some(digits), some(digits)[:0], [run.epoch], [clock])
     return epochs * digits / clock.seconds
 

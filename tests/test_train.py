@@ -143,7 +143,7 @@ def test_lightning_s_callbacks_see_the_epoch_s_metrics(params: Params, digits: D
 def stage(params: Params, prepared: Path, out: Path, name: str = "modern", **options: object) -> Record:
     train(
         small_params(params), name, 1, prepared / "train.safetensors", LOCK, out,
-        **{"allow_other": False, "track": False} | options,
+        **{"allow_other": False, "experiment": None} | options,
     )  # fmt: skip
     return Record.read(out / "run.json")
 
@@ -197,7 +197,7 @@ def test_tracking_changes_no_bit(params: Params, prepared: Path, tmp_path: Path,
     }[how]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     capfd.readouterr()
-    assert stage(params, prepared, tmp_path / how, track=True) == silent
+    assert stage(params, prepared, tmp_path / how, experiment="lenet5") == silent
     warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lenet: warning")]
     assert len(warnings) == (how != "on"), warnings
 
@@ -213,7 +213,7 @@ def test_a_tracker_that_dies_midway_changes_no_bit(
         raise OSError("the disk is full")
 
     monkeypatch.setattr(mlflow, "log_metrics", dead)
-    assert stage(params, prepared, tmp_path / "on", track=True) == silent
+    assert stage(params, prepared, tmp_path / "on", experiment="lenet5") == silent
     assert capfd.readouterr().err.count("the disk is full") == 1
 
 
@@ -240,9 +240,9 @@ def test_other_numeric_packages_than_locked_are_refused_unless_allowed(
     lock.write_text(LOCK.read_text().replace("torch==", "torch==1."))
     common = (small_params(params), "modern", 1, prepared / "train.safetensors", lock, tmp_path / "out")
     with pytest.raises(InputError, match=r"torch .* is installed, not ==1\..*--allow-other-numerics"):
-        train(*common, allow_other=False, track=False)
+        train(*common, allow_other=False, experiment=None)
     assert not (tmp_path / "out").exists()
-    train(*common, allow_other=True, track=False)
+    train(*common, allow_other=True, experiment=None)
     assert (tmp_path / "out" / "run.json").exists()
     assert fingerprint.numerics(LOCK)["torch"] == torch.__version__.partition("+")[0]
 
@@ -252,7 +252,7 @@ def test_a_training_that_diverges_says_where_and_writes_nothing(params: Params, 
     wild = wild.model_copy(update={"optimizer": wild.optimizer.model_copy(update={"lr": 1e30})})
     params = params.model_copy(update={"variants": {"modern": wild}})
     with pytest.raises(InputError, match=r"diverged: the loss is (nan|inf) at step \d+ of epoch 1"):
-        train(params, "modern", 1, prepared / "train.safetensors", LOCK, tmp_path / "out", False, False)
+        train(params, "modern", 1, prepared / "train.safetensors", LOCK, tmp_path / "out", False, None)
     assert not (tmp_path / "out").exists()
 
 

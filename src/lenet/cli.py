@@ -137,6 +137,7 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
 @click.option(
     "--allow-other-numerics", is_flag=True, envvar="LENET_ALLOW_OTHER_NUMERICS", help="Train with other packages."
 )
+@click.option("--experiment", default="lenet5", show_default=True, help="The MLflow experiment of the run.")
 @tracking_option
 @stage
 def train(
@@ -147,6 +148,7 @@ def train(
     numerics: Path,
     out: Path,
     allow_other_numerics: bool,
+    experiment: str,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed.
@@ -155,7 +157,7 @@ def train(
     """
     from lenet import train as module
 
-    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, track)
+    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, experiment if track else None)
 
 
 @job

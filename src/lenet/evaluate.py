@@ -65,7 +65,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         )
         numbers = {f"test/{name}": float(value) for name, value in tested.items() if isinstance(value, (int, float))}
         captions = [f"{digits.labels[i]}→{answers.decided[i]} #{digits.index[i]}" for i in missed]
-        tracking.Run(record, track).evaluated(
+        tracking.Run(record, tracking.EXPERIMENT if track else None).evaluated(
             numbers,
             step=len(history),
             files=[out, folder / "predictions.csv"],

@@ -130,8 +130,8 @@ def _line(error: Exception) -> str:
 class Run:
     """The MLflow run of one training; every method is harmless."""
 
-    def __init__(self, record: Record, enabled: bool) -> None:
-        self.record, self.on = record, enabled
+    def __init__(self, record: Record, experiment: str | None) -> None:
+        self.record, self.on = record, experiment is not None
         self.id: str | None = None
         self.epochs_logged: set[int] = set()
         self.since = time.monotonic()
@@ -233,9 +233,9 @@ class Run:
 
 
 @contextmanager
-def training(record: Record, enabled: bool) -> Iterator[Run]:
+def training(record: Record, experiment: str | None) -> Iterator[Run]:
     """The run of a training while it lasts; its status tells how it ended."""
-    run = Run(record, enabled)
+    run = Run(record, experiment)
     run.start()
     status = "FAILED"
     try:

@@ -72,7 +72,14 @@ def fit(
 
 
 def train(
-    params: Params, name: str, seed: int, data: Path, numerics: Path, out: Path, allow_other: bool, track: bool
+    params: Params,
+    name: str,
+    seed: int,
+    data: Path,
+    numerics: Path,
+    out: Path,
+    allow_other: bool,
+    experiment: str | None,
 ) -> None:
     """Train variant ``name`` with ``seed`` and write ``out``/{weights.safetensors, history.csv, trace, run.json}.
 
@@ -86,7 +93,7 @@ def train(
         numerics: the lock of the packages that can change bits.
         out: the run's folder.
         allow_other: train even if the installed packages differ from that lock.
-        track: record the run in MLflow.
+        experiment: the MLflow experiment that records the run; None for no record.
 
     Raises:
         InputError: unknown variant, unfit data, other packages than locked, or the folder is in use.
@@ -101,7 +108,7 @@ def train(
         digest = fingerprint.data_sha256(training, validation)
         key = fingerprint.run_key(variant, seed, digest, fingerprint.numerics(numerics))
         record = Record(variant=name, seed=seed, parameters=variant, key=key, data=digest, canary=fingerprint.canary())
-        with tracking.training(record, enabled=track) as run, progress.training(record.name, variant) as display:
+        with tracking.training(record, experiment) as run, progress.training(record.name, variant) as display:
             fitted = fit(variant, seed, training, validation, [run.epoch, *display.observers], display.callbacks)
             lifetime.check()
             write(out, record, fitted)
