@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from lenet import config, fetch
+from lenet import config, fetch, journal
 from lenet.data import Digits, load_digits
 from lenet.model import LeNet5
 
@@ -75,6 +75,15 @@ def prepared(mnist: Path, params: config.Params) -> Path:
 def digits(prepared: Path) -> Digits:
     """The 60,000 training digits."""
     return load_digits(prepared / "train.safetensors")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Journals of trainings in this process go elsewhere than into this checkout's."""
+    folder = tmp_path_factory.mktemp("journal")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "home", lambda: folder)
+        yield
 
 
 POOLINGS = [

@@ -17,6 +17,8 @@ from lenet import evaluate, fingerprint, packaged, tracking
 from lenet.config import Params
 from lenet.data import Digits
 from lenet.record import Record
+from lenet.tracking import live
+from lenet.tracking import store as store_module
 from lenet.train import train
 from test_train import small_params
 
@@ -35,7 +37,7 @@ def tracked(store: Path, params: Params, prepared: Path) -> tuple[MlflowClient, 
     folder = store / "modern-1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
-        patch.setattr(tracking, "SAMPLING_SECONDS", 0.2)
+        patch.setattr(live, "SAMPLING_SECONDS", 0.2)
         train_once(params, prepared, folder)
         evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
         client = tracking.open_store()
@@ -204,7 +206,7 @@ def test_current_marks_exactly_the_runs_behind_the_outputs(params, prepared, tmp
     client = tracking.open_store()
     experiment = client.get_experiment_by_name("lenet5").experiment_id
     for name, key in (("v-1", "a"), ("v-2", "b"), ("w-1", "a")):
-        client.create_run(experiment, run_name=name, tags={"run.key": key})
+        client.create_run(experiment, run_name=name, tags={"run.key": key, "kind": "training"})
     for found in ({("v-1", "a"), ("v-2", "b")}, {("w-1", "a")}, set()):
         tracking.mark_current(frozenset(found))
         runs = client.search_runs([experiment], "tags.current = 'true'")
@@ -224,9 +226,7 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
     experiment = client.get_experiment_by_name("lenet5").experiment_id
     import socket
 
-    import psutil
-
-    mine = f"{socket.gethostname()}:{tracking._process(psutil.Process())}"
+    mine = store_module.this_process()
     runs = {
         process: client.create_run(experiment, tags={"process": process}).info.run_id
         for process in (mine, f"{socket.gethostname()}:999999@1.00", "elsewhere:1@1.00")
@@ -298,16 +298,6 @@ def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch
     assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
     assert tracking.uri() == "http://example.invalid"
-
-
-def test_evaluating_a_run_that_the_store_does_not_know_warns_once(
-    tracked, prepared, tmp_path, monkeypatch, capfd
-) -> None:
-    _, _, folder = tracked
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    evaluate.evaluate(folder, prepared / "test.safetensors", tmp_path / "m.json", track=True)
-    assert (tmp_path / "m.json").exists()
-    assert capfd.readouterr().err.count("lenet: warning") == 1
 
 
 def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:

@@ -177,7 +177,7 @@ def test_a_training_repeats_in_a_process_of_its_own_whatever_its_surroundings(
         "small = {n: v.model_copy(update=dict(epochs=2, train_size=330, validation_size=70, batch_size=32))"
         " for n, v in p.variants.items()}\n"
         "train(p.model_copy(update={'variants': small}), 'modern', 1, Path(sys.argv[1]), Path(sys.argv[2]),"
-        " Path('there'), False, False)\n"
+        " Path('there'), False, None)\n"
         "assert torch.get_num_threads() == 1"
     )
     run(
@@ -212,7 +212,7 @@ def test_a_tracker_that_dies_midway_changes_no_bit(
     def dead(*args: object, **kwargs: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(mlflow, "log_metrics", dead)
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", dead)
     assert stage(params, prepared, tmp_path / "on", experiment="lenet5") == silent
     assert capfd.readouterr().err.count("the disk is full") == 1
 

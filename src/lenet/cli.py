@@ -237,6 +237,22 @@ def ui(params: Any, port: int) -> None:
 
 
 @job
+def sync(params: Any) -> None:
+    """Complete MLflow's record from files: what a dead tracker missed, or all of it in an empty store.
+
+    A second call adds nothing. Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
+    """
+    from lenet import tracking
+
+    counts = []
+    for run in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
+        counts.append(run.added)
+        if run.added:
+            print(f"{run.name}: {run.added} additions", file=sys.stderr)
+    print(f"{len(counts)} runs, {sum(map(bool, counts))} of them completed: {tracking.uri()}", file=sys.stderr)
+
+
+@job
 @click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
 def verify(params: Any, against: str) -> None:
     """Compare what was computed here with the committed result.

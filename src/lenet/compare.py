@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.numpy import load_file
 
-from lenet import current, figures, lifetime, summary, tracking
+from lenet import figures, lifetime, summary, tracking
 from lenet.config import Params, Variant
 from lenet.errors import InputError
 from lenet.evaluate import confusion
@@ -65,7 +65,7 @@ def compare(params: Params, runs: Path, summary_out: Path, reports: Path, track:
             figures.save(figure, beside)
     write_text(reports / "comparison.html", _render(content, {name: reports / f"{name}.png" for name in pictures}))
     if track:
-        tracking.mark_current(current.present(params, runs))
+        tracking.compared(params, runs, summary_out, reports)
 
 
 def read(folder: Path) -> Run:

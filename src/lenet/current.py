@@ -12,11 +12,23 @@ Runs = frozenset[tuple[str, str]]
 """Pairs of a run's name and its ``run.key``."""
 
 
+def folders(params: Params, runs: Path) -> list[Path]:
+    """The folders with outputs: of the compared runs, then of other pipelines, which are folders with ``runs``."""
+    compared = [runs / f"{name}-{seed}" for name, seed in params.runs()]
+    others = sorted(path.parent for path in Path().glob(f"*/{runs}/*/run.json"))
+    return [folder for folder in (*compared, *others) if (folder / "run.json").exists()]
+
+
+def records(params: Params, runs: Path) -> list[Record]:
+    """The compared runs that have outputs."""
+    found = (runs / f"{name}-{seed}" / "run.json" for name, seed in params.runs())
+    return [Record.read(path) for path in found if path.exists()]
+
+
 def present(params: Params, runs: Path) -> Runs:
-    """The compared runs that have outputs in the folder ``runs``."""
-    paths = (runs / f"{name}-{seed}" / "run.json" for name, seed in params.runs())
-    records = [Record.read(path) for path in paths if path.exists()]
-    return frozenset((record.name, record.key) for record in records)
+    """All runs that have outputs."""
+    found = [Record.read(folder / "run.json") for folder in folders(params, runs)]
+    return frozenset((record.name, record.key) for record in found)
 
 
 def mark_of(found: Runs) -> str:

@@ -63,15 +63,8 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
                 "network": summary.totals(record.parameters.network),
             },
         )
-        numbers = {f"test/{name}": float(value) for name, value in tested.items() if isinstance(value, (int, float))}
-        captions = [f"{digits.labels[i]}→{answers.decided[i]} #{digits.index[i]}" for i in missed]
-        tracking.Run(record, tracking.EXPERIMENT if track else None).evaluated(
-            numbers,
-            step=len(history),
-            files=[out, folder / "predictions.csv"],
-            confusion=confusion(answers.decided.numpy(), digits.labels.numpy()),
-            missed=(digits.images[missed].numpy(), captions),
-        )
+        if track:
+            tracking.evaluated(record, folder, out)
 
 
 def answer(recogniser: packaged.Recogniser, digits: Digits) -> Answers:

@@ -1,0 +1,197 @@
+"""What a training does, as files outside DVC's outputs: from them MLflow's record is made, while it runs or later.
+
+A folder per training in ``.dvc/tmp/lenet/journal`` of the main checkout:
+
+- ``entry.json``: experiment, tags, beginning, end and status;
+- ``points.jsonl``: a line for each time that numbers were taken;
+- ``source.zip``, ``uncommitted.diff``, ``environment.txt``: the sources and the installed packages at its beginning;
+- ``outputs/``: copies of its outputs, as long as MLflow does not have them.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lenet import fingerprint, snapshot
+from lenet.config import Variant
+from lenet.files import write_json, write_text
+from lenet.record import Record
+
+
+def root() -> Path:
+    """The main checkout's root, also from DVC's temporary copies for experiments."""
+    if "DVC_ROOT" in os.environ:
+        return Path(os.environ["DVC_ROOT"]).resolve()
+    here = Path.cwd()
+    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+
+
+def home() -> Path:
+    """The folder of all journals; where there is no DVC project, one in the system's temporary folder."""
+    project = root()
+    if (project / ".dvc").is_dir():
+        return project / ".dvc" / "tmp" / "lenet" / "journal"
+    return Path(tempfile.gettempdir()) / "lenet" / str(project).replace(os.sep, "-") / "journal"
+
+
+@dataclass(frozen=True)
+class Point:
+    """Numbers taken at one time.
+
+    Attributes:
+        time: milliseconds since 1970, as MLflow counts.
+        step: an epoch, or the number of a sample of the system's metrics.
+        metrics: by name.
+    """
+
+    time: int
+    step: int
+    metrics: Mapping[str, float]
+
+
+@dataclass
+class Entry:
+    """One training's journal.
+
+    Attributes:
+        record: the training.
+        experiment: the MLflow experiment that it belongs to.
+        store: where MLflow's record of it was meant to go.
+        tags: what was true around it: commit, environment, process.
+        started: milliseconds since 1970.
+        points: what was measured, in order.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+        ended: milliseconds since 1970; None while it runs.
+    """
+
+    record: Record
+    experiment: str
+    store: str
+    tags: dict[str, str]
+    started: int
+    points: list[Point] = field(default_factory=list)
+    status: str = "RUNNING"
+    ended: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        return home() / f"{self.record.name}-{self.record.key[:16]}"
+
+    @property
+    def latest(self) -> int:
+        """When something was last noted."""
+        return max([self.started, *(point.time for point in self.points)])
+
+    @property
+    def outputs(self) -> Path:
+        return self.folder / "outputs"
+
+    def begin(self) -> "Entry":
+        """Write the beginning, with the sources; a training that was begun before goes on with its points."""
+        if before := read(self.folder):
+            self.started, self.points = before.started, before.points
+        self._write()
+        write_text(self.folder / "points.jsonl", "".join(map(_line, self.points)))  # without what a kill cut off
+        (self.folder / "source.zip").write_bytes(snapshot.archive())
+        write_text(self.folder / "environment.txt", "".join(f"{line}\n" for line in fingerprint.environment()))
+        if changes := snapshot.diff():
+            write_text(self.folder / "uncommitted.diff", changes)
+        else:
+            (self.folder / "uncommitted.diff").unlink(missing_ok=True)
+        return self
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Add numbers, unless these have been taken at this step before."""
+        name = next(iter(metrics))
+        if not any(point.step == step and name in point.metrics for point in self.points):
+            self.points.append(Point(now(), step, dict(metrics)))
+            with (self.folder / "points.jsonl").open("a", encoding="utf-8") as file:
+                file.write(_line(self.points[-1]))
+
+    def end(self, status: str) -> None:
+        """Write the end."""
+        self.status, self.ended = status, now()
+        self._write()
+
+    def keep(self, files: Mapping[str, Path]) -> None:
+        """Copy outputs, by name, until MLflow has them: the next training may replace them."""
+        self.outputs.mkdir(parents=True, exist_ok=True)
+        for name, path in files.items():
+            if path.parent != self.outputs:
+                shutil.copyfile(path, self.outputs / name)
+
+    def forget_outputs(self) -> None:
+        """MLflow has them."""
+        shutil.rmtree(self.outputs, ignore_errors=True)
+
+    def sources(self) -> dict[str, Path]:
+        """The snapshot's files that there are, by name."""
+        paths = (self.folder / name for name in ("source.zip", "uncommitted.diff", "environment.txt"))
+        return {path.name: path for path in paths if path.exists()}
+
+    def _write(self) -> None:
+        record = self.record
+        content = {
+            "variant": record.variant,
+            "seed": record.seed,
+            "parameters": record.parameters.model_dump(),
+            "key": record.key,
+            "data": record.data,
+            "canary": record.canary,
+            "experiment": self.experiment,
+            "store": self.store,
+            "tags": self.tags,
+            "started": self.started,
+            "status": self.status,
+            "ended": self.ended,
+        }
+        write_json(self.folder / "entry.json", content)
+
+
+def _line(point: Point) -> str:
+    return json.dumps([point.time, point.step, point.metrics]) + "\n"
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return int(1000 * time.time())
+
+
+def read(folder: Path) -> Entry | None:
+    """Read a training's journal; None if there is none that can be read."""
+    try:
+        content = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
+        parameters = Variant.model_validate(content["parameters"])
+        identity = {name: content[name] for name in ("variant", "seed", "key", "data", "canary")}
+        around = {name: content[name] for name in ("experiment", "store", "tags", "started", "status", "ended")}
+        return Entry(Record(parameters=parameters, **identity), points=list(_points(folder)), **around)
+    except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk
+        return None
+
+
+def _points(folder: Path) -> Iterator[Point]:
+    try:
+        lines = (folder / "points.jsonl").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return
+    for line in lines:
+        try:
+            yield Point(*json.loads(line))
+        except (ValueError, TypeError):  # a line that a kill cut off
+            continue
+
+
+def entries() -> list[Entry]:
+    """All journals, the oldest first."""
+    found = [entry for folder in home().glob("*") if (entry := read(folder))]
+    return sorted(found, key=lambda entry: entry.started)
+
+
+def of(record: Record) -> Entry | None:
+    """The journal of a training, if this machine has one."""
+    return read(home() / f"{record.name}-{record.key[:16]}")

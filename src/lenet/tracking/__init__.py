@@ -1,0 +1,18 @@
+"""The MLflow record of runs, and the only part that imports mlflow. It never stops or changes a training.
+
+A training has one run, found by its tag ``run.key``; later stages add to it. The training keeps a journal (journal.py);
+a thread beside it copies the journal into MLflow, and `lenet sync` does the same afterwards for whatever is missing
+there. What fails is said once, on standard error, and the stage goes on.
+
+Read in this order: ``store`` (where records lie), ``mirror`` (one training's run), ``live`` (beside a training, and
+bounded in time), ``sync`` (all of it again, from files).
+"""
+
+from lenet.tracking.live import Run, compared, evaluated, mark_current, training
+from lenet.tracking.store import EXPERIMENT, end_dead_runs, find, open_store, serve, uri
+from lenet.tracking.sync import sync
+
+__all__ = [
+    "EXPERIMENT", "Run", "compared", "end_dead_runs", "evaluated", "find", "mark_current", "open_store", "serve",
+    "sync", "training", "uri",
+]  # fmt: skip

@@ -1,0 +1,321 @@
+"""The record of what is happening now: made beside it, and no more than some seconds after it."""
+
+import getpass
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from lenet import THREADS, current, fingerprint, journal, snapshot
+from lenet.config import Params
+from lenet.journal import Entry
+from lenet.record import History, Record, Row
+from lenet.tracking import store
+from lenet.tracking.mirror import TRAINED, Mirror, mirror_comparison, outputs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
+
+SAMPLING_SECONDS = 5.0  # of system metrics, so that they appear on runs of a minute
+PATIENCE = 8.0  # seconds that a stage waits at its end for a store that does not answer
+PATIENCE_KILLED = 3.0  # the same of one that is asked to end
+PAUSE = 10.0  # seconds after a fault until the store is tried again
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Run:
+    """The record of one training; whatever fails in it is said once, and the training goes on."""
+
+    def __init__(self, record: Record, experiment: str | None) -> None:
+        self.record, self.experiment = record, experiment
+        self.follower: _Follower | None = None
+        self.since = time.monotonic()
+
+    def start(self) -> None:
+        """Begin the journal, and follow it into MLflow."""
+        if self.experiment:
+            with self._harmless():
+                entry = Entry(self.record, self.experiment, store.uri(), surroundings(), journal.now()).begin()
+                self.follower = _Follower(entry)
+                self.follower.start()
+        self.since = time.monotonic()
+
+    def epoch(self, row: Row) -> None:
+        """Note one row of the history, at step = epoch, with the epoch's wall time."""
+        seconds, self.since = time.monotonic() - self.since, time.monotonic()
+        if self.follower:
+            with self._harmless():
+                numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+                self.follower.entry.add(int(row["epoch"]), numbers | {"epoch_seconds": seconds})
+                self.follower.more.set()
+
+    def trained(self, folder: Path, history: History) -> None:
+        """Hand over what the training left in ``folder``."""
+        if self.follower:
+            self.follower.files = {name: folder / name for name in TRAINED}
+
+    def end(self, status: str) -> None:
+        """Close the run as FINISHED, FAILED or KILLED; after a fault too."""
+        if follower := self.follower:
+            with self._harmless():
+                follower.entry.end(status)
+                follower.finish(PATIENCE_KILLED if status == "KILLED" else PATIENCE)
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            _warn(f"{self.record.name} goes on without its MLflow record ({store.reason(error)})")
+            self.follower = None
+
+
+@contextmanager
+def training(record: Record, experiment: str | None) -> Iterator[Run]:
+    """The record of a training while it lasts; its status tells how it ended."""
+    run = Run(record, experiment)
+    run.start()
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
+        raise
+    finally:
+        run.end(status)
+
+
+def evaluated(record: Record, folder: Path, metrics: Path) -> None:
+    """Add what evaluate found to the run of this training, and whatever else that run lacks.
+
+    Args:
+        record: the training.
+        folder: its folder, with evaluate's files.
+        metrics: its metrics file.
+    """
+    entry = entry_of(record, experiment_of(folder))
+    follower = _Follower(entry, outputs(record, folder, metrics))
+    follower.start()
+    follower.finish(PATIENCE)
+
+
+def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
+    """Record the comparison as a run that links what it compares, and tag the runs behind the present outputs.
+
+    Args:
+        params: what is compared.
+        runs: the folder of the runs' folders.
+        summary: the file of the variants' means.
+        reports: the folder of the report.
+    """
+    found = current.present(params, runs)
+
+    def record(client: "MlflowClient") -> None:
+        mirror_comparison(client, current.records(params, runs), summary, reports)
+
+    # in an experiment's copy nothing is current
+    if journal.root() == Path.cwd() and _bounded("the comparison", record):
+        mark_current(found)
+
+
+def mark_current(found: current.Runs) -> None:
+    """Tag exactly the runs behind the present outputs ``current = true``, in the main checkout; say so if it fails.
+
+    In an experiment's copy nothing is marked: its outputs are not the workspace's.
+    """
+    missing = 0
+
+    def mark(client: "MlflowClient") -> None:
+        nonlocal missing
+        store.end_dead_runs(client)
+        missing = store.mark(client, found)
+
+    if journal.root() == Path.cwd():
+        note = current.mark_of(found)  # before MLflow puts its address into the environment
+        if _bounded("which runs are current", mark):
+            current.note(note)
+            if missing:
+                _warn(f"{missing} of the {len(found)} present runs are not in MLflow")
+
+
+def surroundings() -> dict[str, str]:
+    """Tags that say where a run is made: commit, environment, process."""
+    commit = snapshot.commit()
+    tags = {
+        "git.commit": commit,
+        "git.dirty": str(snapshot.is_dirty()).lower(),
+        "environment.sha256": fingerprint.environment_sha256(),
+        "threads": str(THREADS),
+        "process": store.this_process(),
+        "mlflow.user": getpass.getuser(),
+        "mlflow.source.name": "lenet train",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.git.commit": commit,
+    }
+    experiment = os.environ.get("DVC_EXP_NAME")
+    return tags | ({"dvc.experiment": experiment} if experiment else {})
+
+
+def entry_of(record: Record, experiment: str) -> Entry:
+    """The journal of a training whose outputs are there; one made from them where this machine has none.
+
+    What such a one says of its surroundings (tag ``rebuilt``) is where it was rebuilt.
+    """
+    entry = journal.of(record)
+    if entry is None:
+        now = journal.now()
+        tags = surroundings() | {"rebuilt": "true"}
+        entry = Entry(record, experiment, store.uri(), tags, now, status="FINISHED", ended=now)
+    elif entry.status != "FINISHED":  # killed between its outputs and its journal's end
+        entry.status, entry.ended = "FINISHED", entry.ended or entry.latest
+    return entry
+
+
+def experiment_of(folder: Path) -> str:
+    """The experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in the pipeline NAME."""
+    pipeline = folder.resolve().parent.parent
+    return store.EXPERIMENT if pipeline == Path.cwd().resolve() else f"{store.EXPERIMENT}-{pipeline.name}"
+
+
+class _Follower(threading.Thread):
+    """Copies a growing journal into MLflow. After a fault it tries again, now and then, and at the end."""
+
+    def __init__(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
+        """Follow a training, or, given its files, what is known of it when it is over."""
+        super().__init__(daemon=True, name="mlflow")
+        self.entry = entry
+        self.files: Mapping[str, Path] = files or {}
+        self.monitors: list[BaseMetricsMonitor] = []
+        self.more = threading.Event()
+        self.last = files is not None
+        self.complete = self.warned = False
+        self.questions = _Questions()
+
+    def run(self) -> None:
+        mirror: Mirror | None = None
+        training, resume = not self.last, 0.0
+        while not self.complete:
+            last = self.last
+            try:
+                if last or time.monotonic() >= resume:
+                    if mirror is None:
+                        client = self.questions.open_store()
+                        store.end_dead_runs(client)
+                        mirror = Mirror(client, self.entry)
+                    if training:
+                        self._sample()
+                    mirror.update(self.files)
+                    self.complete = last
+            except Exception as error:
+                mirror, resume = None, time.monotonic() + PAUSE
+                self._warn(error)
+                if last:
+                    return
+            self.more.wait(0 if self.last else SAMPLING_SECONDS)
+            self.more.clear()
+
+    def finish(self, patience: float) -> None:
+        """Wait for the end, as long as the store answers; keep the outputs if it has not taken all."""
+        self.last = True
+        self.more.set()
+        self.questions.wait(self, patience)
+        if self.complete:
+            self.entry.forget_outputs()
+        else:
+            self.entry.keep(self.files)
+            self._warn(_silent(patience))
+
+    def _sample(self) -> None:
+        """Note the system's metrics; at least once, and not after the end."""
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+        self.monitors = self.monitors or [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+        steps = [point.step for point in self.entry.points if "system/cpu_utilization_percentage" in point.metrics]
+        if self.entry.status == "RUNNING" or not steps:
+            numbers: dict[str, float] = {}
+            for monitor in self.monitors:
+                monitor.collect_metrics()
+                numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            self.entry.add(max(steps, default=-1) + 1, numbers)
+
+    def _warn(self, error: Exception) -> None:
+        if not self.warned:
+            self.warned = True
+            _warn(f"{self.entry.record.name} goes on without its MLflow record ({store.reason(error)})")
+
+
+class _Questions:
+    """What the store is being asked, and since when it has not answered."""
+
+    def __init__(self) -> None:
+        self.asked: float | None = None
+
+    def open_store(self) -> "MlflowClient":
+        """A client whose every call is such a question."""
+        import mlflow  # noqa: F401  takes seconds, which are not the store's
+
+        return cast("MlflowClient", _Asking(self.ask(store.open_store), self))
+
+    def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        self.asked = time.monotonic()
+        try:
+            return question(*args, **kwargs)
+        finally:
+            self.asked = None
+
+    def wait(self, thread: threading.Thread, patience: float) -> None:
+        """Until the thread ends, or a question has waited for so many seconds; making a new store may take longer."""
+        while thread.is_alive():
+            asked = self.asked
+            if asked and time.monotonic() - asked > patience and not store.making.is_set():
+                return
+            thread.join(0.05)
+
+
+class _Asking:
+    def __init__(self, client: "MlflowClient", questions: _Questions) -> None:
+        self.client, self.questions = client, questions
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self.questions.ask, getattr(self.client, name))
+
+
+def _bounded(what: str, action: "Callable[[MlflowClient], None]") -> bool:
+    """Do something with the store as long as it answers; tell whether it was done, and say so if it was not."""
+    questions, outcome = _Questions(), Future[None]()
+
+    def work() -> None:
+        try:
+            action(questions.open_store())
+            outcome.set_result(None)
+        except Exception as error:
+            outcome.set_exception(error)
+
+    thread = threading.Thread(target=work, daemon=True, name="mlflow")
+    thread.start()
+    questions.wait(thread, PATIENCE)
+    fault = outcome.exception() if outcome.done() else _silent(PATIENCE)
+    if fault:
+        _warn(f"{what} is not in MLflow ({store.reason(fault)})")
+    return fault is None
+
+
+def _silent(patience: float) -> TimeoutError:
+    return TimeoutError(f"the store has not answered for {patience:.0f} seconds")
+
+
+def _warn(text: str) -> None:
+    print(f"lenet: warning: {text}; `lenet sync` completes it", file=sys.stderr)

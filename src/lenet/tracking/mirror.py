@@ -1,0 +1,349 @@
+"""One training's run in MLflow, brought up to what its journal and its outputs say. What is there already stays."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock
+from safetensors.numpy import load_file
+
+from lenet import figures, fingerprint, journal, packaged
+from lenet.config import flatten
+from lenet.journal import Entry, Point
+from lenet.record import Record
+from lenet.tracking import store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+TRAINED = (*packaged.FILES, "history.csv", "trace")
+"""What a training leaves in its folder."""
+EVALUATED = ("predictions.csv", "missed.safetensors", "robustness.json")
+"""What evaluate adds to it; its metrics file lies elsewhere."""
+MISSES_SHOWN = 120  # in the figure of misclassified digits
+BATCH = 1000  # numbers in one call: MLflow's limit
+
+
+def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Path]:
+    """The present output files of a training, by name; none if the folder holds another training's.
+
+    Args:
+        record: the training.
+        folder: its folder.
+        metrics: its metrics file, if it may have been evaluated.
+
+    Raises:
+        InputError: the folder's run.json is faulty.
+    """
+    if not (folder / "run.json").exists() or Record.read(folder / "run.json").key != record.key:
+        return {}
+    found = {name: folder / name for name in (*TRAINED, *EVALUATED) if (folder / name).exists()}
+    if metrics and metrics.exists() and json.loads(metrics.read_text(encoding="utf-8"))["run"]["key"] == record.key:
+        found[metrics.name] = metrics
+    return found
+
+
+class Mirror:
+    """The MLflow run of a training.
+
+    Attributes:
+        id: MLflow's.
+        added: how many things ``update`` has added so far.
+    """
+
+    def __init__(self, client: "MlflowClient", entry: Entry) -> None:
+        """Find the run of this training, or create it."""
+        self.client, self.entry = client, entry
+        self.added = 0
+        journal.home().mkdir(parents=True, exist_ok=True)
+        with FileLock(journal.home() / f"{entry.folder.name}.lock"):  # nobody else creates it meanwhile
+            found = store.find(client, entry.record)
+            if found is None:
+                found = client.create_run(
+                    store.experiment_id(client, entry.experiment),
+                    start_time=entry.started,
+                    tags={"kind": "training", "current": "false"} | self._tags(entry.record),
+                    run_name=entry.record.name,
+                )
+                self.added += 1
+        self.id: str = found.info.run_id
+        self.status: str = found.info.status
+        self._begin(found)
+
+    def update(self, files: Mapping[str, Path]) -> None:
+        """Add what the run lacks of the journal and of these outputs, by name; then its end, if it has ended."""
+        self._log_points(self.entry.points)
+        if files.keys() >= {*TRAINED}:
+            self._add_tags(self._tags(Record.read(files["run.json"])))
+            history = pd.read_csv(files["history.csv"])
+            names = [name for name in history if "/" in name or name == "learning_rate"]
+            rows = history.to_dict("records")
+            self._log_points([Point(self.entry.started, row["epoch"], {n: row[n] for n in names}) for row in rows])
+            self._add_files(files)
+            self._add_model(files)
+            metrics = files.get(f"{self.entry.record.name}.json")
+            if metrics:
+                self._log_test(json.loads(metrics.read_text(encoding="utf-8")), step=len(history))
+        if self.entry.ended and self.status != self.entry.status:
+            self.client.set_terminated(self.id, self.entry.status, self.entry.ended)
+            self.status = self.entry.status
+            self.added += 1
+
+    def _begin(self, run: "MlflowRun") -> None:
+        from mlflow.entities import Param
+
+        self.tags = dict(run.data.tags)
+        self.latest: dict[str, float] = dict(run.data.metrics)
+        self.logged = {
+            (name, metric.step) for name in self.latest for metric in self.client.get_metric_history(self.id, name)
+        }
+        if self.entry.status == "RUNNING" and self.status != "RUNNING":  # a training that was killed goes on
+            self.client.update_run(self.id, "RUNNING")
+            self.status = "RUNNING"
+        self._add_tags(self.entry.tags, renew=self.entry.status == "RUNNING")
+        record = self.entry.record
+        given = {"variant": record.variant, "seed": record.seed, **flatten(record.parameters)}
+        if missing := [Param(name, str(value)) for name, value in given.items() if name not in run.data.params]:
+            self.client.log_batch(self.id, params=missing)
+            self.added += len(missing)
+        if not (run.inputs and run.inputs.dataset_inputs):
+            self._add_dataset()
+        self.artifacts = _Artifacts(self.client, self.id, ("", "figures", "source"))
+        self._upload({f"source/{name}": path for name, path in self.entry.sources().items()})
+
+    def _tags(self, record: Record) -> dict[str, str]:
+        digests = {("run.key" if name == "key" else name): digest for name, digest in record.fingerprints.items()}
+        return self.entry.tags | {"variant": record.variant, "seed": str(record.seed)} | digests
+
+    def _add_tags(self, tags: Mapping[str, str], renew: bool = False) -> None:
+        from mlflow.entities import RunTag
+
+        missing = {n: v for n, v in tags.items() if n not in self.tags or (renew and self.tags[n] != v)}
+        if missing:
+            self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in missing.items()])
+            self.tags |= missing
+            self.added += len(missing)
+
+    def _add_dataset(self) -> None:
+        """The digits as an input. Its digest field holds 36 characters; the tag ``data.sha256`` has them all."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = json.dumps({"tags": {"stage": "prepare", "data.sha256": self.entry.record.data}})
+        dataset = Dataset("mnist-train", self.entry.record.data[:36], "code", source)
+        self.client.log_inputs(self.id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self.added += 1
+
+    def _log_points(self, points: list[Point]) -> None:
+        from mlflow.entities import Metric
+
+        missing = [
+            Metric(name, float(value), point.time, point.step)
+            for point in points
+            for name, value in point.metrics.items()
+            if (name, point.step) not in self.logged
+        ]
+        for start in range(0, len(missing), BATCH):
+            batch = missing[start : start + BATCH]
+            self.client.log_batch(self.id, metrics=batch)
+            self.logged |= {(metric.key, metric.step) for metric in batch}
+            self.added += len(batch)
+
+    def _log_test(self, content: dict[str, Any], step: int) -> None:
+        """The test metrics; a value that another evaluation has changed is logged anew."""
+        from mlflow.entities import Metric
+
+        numbers = {f"test/{n}": float(v) for n, v in content["test"].items() if isinstance(v, int | float)}
+        changed = {name: value for name, value in numbers.items() if self.latest.get(name) != value}
+        if changed:
+            time = self.entry.ended or self.entry.started
+            self.client.log_batch(self.id, metrics=[Metric(n, v, time, step) for n, v in changed.items()])
+            self.latest |= changed
+            self.added += len(changed)
+
+    def _add_files(self, files: Mapping[str, Path]) -> None:
+        """The files themselves, and the figures drawn from them where these or their sources are new."""
+        fresh = self._upload(dict(files))
+        drawn = {
+            "learning_curve": (("history.csv",), _learning_curve),
+            "C1_kernels": (("weights.safetensors",), _kernels),
+            "confusion": (("predictions.csv",), _confusion),
+            "misclassified": (("predictions.csv", "missed.safetensors"), _misclassified),
+        }
+        with tempfile.TemporaryDirectory() as scratch:
+            paths = {}
+            for name, (sources, draw) in drawn.items():
+                place = f"figures/{name}.png"
+                if files.keys() >= {*sources} and (place not in self.artifacts.sizes or fresh & {*sources}):
+                    paths[place] = Path(scratch) / f"{name}.png"
+                    figures.save(draw(self.entry.record.name, files), paths[place])
+            self._upload(paths)
+
+    def _upload(self, paths: Mapping[str, Path]) -> set[str]:
+        saved = self.artifacts.save(paths)
+        self.added += len(saved)
+        return saved
+
+    def _add_model(self, files: Mapping[str, Path]) -> None:
+        """Log the model, unless there is a whole one."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        experiment = self.client.get_run(self.id).info.experiment_id
+        for model in self.client.search_logged_models([experiment], f"source_run_id = '{self.id}'"):
+            if model.status == LoggedModelStatus.READY:
+                return
+            self.client.delete_logged_model(model.model_id)
+        model = self.client.create_logged_model(experiment, "model", self.id)
+        with tempfile.TemporaryDirectory() as scratch:
+            _save_model(Path(scratch), model.model_id, self.id, files)
+            self.client.log_model_artifacts(model.model_id, f"{scratch}/model")
+        self.client.log_outputs(self.id, [LoggedModelOutput(model.model_id, step=0)])
+        self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+        self.added += 1
+
+
+def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Path]) -> None:
+    """Write an MLflow model into ``folder``/model: weights as safetensors, and the modules that run them; no pickle."""
+    import mlflow
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    data, code = folder / "run", folder / "lenet"
+    data.mkdir()
+    code.mkdir()
+    for name in packaged.FILES:
+        shutil.copyfile(files[name], data / name)
+    for name in fingerprint.sources("packaged"):
+        shutil.copyfile(fingerprint.PACKAGE / f"{name}.py", code / f"{name}.py")
+    example = packaged.example()
+    answers = packaged.load(data).predict(example)
+    mlflow.pyfunc.save_model(
+        folder / "model",
+        loader_module="lenet.packaged",
+        data_path=str(data),
+        code_paths=[str(code)],
+        mlflow_model=Model(run_id=run_id, model_id=model_id),
+        signature=ModelSignature(
+            Schema([TensorSpec(example.dtype, (-1, 28, 28))]),
+            Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in answers.items()]),
+        ),
+        input_example=example,
+        pip_requirements=packaged.requirements(),
+        metadata=Record.read(files["run.json"]).fingerprints,
+    )
+
+
+class _Artifacts:
+    """The artifacts of a run, by path.
+
+    Attributes:
+        sizes: in bytes, of those that are there.
+    """
+
+    def __init__(self, client: "MlflowClient", run_id: str, folders: Sequence[str]) -> None:
+        self.client, self.run_id = client, run_id
+        listed = [item for folder in folders for item in client.list_artifacts(run_id, folder or None)]
+        self.sizes: dict[str, int] = {item.path: item.file_size or 0 for item in listed if not item.is_dir}
+
+    def save(self, paths: Mapping[str, Path]) -> set[str]:
+        """Save files, by their path there, unless they are there byte for byte; return the saved ones."""
+        changed = {place: path for place, path in paths.items() if not self._has(place, path)}
+        folders: dict[str, list[str]] = {}
+        for place in changed:
+            folders.setdefault(str(Path(place).parent), []).append(place)
+        for folder, places in folders.items():
+            with tempfile.TemporaryDirectory() as scratch:
+                for place in places:
+                    shutil.copyfile(changed[place], Path(scratch) / Path(place).name)
+                self.client.log_artifacts(self.run_id, scratch, None if folder == "." else folder)
+            self.sizes |= {place: changed[place].stat().st_size for place in places}
+        return set(changed)
+
+    def _has(self, place: str, path: Path) -> bool:
+        if self.sizes.get(place) != path.stat().st_size:
+            return False
+        with tempfile.TemporaryDirectory() as scratch:
+            there = Path(self.client.download_artifacts(self.run_id, place, scratch)).read_bytes()
+        return there == path.read_bytes()
+
+
+def _learning_curve(name: str, files: Mapping[str, Path]) -> Any:
+    return figures.learning_curve(pd.read_csv(files["history.csv"]).to_dict("records"))
+
+
+def _kernels(name: str, files: Mapping[str, Path]) -> Any:
+    return figures.kernels(files["weights.safetensors"])
+
+
+def _confusion(name: str, files: Mapping[str, Path]) -> Any:
+    answers = pd.read_csv(files["predictions.csv"])
+    counts = pd.crosstab(answers["label"], answers["answer"]).reindex(index=range(10), columns=range(10), fill_value=0)
+    return figures.confusion([(name, counts.to_numpy())])
+
+
+def _misclassified(name: str, files: Mapping[str, Path]) -> Any:
+    missed = load_file(files["missed.safetensors"])
+    answers = pd.read_csv(files["predictions.csv"]).set_index("index").loc[missed["index"]]
+    captions = [f"{row.label}→{row.answer} #{row.Index}" for row in answers.itertuples()]
+    images: np.ndarray = missed["images"]
+    return figures.gallery(images[:MISSES_SHOWN], captions[:MISSES_SHOWN])
+
+
+def mirror_comparison(
+    client: "MlflowClient",
+    records: Sequence[Record],
+    summary: Path,
+    reports: Path,
+) -> int:
+    """Record a comparison as a run of its own that links the runs it compares; return how many things were added.
+
+    It is the same run as long as the same trainings are compared.
+    """
+    from mlflow.entities import Metric, Param, RunTag
+
+    runs = {record.name: store.find(client, record) for record in records}
+    identity = sorted((record.name, record.key) for record in records)
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    links = [
+        f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" for name, run in runs.items() if run
+    ]
+    tags = {
+        "compares": " ".join(run.info.run_id for run in runs.values() if run),
+        "mlflow.note.content": "Compares " + ", ".join(links),
+    }
+    found = store.search(client, f"tags.kind = 'comparison' and tags.`run.key` = '{key}'")
+    run = (
+        found[0]
+        if found
+        else client.create_run(
+            store.experiment_id(client, store.EXPERIMENT),
+            tags={"kind": "comparison", "run.key": key} | tags,
+            run_name="comparison",
+        )
+    )
+    params = {
+        "variants": ", ".join(dict.fromkeys(record.variant for record in records)),
+        "seeds": ", ".join(dict.fromkeys(str(record.seed) for record in records)),
+    }
+    means = {
+        f"{variant}/{name}": float(value)
+        for variant, numbers in json.loads(summary.read_text(encoding="utf-8")).items()
+        for name, value in numbers.items()
+    }
+    time = journal.now()
+    new_tags = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+    new_params = [Param(name, value) for name, value in params.items() if name not in run.data.params]
+    new_means = [Metric(name, value, time, 0) for name, value in means.items() if run.data.metrics.get(name) != value]
+    if new_tags or new_params or new_means:
+        client.log_batch(run.info.run_id, new_means, new_params, new_tags)
+    artifacts = _Artifacts(client, run.info.run_id, ("report",))
+    files = artifacts.save({f"report/{path.name}": path for path in sorted(reports.iterdir()) if path.is_file()})
+    if run.info.status != "FINISHED":
+        client.set_terminated(run.info.run_id, "FINISHED")
+    return (not found) + len(new_tags) + len(new_params) + len(new_means) + len(files)

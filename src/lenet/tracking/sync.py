@@ -1,0 +1,83 @@
+"""MLflow's record again, from journals and outputs: completed, or rebuilt in an empty store."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from lenet import current, journal
+from lenet.config import Params
+from lenet.errors import InputError
+from lenet.journal import Entry
+from lenet.record import Record
+from lenet.tracking import store
+from lenet.tracking.live import entry_of, experiment_of
+from lenet.tracking.mirror import Mirror, mirror_comparison, outputs
+
+
+@dataclass(frozen=True)
+class Synced:
+    """A run, and how many things MLflow's record of it lacked."""
+
+    name: str
+    added: int
+
+
+def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[Synced]:
+    """Complete the record of every training that has outputs here, or was meant for this store; then the comparison.
+
+    Whatever is there already stays as it is, so that a second call adds nothing. Running trainings are left alone.
+
+    Args:
+        params: what is compared.
+        runs: the folder of the runs' folders; other pipelines have theirs.
+        metrics: the folder of metrics files.
+        reports: the folder of the report.
+
+    Yields:
+        A line per run, as soon as it is complete.
+
+    Raises:
+        InputError: the store cannot be reached, or a file is faulty.
+    """
+    journal.home().mkdir(parents=True, exist_ok=True)
+    with FileLock(journal.home() / "sync.lock"):
+        try:
+            client = store.open_store()
+            store.end_dead_runs(client)
+            for entry, files in _everything(params, runs, metrics):
+                mirror = Mirror(client, entry)
+                mirror.update(files)
+                entry.forget_outputs()
+                yield Synced(entry.record.name, mirror.added)
+            if (reports / "comparison.json").exists():
+                records = current.records(params, runs)
+                yield Synced("comparison", mirror_comparison(client, records, metrics / "summary.json", reports))
+            store.mark(client, current.present(params, runs))
+        except (InputError, GeneratorExit):
+            raise
+        except Exception as error:
+            raise InputError(f"{store.uri()}: the store does not take the record ({store.reason(error)})") from None
+
+
+def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Entry, Mapping[str, Path]]]:
+    """Each training to be recorded, with its output files by name; those with present outputs first."""
+    seen = set()
+    for folder in current.folders(params, runs):
+        record = Record.read(folder / "run.json")
+        entry = entry_of(record, experiment_of(folder))
+        seen.add(entry.folder)
+        yield entry, _kept(entry) | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+    for entry in journal.entries():
+        if entry.folder in seen or entry.store != store.uri():
+            continue
+        if entry.status == "RUNNING":
+            if store.may_live(entry.tags.get("process", "")):
+                continue
+            entry.status, entry.ended = "KILLED", entry.latest
+        yield entry, _kept(entry)
+
+
+def _kept(entry: Entry) -> dict[str, Path]:
+    return {path.name: path for path in entry.outputs.glob("*")}
