@@ -253,6 +253,25 @@ def sync(params: Any) -> None:
 
 
 @job
+@click.option("--deep", is_flag=True, help="Also compute all results again from weights and test digits.")
+def doctor(params: Any, deep: bool) -> None:
+    """Check that dvc.lock, files, MLflow's record, environment and arithmetic agree.
+
+    Names each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
+    """
+    from lenet import doctor as module
+
+    sound = True
+    for name, faults in module.examine(params, deep, module.Places()):
+        print(f"{name}: {'they agree' if not faults else ''}".rstrip())
+        for fault in faults:
+            print(f"  {fault}")
+        sound = sound and not faults
+    if not sound:
+        raise SystemExit(1)
+
+
+@job
 @click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
 def verify(params: Any, against: str) -> None:
     """Compare what was computed here with the committed result.

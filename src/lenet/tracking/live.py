@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
-from lenet import THREADS, current, fingerprint, journal, snapshot
+from lenet import current, fingerprint, journal, snapshot
 from lenet.config import Params
 from lenet.journal import Entry
 from lenet.record import History, Record, Row
@@ -155,7 +155,6 @@ def surroundings() -> dict[str, str]:
         "git.commit": commit,
         "git.dirty": str(snapshot.is_dirty()).lower(),
         "environment.sha256": fingerprint.environment_sha256(),
-        "threads": str(THREADS),
         "process": store.this_process(),
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "lenet train",

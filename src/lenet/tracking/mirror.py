@@ -13,7 +13,7 @@ import pandas as pd
 from filelock import FileLock
 from safetensors.numpy import load_file
 
-from lenet import figures, fingerprint, journal, packaged
+from lenet import THREADS, figures, fingerprint, journal, packaged
 from lenet.config import flatten
 from lenet.journal import Entry, Point
 from lenet.record import Record
@@ -50,6 +50,25 @@ def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Pat
     return found
 
 
+def expected_tags(record: Record) -> dict[str, str]:
+    """The tags that say which training it is."""
+    digests = {("run.key" if name == "key" else name): digest for name, digest in record.fingerprints.items()}
+    identity = {"kind": "training", "variant": record.variant, "seed": str(record.seed), "threads": str(THREADS)}
+    return identity | digests
+
+
+def expected_params(record: Record) -> dict[str, str]:
+    """MLflow's parameters: the resolved block by dotted names."""
+    given = {"variant": record.variant, "seed": record.seed, **flatten(record.parameters)}
+    return {name: str(value) for name, value in given.items()}
+
+
+def test_numbers(metrics: Path) -> dict[str, float]:
+    """The test metrics of a metrics file, under MLflow's names."""
+    content = json.loads(metrics.read_text(encoding="utf-8"))["test"]
+    return {f"test/{name}": float(value) for name, value in content.items() if isinstance(value, int | float)}
+
+
 class Mirror:
     """The MLflow run of a training.
 
@@ -69,7 +88,7 @@ class Mirror:
                 found = client.create_run(
                     store.experiment_id(client, entry.experiment),
                     start_time=entry.started,
-                    tags={"kind": "training", "current": "false"} | self._tags(entry.record),
+                    tags={"current": "false"} | entry.tags | expected_tags(entry.record),
                     run_name=entry.record.name,
                 )
                 self.added += 1
@@ -81,7 +100,7 @@ class Mirror:
         """Add what the run lacks of the journal and of these outputs, by name; then its end, if it has ended."""
         self._log_points(self.entry.points)
         if files.keys() >= {*TRAINED}:
-            self._add_tags(self._tags(Record.read(files["run.json"])))
+            self._add_tags(expected_tags(Record.read(files["run.json"])))
             history = pd.read_csv(files["history.csv"])
             names = [name for name in history if "/" in name or name == "learning_rate"]
             rows = history.to_dict("records")
@@ -90,7 +109,7 @@ class Mirror:
             self._add_model(files)
             metrics = files.get(f"{self.entry.record.name}.json")
             if metrics:
-                self._log_test(json.loads(metrics.read_text(encoding="utf-8")), step=len(history))
+                self._log_test(test_numbers(metrics), step=len(history))
         if self.entry.ended and self.status != self.entry.status:
             self.client.set_terminated(self.id, self.entry.status, self.entry.ended)
             self.status = self.entry.status
@@ -109,18 +128,14 @@ class Mirror:
             self.status = "RUNNING"
         self._add_tags(self.entry.tags, renew=self.entry.status == "RUNNING")
         record = self.entry.record
-        given = {"variant": record.variant, "seed": record.seed, **flatten(record.parameters)}
-        if missing := [Param(name, str(value)) for name, value in given.items() if name not in run.data.params]:
+        given = expected_params(record)
+        if missing := [Param(name, value) for name, value in given.items() if name not in run.data.params]:
             self.client.log_batch(self.id, params=missing)
             self.added += len(missing)
         if not (run.inputs and run.inputs.dataset_inputs):
             self._add_dataset()
         self.artifacts = _Artifacts(self.client, self.id, ("", "figures", "source"))
         self._upload({f"source/{name}": path for name, path in self.entry.sources().items()})
-
-    def _tags(self, record: Record) -> dict[str, str]:
-        digests = {("run.key" if name == "key" else name): digest for name, digest in record.fingerprints.items()}
-        return self.entry.tags | {"variant": record.variant, "seed": str(record.seed)} | digests
 
     def _add_tags(self, tags: Mapping[str, str], renew: bool = False) -> None:
         from mlflow.entities import RunTag
@@ -155,11 +170,10 @@ class Mirror:
             self.logged |= {(metric.key, metric.step) for metric in batch}
             self.added += len(batch)
 
-    def _log_test(self, content: dict[str, Any], step: int) -> None:
+    def _log_test(self, numbers: Mapping[str, float], step: int) -> None:
         """The test metrics; a value that another evaluation has changed is logged anew."""
         from mlflow.entities import Metric
 
-        numbers = {f"test/{n}": float(v) for n, v in content["test"].items() if isinstance(v, int | float)}
         changed = {name: value for name, value in numbers.items() if self.latest.get(name) != value}
         if changed:
             time = self.entry.ended or self.entry.started

@@ -44,11 +44,18 @@ making = threading.Event()
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own patience is minutes a call
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 
 def uri() -> str:
     """Where runs are recorded: MLFLOW_TRACKING_URI, else one sqlite file in the main checkout."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SCHEME}{journal.root() / 'mlflow.db'}"
+
+
+def is_absent() -> bool:
+    """Whether the store is a file that is not there yet."""
+    database = _database()
+    return database is not None and not database.exists()
 
 
 def open_store() -> "MlflowClient":

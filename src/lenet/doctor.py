@@ -1,0 +1,255 @@
+"""`lenet doctor`: do dvc.lock, files, MLflow's record, environment and arithmetic agree? Each disagreement is named."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+from safetensors.numpy import load_file
+
+from lenet import current, fingerprint, packaged, tracking
+from lenet.config import Params
+from lenet.data import Digits, load_digits
+from lenet.errors import InputError
+from lenet.record import Record
+
+INSTALLERS = frozenset({"lenet", "pip", "setuptools", "wheel"})
+"""In every environment, and in no lock."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are, as dvc.yaml has it."""
+
+    runs: Path = Path("runs")
+    metrics: Path = Path("metrics")
+    reports: Path = Path("reports")
+    train: Path = Path("data/train.safetensors")
+    test: Path = Path("data/test.safetensors")
+    lock: Path = Path("requirements.lock")
+    numerics: Path = Path("requirements-numeric.lock")
+
+
+def examine(params: Params, deep: bool, places: Places) -> Iterator[tuple[str, list[str]]]:
+    """Examine one thing after the other.
+
+    Args:
+        params: the whole of params.yaml.
+        deep: also compute metrics, answers and the comparison again, from the weights and the test digits.
+        places: where things are.
+
+    Yields:
+        What was examined, and its disagreements, a line each.
+
+    Raises:
+        InputError: there is nothing to examine.
+    """
+    if not current.folders(params, places.runs):
+        raise InputError(f"{places.runs}: no run here; `make repro` makes them")
+    examinations: list[tuple[str, Callable[[], Iterator[str]]]] = [
+        ("installed packages and requirements.lock", lambda: environment(places.lock)),
+        ("dvc.lock and files", lambda: pipeline(params, places)),
+        ("files among each other", lambda: files(params, places)),
+        ("arithmetic here and where the runs were made", lambda: arithmetic(params, places)),
+        ("MLflow's record and files", lambda: tracking.check(params, places.runs, places.metrics)),
+    ]
+    if deep:
+        examinations.append(("results computed again and files", lambda: again(params, places)))
+    for name, examination in examinations:
+        found: list[str] = []
+        try:
+            found += examination()
+        except InputError as error:
+            found += str(error).splitlines()
+        yield name, found
+
+
+def environment(lock: Path) -> Iterator[str]:
+    """Installed distributions that differ from the lock, are missing, or are in none."""
+    pins = (line.partition("==") for line in _lines(lock))
+    pinned: dict[str, str] = {canonicalize_name(name): version for name, _, version in pins}
+    installed = dict(line.split("==") for line in fingerprint.environment())
+    for name in sorted(pinned.keys() | installed.keys() - INSTALLERS):
+        here = Version(installed[name]).public if name in installed else "missing"
+        if here != pinned.get(name):
+            yield f"{name}: {here} installed, {pinned.get(name, 'nothing')} locked"
+
+
+def pipeline(params: Params, places: Places) -> Iterator[str]:
+    """What DVC finds changed against dvc.lock, in every pipeline that has outputs here."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    pipelines = {folder.parent.parent / "dvc.yaml" for folder in current.folders(params, places.runs)}
+    try:
+        with Repo() as repo:
+            stages = [stage for stage in repo.index.stages if Path(stage.path_in_repo) in pipelines]
+            status = repo.status(targets=[stage.addressing for stage in stages])
+    except DvcException as error:
+        yield f"DVC: {' '.join(str(error).split())}"
+        return
+    for stage, changes in status.items():
+        for change in changes:
+            if isinstance(change, str):
+                yield f"{stage}: {change}"
+            else:
+                for kind, entries in change.items():
+                    yield from (f"{stage}: {kind}: {name} {how}" for name, how in entries.items())
+
+
+def files(params: Params, places: Places) -> Iterator[str]:
+    """A run's files that contradict each other, params.yaml or the data."""
+    digits = load_digits(places.train) if places.train.exists() else None
+    if digits is None:
+        yield f"{places.train} is missing; `dvc repro prepare` makes it"
+    for folder in current.folders(params, places.runs):
+        try:
+            record = Record.read(folder / "run.json")
+            metrics = folder.parent.parent / places.metrics / f"{record.name}.json"
+            faults = list(_run(params, folder, record, _json(metrics), digits, places.numerics))
+        except (InputError, OSError, ValueError, KeyError) as error:
+            faults = [str(error).splitlines()[0]]
+        yield from (f"{folder}: {fault}" for fault in faults)
+    summary = _json(places.metrics / "summary.json")
+    for variant in params.compare:
+        misses = [_json(places.metrics / f"{variant}-{seed}.json")["test"]["misses"] for seed in params.seeds]
+        if summary.get(variant, {}).get("misses") != np.mean(misses):
+            yield f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}"
+
+
+def _run(
+    params: Params, folder: Path, record: Record, metrics: dict[str, Any], digits: Digits | None, numerics: Path
+) -> Iterator[str]:
+    variant = record.parameters
+    if folder.name != record.name:
+        yield f"run.json is of {record.name}"
+    if params.variants.get(record.variant) != variant:
+        yield f"run.json: its parameters are not those of variants.{record.variant} in params.yaml"
+    weights = fingerprint.tensors_sha256(packaged.load(folder).network.state_dict())
+    if weights != record.weights:
+        yield "weights.safetensors: not the weights.sha256 of run.json"
+    if digits is not None:
+        validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
+        data = fingerprint.data_sha256(rest[: variant.train_size], validation)
+        if data != record.data:
+            yield "run.json: data.sha256 is not that of the present digits"
+        if fingerprint.run_key(variant, record.seed, data, fingerprint.numerics(numerics)) != record.key:
+            yield "run.json: run.key is not that of the present parameters, digits, sources and packages"
+    history = pd.read_csv(folder / "history.csv")
+    if history["weights.sha256"].iloc[-1] != record.weights:
+        yield "history.csv: its last weights.sha256 is not that of run.json"
+    if metrics["run"] != record.fingerprints:
+        yield f"metrics/{record.name}.json: run is not that of run.json"
+    last = {name: float(history[f"validation/{name}"].iloc[-1]) for name in metrics.get("validation", {})}
+    if last != metrics.get("validation", {}):
+        yield f"metrics/{record.name}.json: validation is not the last of history.csv"
+    predictions = pd.read_csv(folder / "predictions.csv")
+    wrong = predictions.loc[predictions["answer"] != predictions["label"], "index"].tolist()
+    tested = metrics["test"]
+    if tested["misses"] != len(wrong) or tested["count"] != len(predictions):
+        told, there = f"{tested['misses']} of {tested['count']}", f"{len(wrong)} of {len(predictions)}"
+        yield f"metrics/{record.name}.json: test.misses {told}, and {there} in predictions.csv"
+    if tested["error"] != len(wrong) / len(predictions):
+        yield f"metrics/{record.name}.json: test.error is not misses / count"
+    if load_file(folder / "missed.safetensors")["index"].tolist() != wrong:
+        yield "missed.safetensors: other digits than predictions.csv misses"
+
+
+def arithmetic(params: Params, places: Places) -> Iterator[str]:
+    """Runs whose numerics canary is not this machine's: their bits cannot be expected here."""
+    here = fingerprint.canary()
+    for folder in current.folders(params, places.runs):
+        there = Record.read(folder / "run.json").canary
+        if there != here:
+            yield f"{folder}: canary {there}, and {here} here"
+
+
+def again(params: Params, places: Places) -> Iterator[str]:
+    """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder.
+
+    Where the arithmetic is another, only the answers can be expected to be the same.
+    """
+    from lenet import compare, evaluate
+
+    same_bits = not list(arithmetic(params, places))
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = Path(scratch)
+        for folder in current.folders(params, places.runs):
+            pipeline = folder.parent.parent
+            copy = copies / folder
+            copy.mkdir(parents=True)
+            for name in tracking.TRAINED:
+                shutil.copyfile(folder / name, copy / name)
+            metrics = pipeline / places.metrics / f"{folder.name}.json"
+            try:
+                evaluate.evaluate(copy, places.test, copies / metrics, track=False)
+            except InputError as error:
+                yield str(error)
+                continue
+            if same_bits:
+                made = sorted(path.relative_to(copies) for path in copy.iterdir() if path.name not in tracking.TRAINED)
+                yield from _other((metrics, *made), copies)
+            else:
+                answers = [pd.read_csv(path / "predictions.csv")["answer"] for path in (folder, copy)]
+                if count := int((answers[0] != answers[1]).sum()):
+                    yield f"{folder}/predictions.csv: {count} answers are others when computed again"
+        if not same_bits:
+            return
+        summary = places.metrics / "summary.json"
+        try:
+            compare.compare(params, copies / places.runs, copies / summary, copies / places.reports, track=False)
+        except InputError as error:
+            yield str(error)
+        else:
+            made = sorted(path.relative_to(copies) for path in (copies / places.reports).iterdir())
+            yield from _other((summary, *made), copies)
+
+
+def _other(paths: tuple[Path, ...], computed: Path) -> Iterator[str]:
+    for path in paths:
+        if not path.exists():
+            yield f"{path} is missing"
+        elif path.read_bytes() != (computed / path).read_bytes():
+            yield f"{path}: {_first_difference(path, computed / path)}"
+
+
+def _first_difference(file: Path, computed: Path) -> str:
+    """What differs, where it can be said."""
+    if file.suffix == ".json":
+        ours, theirs = (dict(_leaves(json.loads(path.read_text(encoding="utf-8")))) for path in (file, computed))
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
+                return f"{name} is {ours.get(name, 'missing')}, and {theirs.get(name, 'nothing')} when computed again"
+    return "other content when computed again"
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, f"{path}.{name}" if path else name)
+    else:
+        yield path, value
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+
+
+def _lines(lock: Path) -> list[str]:
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{lock}: {error.strerror}") from None
+    return [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -1,0 +1,97 @@
+"""Whether MLflow's record says what the files say. Nothing is changed."""
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from lenet import current
+from lenet.config import Params
+from lenet.record import Record
+from lenet.tracking import store
+from lenet.tracking.mirror import TRAINED, expected_params, expected_tags, outputs, test_numbers
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+
+def check(params: Params, runs: Path, metrics: Path) -> Iterator[str]:
+    """Compare each present run's record with its files: tags, parameters, metrics with steps, artifacts, model.
+
+    Args:
+        params: what is compared.
+        runs: the folder of the runs' folders; other pipelines have theirs.
+        metrics: the folder of metrics files.
+
+    Yields:
+        Each disagreement, in a line.
+    """
+    if store.is_absent():
+        yield f"{store.uri()}: no store yet; `lenet sync` makes it"
+        return
+    try:
+        client = store.open_store()
+        trainings = store.search(client, "tags.kind = 'training'")
+    except Exception as error:
+        yield f"{store.uri()}: {store.reason(error)}"
+        return
+    keys = Counter((run.data.tags.get("run.key"), run.data.tags.get("variant")) for run in trainings)
+    present = current.present(params, runs)
+    for run in trainings:
+        pair = (str(run.info.run_name), str(run.data.tags.get("run.key")))
+        if (run.data.tags.get("current") == "true") != (pair in present):
+            state = "is not tagged current" if pair in present else "is tagged current, and its outputs are not here"
+            yield f"{_name(run)} {state}"
+    for folder in current.folders(params, runs):
+        record = Record.read(folder / "run.json")
+        files = outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+        count = keys[(record.key, record.variant)]
+        found = store.find(client, record)
+        if found is None:
+            yield f"{record.name} is not there; `lenet sync` records it"
+        else:
+            if count > 1:
+                yield f"{record.name} is there {count} times"
+            yield from (f"{_name(found)}: {fault}" for fault in _compare(client, found, record, files))
+
+
+def _name(run: "MlflowRun") -> str:
+    return f"{run.info.run_name} ({run.info.run_id[:8]})"
+
+
+def _compare(client: "MlflowClient", run: "MlflowRun", record: Record, files: Mapping[str, Path]) -> Iterator[str]:
+    if run.info.status != "FINISHED":
+        yield f"status {run.info.status}, not FINISHED"
+    yield from _differ("tag", run.data.tags, expected_tags(record))
+    yield from _differ("parameter", run.data.params, expected_params(record))
+    if not files.keys() >= {*TRAINED}:
+        return
+    history = pd.read_csv(files["history.csv"])
+    for name in (name for name in history if "/" in name):
+        logged = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
+        if sorted(logged) != list(zip(history["epoch"], history[name], strict=True)):
+            yield f"metric {name} is not that of history.csv"
+    if metrics := files.get(f"{record.name}.json"):
+        yield from _differ("metric", run.data.metrics, test_numbers(metrics))
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, path in files.items():
+            try:
+                there = Path(client.download_artifacts(run.info.run_id, name, scratch)).read_bytes()
+            except Exception:
+                yield f"artifact {name} is missing"
+            else:
+                if there != path.read_bytes():
+                    yield f"artifact {name} is not the file {path}"
+    made = f"source_run_id = '{run.info.run_id}'"
+    if not client.search_logged_models([run.info.experiment_id], made):
+        yield "it has no model"
+
+
+def _differ(kind: str, there: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[str]:
+    for name, value in expected.items():
+        if there.get(name) != value:
+            yield f"{kind} {name} is {there.get(name, 'missing')}, and {value} in the files"
