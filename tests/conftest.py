@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from jaxtyping import install_import_hook
@@ -106,25 +107,25 @@ Checkout = Callable[..., Path]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
+    """``make_checkout`` in a folder of the test."""
+    return partial(make_checkout, tmp_path / "checkout")
+
+
+def make_checkout(folder: Path, **overrides: object) -> Path:
     """Make a Git repository of this project's present files, with small variants that train in seconds.
 
-    ``checkout(seeds=[1], compare=["modern"])`` overrides top-level values of params.yaml.
+    ``make_checkout(folder, seeds=[1], compare=["modern"])`` overrides top-level values of params.yaml.
     """
-
-    def make(**overrides: object) -> Path:
-        folder = tmp_path / "checkout"
-        names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
-        for name in filter(None, names):
-            if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-        edit_params(folder, lambda content: content.update(overrides))
-        edit_params(folder, lambda content: [_small(block) for block in content["variants"].values()])
-        _run(["git", "init", "-q"], folder)
-        commit(folder, "start")
-        return folder
-
-    return make
+    names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    edit_params(folder, lambda content: content.update(overrides))
+    edit_params(folder, lambda content: [_small(block) for block in content["variants"].values()])
+    _run(["git", "init", "-q"], folder)
+    commit(folder, "start")
+    return folder
 
 
 def _small(block: dict) -> None:

@@ -126,7 +126,7 @@ class Mirror:
         if self.entry.status == "RUNNING" and self.status != "RUNNING":  # a training that was killed goes on
             self.client.update_run(self.id, "RUNNING")
             self.status = "RUNNING"
-        self._add_tags(self.entry.tags, renew=self.entry.status == "RUNNING")
+            self._add_tags(self.entry.tags, renew=True)
         record = self.entry.record
         given = expected_params(record)
         if missing := [Param(name, value) for name, value in given.items() if name not in run.data.params]:

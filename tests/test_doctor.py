@@ -1,0 +1,175 @@
+"""`lenet doctor` on a small pipeline: each planted disagreement is named, and nothing else."""
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from conftest import lenet_command, make_checkout, run
+from lenet import compare, config, doctor, tracking
+from lenet.errors import InputError
+
+pytestmark = pytest.mark.slow
+SECTIONS = ("environment", "lock", "files", "canary", "record", "again")
+LOCK, FILES, CANARY, RECORD = "lock", "files", "canary", "record"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
+    """The pipeline, once: `modern` with two seeds."""
+    folder = make_checkout(tmp_path_factory.mktemp("doctor") / "checkout", seeds=[1, 2], compare=["modern"])
+    run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, store included, to be damaged."""
+    shutil.copytree(built, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def findings(deep: bool = False) -> dict[str, list[str]]:
+    """What was found, by section; sections without a finding are left out."""
+    found = dict(zip(SECTIONS, doctor.examine(config.load(), deep, doctor.Places()), strict=False))
+    return {section: faults for section, (_, faults) in found.items() if faults}
+
+
+def test_a_sound_checkout_has_no_finding_and_status_0(folder: Path) -> None:
+    done = run(*lenet_command("doctor", "--deep"), cwd=folder, status=None)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("they agree") == len(SECTIONS)
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def test_an_edited_metric_is_named_wherever_it_does_not_fit(folder: Path) -> None:
+    edit(folder / "metrics" / "modern-1.json", lambda content: content["test"].update(misses=7))
+    found = findings()
+    assert set(found) == {LOCK, FILES, RECORD}
+    assert "evaluate@modern-1: changed outs: metrics/modern-1.json modified" in found[LOCK]
+    assert any("test.misses 7 of 10000, and" in fault for fault in found[FILES])
+    assert any("summary.json: modern.misses" in fault for fault in found[FILES])
+    assert any("metric test/misses is" in fault and "7.0 in the files" in fault for fault in found[RECORD])
+    assert any("artifact modern-1.json is not the file" in fault for fault in found[RECORD])
+    assert run(*lenet_command("doctor"), cwd=folder, status=1).stdout.count("test.misses 7") == 1
+
+
+def test_a_changed_byte_of_the_weights_is_named(folder: Path) -> None:
+    path = folder / "runs" / "modern-2" / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.unlink()
+    path.write_bytes(content)
+    found = findings()
+    assert set(found) == {LOCK, FILES, RECORD}
+    assert "runs/modern-2: weights.safetensors: not the weights.sha256 of run.json" in found[FILES]
+    assert any("artifact weights.safetensors is not the file" in fault for fault in found[RECORD])
+
+
+def test_an_edited_hash_in_the_lock_is_named(folder: Path) -> None:
+    lock = folder / "dvc.lock"
+    text = lock.read_text()
+    at = text.index("md5:", text.index("runs/modern-1/weights.safetensors")) + 5
+    lock.write_text(text[:at] + ("0" if text[at] != "0" else "1") + text[at + 1 :])
+    found = findings()
+    assert set(found) == {LOCK}
+    assert any("runs/modern-1/weights.safetensors" in fault for fault in found[LOCK])
+
+
+def test_an_edited_missing_or_foreign_artifact_is_named(folder: Path) -> None:
+    weights = next(folder.glob("mlartifacts/*/artifacts/weights.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    (weights.parent / "trace").unlink()
+    found = findings()
+    assert set(found) == {RECORD}
+    assert sorted(fault.split(": ")[1].split()[1] for fault in found[RECORD]) == ["trace", "weights.safetensors"]
+    run(*lenet_command("sync"), cwd=folder)
+    assert findings() == {}  # files are what is believed
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("UPDATE latest_metrics SET value = 0.5 WHERE key = 'test/error'", "metric test/error is 0.5"),
+        ("UPDATE metrics SET value = 0.5 WHERE key = 'validation/error'", "metric validation/error is not that of"),
+        ("UPDATE tags SET value = 'x' WHERE key = 'weights.sha256'", "tag weights.sha256 is x"),
+        ("UPDATE params SET value = '1' WHERE key = 'optimizer.lr'", "parameter optimizer.lr is 1"),
+        ("UPDATE tags SET value = 'false' WHERE key = 'current'", "is not tagged current"),
+        ("UPDATE tags SET value = 'other' WHERE key = 'run.key'", "is not there; `lenet sync` records it"),
+        ("UPDATE runs SET status = 'FAILED'", "status FAILED"),
+    ],
+)
+def test_an_edit_in_the_store_is_named(folder: Path, change: str, named: str) -> None:
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
+        connection.execute(change)
+    found = findings()
+    assert set(found) == {RECORD}
+    assert sum(named in fault for fault in found[RECORD]) >= 2, found  # of both runs
+
+
+def test_another_package_and_another_arithmetic_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = folder / "requirements.lock"
+    lines = lock.read_text().replace("click==", "click==0").splitlines()
+    lock.write_text("\n".join([*(line for line in lines if not line.startswith("rich==")), "absent-one==1.0"]))
+    found = findings()["environment"]
+    assert len(found) == 3, found
+    assert found[0] == "absent-one: missing installed, 1.0 locked"
+    assert found[1].startswith("click: ")
+    assert found[2].startswith("rich: ")
+    assert found[2].endswith("nothing locked")
+    monkeypatch.setattr("lenet.fingerprint.canary", lambda: "0" * 16)
+    assert len(findings()[CANARY]) == 2
+
+
+def test_changed_parameters_are_named(folder: Path) -> None:
+    path = folder / "params.yaml"
+    path.write_text(path.read_text().replace("lr: 0.003,", "lr: 0.0031,"))
+    found = findings()
+    assert set(found) == {LOCK, FILES}
+    assert any("its parameters are not those of variants.modern" in fault for fault in found[FILES])
+
+
+def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(folder: Path) -> None:
+    run_folder, metrics = folder / "runs" / "modern-1", folder / "metrics" / "modern-1.json"
+    predictions = pd.read_csv(run_folder / "predictions.csv")
+    missed = load_file(run_folder / "missed.safetensors")
+    gone = int(missed["index"][0])
+    predictions.loc[predictions["index"] == gone, "answer"] = predictions["label"]
+    predictions.to_csv(run_folder / "predictions.csv", index=False, lineterminator="\n")
+    kept = {name: np.ascontiguousarray(array[1:]) for name, array in missed.items()}
+    save_file(kept, run_folder / "missed.safetensors")
+    misses = len(kept["index"])
+    edit(metrics, lambda content: content["test"].update(misses=misses, error=misses / 10_000))
+    params = config.load()
+    compare.compare(params, Path("runs"), Path("metrics/summary.json"), Path("reports"), track=False)
+    run("dvc", "commit", "-f", cwd=folder)
+    for _ in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
+        pass
+    assert findings() == {}
+    found = findings(deep=True)
+    assert set(found) == {"again"}
+    assert any(f"metrics/modern-1.json: test.error is {misses / 10_000}, and" in fault for fault in found["again"])
+    assert any(fault.startswith("runs/modern-1/predictions.csv") for fault in found["again"])
+    assert any(fault.startswith("metrics/summary.json") for fault in found["again"])
+
+
+def test_before_any_run_there_is_nothing_to_examine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
+    with pytest.raises(InputError, match="no run here; `make repro` makes them"):
+        next(doctor.examine(config.load(), False, doctor.Places()))
+    assert "make repro" in run("lenet", "doctor", cwd=tmp_path, status=2).stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]
