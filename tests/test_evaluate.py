@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from conftest import ROOT
-from lenet import evaluate, packaged
+from lenet import evaluate, packaged, robustness
 from lenet.config import Params
 from lenet.data import load_digits
 from lenet.errors import InputError
@@ -71,13 +72,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Pa
     for name in ("modern", "original-tanh"):
         train(
             small_params(params, train_size=3000), name, 1, prepared / "train.safetensors",
-            ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, False,
+            ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, None,
         )  # fmt: skip
     return folder
 
 
 @pytest.mark.parametrize("name", ["modern", "original-tanh"])
-def test_the_stage_s_files_agree_with_the_model(trained: Path, prepared: Path, tmp_path: Path, name: str) -> None:
+def test_the_stage_s_files_agree_with_the_model(
+    trained: Path, prepared: Path, tmp_path: Path, name: str, monkeypatch
+) -> None:
+    two = {kind: replace(one, levels=(one.none, one.levels[-1])) for kind, one in robustness.DISTURBANCES.items()}
+    monkeypatch.setattr(robustness, "DISTURBANCES", two)  # fewer levels take less time
     run, out = trained / f"{name}-1", tmp_path / "metrics.json"
     evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
     metrics = json.loads(out.read_text())
@@ -103,9 +108,17 @@ def test_the_stage_s_files_agree_with_the_model(trained: Path, prepared: Path, t
     missed = load_file(run / "missed.safetensors")
     assert missed["index"].tolist() == wrong.tolist()
     assert torch.equal(missed["images"], test.images[wrong])
-    first = out.read_bytes(), (run / "predictions.csv").read_bytes()
+    curves = json.loads((run / "robustness.json").read_text())
+    assert list(curves) == ["translation", "rotation", "scale", "shear", "salt-and-pepper"]
+    assert curves["translation"]["unit"] == "pixels"
+    assert curves["translation"]["levels"] == [0, 5]
+    for kind, curve in curves.items():
+        assert metrics["robustness"][kind] == dict(zip(map(str, curve["levels"]), curve["errors"], strict=True))
+        assert metrics["test"]["error"] == curve["errors"][0] < curve["errors"][1] < 1
+    files = out, run / "predictions.csv", run / "robustness.json"
+    first = [file.read_bytes() for file in files]
     evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
-    assert (out.read_bytes(), (run / "predictions.csv").read_bytes()) == first
+    assert [file.read_bytes() for file in files] == first
 
 
 def test_faulty_weights_are_refused_and_nothing_is_written(trained: Path, prepared: Path, tmp_path: Path) -> None:
@@ -125,3 +138,4 @@ def test_faulty_weights_are_refused_and_nothing_is_written(trained: Path, prepar
         evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
     assert not out.exists()
     assert not (run / "predictions.csv").exists()
+    assert not (run / "robustness.json").exists()

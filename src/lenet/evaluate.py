@@ -1,5 +1,6 @@
 """Stage evaluate: a run's weights on the test digits → its metrics and each digit's answer. The only reader of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int64
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from lenet import THREADS, fingerprint, lifetime, packaged, summary, tracking
+from lenet import THREADS, fingerprint, lifetime, packaged, robustness, summary, tracking
 from lenet.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.files import whole, write_json, write_text
@@ -30,7 +31,7 @@ class Answers:
 
 
 def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
-    """Test the run in ``folder``: metrics to ``out``; beside the weights each digit's answer and the missed digits.
+    """Test the run in ``folder``: metrics to ``out``; answers, missed digits and robustness to ``folder``.
 
     Raises:
         InputError: a missing or faulty file, weights that are not the record's, or scores that are not finite.
@@ -47,11 +48,13 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
             raise InputError(f"{folder}: the network's outputs are not finite; its training diverged")
         history = pd.read_csv(folder / "history.csv")
         tested = test_metrics(answers, digits.labels.long())
+        curves = robustness.curves(recogniser, digits)
         lifetime.check()
         write_text(folder / "predictions.csv", to_csv(answers, digits))
         missed = np.flatnonzero(answers.decided != digits.labels)
         with whole(folder / "missed.safetensors") as beside:
             save_file({"images": digits.images[missed].numpy(), "index": digits.index[missed].numpy()}, beside)
+        write_json(folder / "robustness.json", curves)
         write_json(
             out,
             {
@@ -60,6 +63,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
                 "run": record.fingerprints,
                 "test": tested,
                 **_validation(history),
+                "robustness": {name: by_level(curve) for name, curve in curves.items()},
                 "network": summary.totals(record.parameters.network),
             },
         )
@@ -89,6 +93,11 @@ def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any
         metrics["negative_log_likelihood"] = negative_log_likelihood(answers.probabilities, labels)
         metrics["calibration_error"] = calibration_error(answers.probabilities, labels)
     return metrics
+
+
+def by_level(curve: Mapping[str, Any]) -> dict[str, float]:
+    """A curve of ``robustness.curves`` in short: level → error."""
+    return {str(level): error for level, error in zip(curve["levels"], curve["errors"], strict=True)}
 
 
 def negative_log_likelihood(probabilities: Float[Tensor, "n 10"], labels: Int64[Tensor, " n"]) -> float:

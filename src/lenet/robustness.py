@@ -1,0 +1,169 @@
+"""How a network's error grows when the digits are disturbed: curves over translation, rotation, scale, shear, noise.
+
+A disturbance acts on the whole 32×32 field that the network sees, its border of background included, and its result
+is not rounded to grey levels. What leaves the field is lost, and background comes in. MNIST's digits fill a box of at
+most 20×20 pixels, centred by its mass (LeCun 1998, §III.A): every digit can move by two pixels before ink leaves the
+field, and nearly all by three.
+
+Every digit is disturbed once a level. Where there are several directions or signs, the digits take them in turn by
+their place in the MNIST file, so that an error is a mean over directions at the price of one pass. A disturbance is
+the same for every network and every run.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import cos, radians, sin
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from lenet.config import Pixels
+from lenet.data import Digits, to_inputs
+from lenet.errors import InputError
+from lenet.kernels import EVALUATION_BATCH, Passes
+from lenet.packaged import Recogniser
+from lenet.randomness import derive
+
+Fields = Float[Tensor, "n 1 32 32"]
+Index = Int64[Tensor, " n"]
+Matrix = Float[Tensor, "2 3"]
+Level = int | float
+SIDE = 32  # of the field, in pixels
+
+
+def translations(pixels: Level) -> list[Matrix]:
+    """To the left, to the right, up and down. Whole pixels are exact: nothing is interpolated."""
+    return [_matrix(1, 0, x, 0, 1, y) for x, y in ((-pixels, 0), (pixels, 0), (0, -pixels), (0, pixels))]
+
+
+def rotations(degrees: Level) -> list[Matrix]:
+    """Counter-clockwise and clockwise, about the field's centre."""
+    return [
+        _matrix(cos(angle), sin(angle), 0, -sin(angle), cos(angle), 0)
+        for angle in (radians(degrees), -radians(degrees))
+    ]
+
+
+def scalings(factor: Level) -> list[Matrix]:
+    """Width and height times ``factor``, about the field's centre. From ½ on, every pixel still counts."""
+    return [_matrix(factor, 0, 0, 0, factor, 0)]
+
+
+def shears(slope: Level) -> list[Matrix]:
+    """Horizontal, as in the paper's distortions (§III.B): each line moves right, or left, by ``slope`` · its height."""
+    return [_matrix(1, -slope, 0, 0, 1, 0), _matrix(1, slope, 0, 0, 1, 0)]
+
+
+def _matrix(*entries: Level) -> Matrix:
+    """Where a point goes, in pixels from the field's centre, x to the right and y down: x, y, 1 → x, y."""
+    return torch.tensor(entries, dtype=torch.float64).view(2, 3)
+
+
+def warp(fields: Fields, matrix: Matrix) -> Fields:
+    """Move each field's content by an affine map, bilinearly interpolated.
+
+    Beyond the field lies its outermost pixel, which is background: MNIST's images have a border around them.
+    """
+    back = torch.linalg.inv(torch.cat([matrix, matrix.new_tensor([[0, 0, 1]])]))[:2]
+    back[:, 2] /= SIDE / 2  # torch's unit is half a side
+    # in double precision, lest whole pixels be an ulp off and interpolated
+    grid = F.affine_grid(back[None], [1, 1, SIDE, SIDE], align_corners=False).to(fields.dtype)
+    # one map for all fields: they stand as the channels of one image
+    return F.grid_sample(fields.transpose(0, 1), grid, padding_mode="border", align_corners=False).transpose(0, 1)
+
+
+def warp_in_turn(
+    maps: Callable[[Level], Sequence[Matrix]], fields: Fields, level: Level, index: Index, pixels: Pixels
+) -> Fields:
+    """Warp the digit at ``index`` in the MNIST file by the map whose turn it is."""
+    matrices = maps(level)
+    warped = torch.empty_like(fields)
+    for turn, matrix in enumerate(matrices):
+        (its,) = torch.where(index % len(matrices) == turn)
+        warped[its] = warp(fields[its], matrix)
+    return warped
+
+
+def salt_and_pepper(fields: Fields, level: Level, index: Index, pixels: Pixels) -> Fields:
+    """Invert each pixel of the field with probability ``level`` (LeCun 1998, §III.E).
+
+    Elsewhere the pixels that are hit become ink or background by even odds: then half of them change nothing.
+    """
+    drawn = torch.empty(fields.shape)
+    generator = torch.Generator()
+    for numbers, place in zip(drawn, index.tolist(), strict=True):
+        generator.manual_seed(derive(0, "salt-and-pepper", str(level), place))
+        numbers.uniform_(generator=generator)
+    return torch.where(drawn < level, pixels.background + pixels.ink - fields, fields)
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """A family of disturbances.
+
+    Attributes:
+        unit: of the levels.
+        levels: where the error is measured.
+        none: the level that leaves a digit as it is, one of ``levels``.
+        apply: fields, a level, the digits' places in the MNIST file and the network's pixel values → new fields.
+    """
+
+    unit: str
+    levels: tuple[Level, ...]
+    none: Level
+    apply: Callable[[Fields, Level, Index, Pixels], Fields]
+
+
+DISTURBANCES = {
+    "translation": Disturbance("pixels", (0, 1, 2, 3, 4, 5), 0, partial(warp_in_turn, translations)),
+    "rotation": Disturbance("degrees", (0, 10, 20, 30, 40), 0, partial(warp_in_turn, rotations)),
+    "scale": Disturbance("factor", (0.6, 0.7, 0.8, 1.0, 1.2, 1.4), 1.0, partial(warp_in_turn, scalings)),
+    "shear": Disturbance("pixels per pixel", (0.0, 0.2, 0.4, 0.6, 0.8), 0.0, partial(warp_in_turn, shears)),
+    "salt-and-pepper": Disturbance("fraction of pixels", (0.0, 0.02, 0.05, 0.1, 0.2), 0.0, salt_and_pepper),
+}
+
+
+def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
+    """The error under each disturbance: its ``unit``, ``levels`` and, as fractions of the digits, ``errors``.
+
+    The error at the undisturbed level is the plain error on ``digits``.
+
+    Raises:
+        InputError: the network's outputs at some level are not finite.
+    """
+    network, pixels = recogniser.network, recogniser.record.parameters.pixels
+    misses = {name: [0] * len(kind.levels) for name, kind in DISTURBANCES.items()}
+    passes: Passes | None = None
+    for start in range(0, len(digits), EVALUATION_BATCH):  # kernels.outputs' batches: equal fields give equal bits
+        part = digits[start : start + EVALUATION_BATCH]
+        if passes is None or len(passes.inputs) != len(part):
+            passes = Passes(network, len(part))
+        fields = to_inputs(part.images, pixels)
+        plain = _misses(recogniser, passes, fields, part, "without disturbance")
+        for name, kind in DISTURBANCES.items():
+            for i, level in enumerate(kind.levels):
+                if level == kind.none:
+                    misses[name][i] += plain
+                else:
+                    disturbed = kind.apply(fields, level, part.index, pixels)
+                    misses[name][i] += _misses(recogniser, passes, disturbed, part, f"at {name} {level} {kind.unit}")
+    return {
+        name: {
+            "unit": kind.unit,
+            "levels": list(kind.levels),
+            "errors": [count / len(digits) for count in misses[name]],
+        }
+        for name, kind in DISTURBANCES.items()
+    }
+
+
+def _misses(recogniser: Recogniser, passes: Passes, fields: Fields, digits: Digits, where: str) -> int:
+    passes.inputs.copy_(fields)
+    scores = passes.forward()
+    if not scores.isfinite().all():
+        raise InputError(f"{recogniser.record.name}: the outputs {where} are not finite; its training diverged")
+    return int((recogniser.objective.decide(scores) != digits.labels).sum())
