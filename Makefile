@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help environment repro results check test test-slow bench ui wheel lock
+.PHONY: help environment repro results ladder sizes check test test-slow bench ui wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -28,6 +28,12 @@ repro: environment ## the whole pipeline on MNIST, then the comparison's table
 
 results: environment ## the comparison's table again
 	@lenet results
+
+ladder: environment ## what each change from 1998 to today is worth, into studies/ladder.json
+	@lenet repro --pipeline ladder
+
+sizes: environment ## error against the number of training digits, into studies/sizes.json
+	@lenet repro --pipeline sizes
 
 check: environment ## lint, format, types, params.yaml
 	ruff check

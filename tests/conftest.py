@@ -118,7 +118,7 @@ def make_checkout(folder: Path, **overrides: object) -> Path:
     """
     names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
     for name in filter(None, names):
-        if (ROOT / name).is_file() and not name.startswith(("metrics/", "dvc.lock")):
+        if (ROOT / name).is_file() and "metrics" not in Path(name).parts and Path(name).name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     edit_params(folder, lambda content: content.update(overrides))

@@ -139,7 +139,7 @@ def test_outputs_of_runs_that_are_compared_no_longer_are_removed(two: Params, ru
         (metrics / name).write_text('{"run": {}}')
     (metrics / "my-own.json").write_text("{}")
     (runs / "my-notes").mkdir()
-    repro._remove_stale(two.model_copy(update={"seeds": (1, 2)}), runs, metrics)
+    repro._remove_stale(tmp_path, {f"{name}-{seed}" for name in ("original-tanh", "modern") for seed in (1, 2)})
     assert sorted(p.name for p in metrics.iterdir()) == ["modern-1.json", "my-own.json", "summary.json"]
     assert sorted(p.name for p in runs.iterdir()) == [
         "modern-1", "modern-2", "my-notes", "original-tanh-1", "original-tanh-2",

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import sys
 
 import pytest
@@ -13,17 +14,45 @@ from lenet import config, fingerprint
 from lenet.config import Params
 from lenet.data import Digits
 
-PIPELINE = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
+PIPELINES = {
+    folder: YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]
+    for folder in ("", "ladder", "sizes")
+}
+PIPELINE = PIPELINES[""]
 SOURCES = ROOT / "src" / "lenet"
 
 
-@pytest.mark.parametrize("stage", PIPELINE)
-def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(stage: str) -> None:
-    deps = [dep for dep in PIPELINE[stage]["deps"] if dep.startswith("src/")]
+@pytest.mark.parametrize(("folder", "stage"), [(folder, stage) for folder in PIPELINES for stage in PIPELINES[folder]])
+def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(folder: str, stage: str) -> None:
+    module = folder if stage == "publish" else stage
+    deps = [dep for dep in PIPELINES[folder][stage]["deps"] if dep.startswith("src/")]
     assert [dep for dep in deps if dep.endswith(".py")] == [
-        f"src/lenet/{name}.py" for name in fingerprint.sources(stage)
+        f"src/lenet/{name}.py" for name in fingerprint.sources(module)
     ]
     assert [dep for dep in deps if not dep.endswith(".py")] == (["src/lenet/templates"] if stage == "compare" else [])
+
+
+@pytest.mark.parametrize("folder", ["ladder", "sizes"])
+def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) -> None:
+    """The same stages word for word, besides where they run, which variants they take and where outputs go."""
+    there = PIPELINES[folder]
+    assert sorted(there) == ["evaluate", "publish", "train"]
+    for stage in ("train", "evaluate"):
+        text = json.dumps(PIPELINE[stage])
+        for ours, theirs in (
+            ("${compare}", "${train}"),
+            ("runs/", f"{folder}/runs/"),
+            ("metrics/", f"{folder}/metrics/"),
+        ):
+            text = text.replace(ours, theirs)
+        expected = {"wdir": "..", **json.loads(text)}
+        if stage == "train":
+            expected["cmd"] += f" --experiment lenet5-{folder}"
+        assert there[stage] == expected
+    assert there["publish"]["wdir"] == ".."
+    assert {"runs", f"{folder}/runs", f"{folder}/params.yaml"} <= set(there["publish"]["deps"])
+    # as an output it would make a `dvc repro` of the root's run this pipeline
+    assert not {"outs", "metrics", "plots"} & set(there["publish"])
 
 
 def test_sources_are_what_python_imports() -> None:
@@ -37,7 +66,8 @@ def test_sources_are_what_python_imports() -> None:
 
 
 def test_only_evaluate_depends_on_the_test_digits() -> None:
-    assert [name for name, stage in PIPELINE.items() if "data/test.safetensors" in stage["deps"]] == ["evaluate"]
+    for pipeline in PIPELINES.values():
+        assert [name for name, stage in pipeline.items() if "data/test.safetensors" in stage["deps"]] == ["evaluate"]
     users = [p.stem for p in SOURCES.glob("*.py") if "test.safetensors" in p.read_text()]
     assert users == ["cli"]  # in the examples of its help
 

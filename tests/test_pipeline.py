@@ -102,7 +102,8 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     assert ran(run("dvc", "repro", cwd=folder).stdout) == []
     assert (folder / "dvc.lock").read_bytes() == lock
     assert len(tracked(folder)) == 3
-    assert "up to date" in run("dvc", "status", cwd=folder).stdout
+    assert "up to date" in run("dvc", "status", "dvc.yaml", cwd=folder).stdout
+    assert not [name for name in ("ladder", "sizes", "studies") if (folder / name / "runs").exists()]
 
     # a changed learning rate reruns its variant alone
     commit(folder, "results")
@@ -148,6 +149,45 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
         assert "variants.modern.optimizer.lr = -1.0; legal: greater than 0" in refused.stderr
     assert len(tracked(folder)) == 4
     assert not (folder / "runs" / "modern-1" / "weights.safetensors").exists()
+
+
+LADDER = """
+seeds: [1]
+train: [tutorial-mse]
+chains:
+  - start: original-tanh
+    steps:
+      - {to: tutorial-mse, change: softmax, parts: [network.output, objective]}
+"""
+
+
+def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(checkout: Checkout, mnist: Path) -> None:
+    folder = checkout(seeds=[1], compare=["original-tanh"])
+    (folder / "ladder" / "params.yaml").write_text(LADDER)
+    result = folder / "studies" / "ladder.json"
+    result.unlink(missing_ok=True)
+    climb = lenet_command("repro", "--pipeline", "ladder")
+    run(*climb, cwd=folder, LENET_DATA_DIR=str(mnist), LENET_TRACK="0")
+    assert set(stages(folder)) == {"fetch", "prepare", "train@original-tanh-1", "evaluate@original-tanh-1"}
+    assert set(stages(folder / "ladder")) == {"train@tutorial-mse-1", "evaluate@tutorial-mse-1", "publish"}
+    step = json.loads(result.read_text())["steps"][0]
+    assert (step["from"], step["to"]) == ("original-tanh", "tutorial-mse")
+    errors = {
+        name: json.loads((folder / place / "metrics" / f"{name}-1.json").read_text())["test"]["error"]
+        for place, name in (("", "original-tanh"), ("ladder", "tutorial-mse"))
+    }
+    assert step["difference"] == pytest.approx(errors["tutorial-mse"] - errors["original-tanh"])
+    assert "up to date" in run(*climb, cwd=folder, LENET_TRACK="0").stderr
+
+    # the root's pipeline runs nothing of it, nor removes it, and the other way round
+    assert ran(run("dvc", "repro", cwd=folder, LENET_TRACK="0").stdout) == ["compare"]
+    assert "up to date" in run(*lenet_command("repro"), cwd=folder, LENET_TRACK="0").stderr
+    assert "up to date" in run(*climb, cwd=folder, LENET_TRACK="0").stderr
+    assert (folder / "runs" / "original-tanh-1" / "run.json").exists()
+    assert (folder / "ladder" / "runs" / "tutorial-mse-1" / "run.json").exists()
+
+    unknown = run(*lenet_command("repro", "--pipeline", "stairs"), cwd=folder, status=2)
+    assert "stairs/dvc.yaml is not here; pipelines beside the root's: ladder, sizes" in unknown.stderr
 
 
 def test_a_second_lenet_repro_is_refused_while_one_runs(checkout: Checkout, mnist: Path) -> None:

@@ -192,6 +192,40 @@ def compare(params: Any, runs: Path, summary: Path, reports: Path, track: bool) 
     module.compare(params, runs, summary, reports, track)
 
 
+def study_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Where a pipeline beside the root's finds its runs, and where its result goes."""
+    runs = click.option("--runs", "folders", type=HERE, multiple=True, required=True, help="A folder of runs' folders.")
+    return runs(path_option("--out", "The file of the result.")(function))
+
+
+@job
+@path_option("--steps", "The file of the chains of steps.")
+@study_options
+@stage
+def ladder(params: Any, steps: Path, folders: tuple[Path, ...], out: Path) -> None:
+    """Stage: what each change from 1998 to today is worth.
+
+    Example: lenet ladder --steps ladder/params.yaml --runs runs --runs ladder/runs --out studies/ladder.json
+    """
+    from lenet import ladder as module
+
+    module.publish(params, steps, folders, out)
+
+
+@job
+@path_option("--curves", "The file of the curves' variants.")
+@study_options
+@stage
+def sizes(params: Any, curves: Path, folders: tuple[Path, ...], out: Path) -> None:
+    """Stage: error against the number of training digits.
+
+    Example: lenet sizes --curves sizes/params.yaml --runs runs --runs sizes/runs --out studies/sizes.json
+    """
+    from lenet import sizes as module
+
+    module.publish(params, curves, folders, out)
+
+
 @job
 def results(params: Any) -> None:
     """Print the comparison's table.
@@ -207,19 +241,20 @@ def results(params: Any) -> None:
 
 @job
 @click.option("--jobs", type=click.IntRange(min=1), help="Stages at once; by default the number of cores.")
+@click.option("--pipeline", type=HERE, default=Path(), help="The folder of another dvc.yaml than the root's.")
 @tracking_option
 @stage
-def repro(params: Any, jobs: int | None, track: bool) -> None:
+def repro(params: Any, jobs: int | None, pipeline: Path, track: bool) -> None:
     """Bring the whole pipeline up to date, independent stages side by side.
 
-    Example: lenet repro --jobs 4
+    Another pipeline brings up to date what it needs of the root's, too. Example: lenet repro --jobs 4 --pipeline ladder
     """
     from lenet import repro as module
 
     if not track:
         os.environ["LENET_TRACK"] = "0"  # for the stages
     try:
-        module.repro(params, jobs or cores(), Path("runs"), Path("metrics"), track)
+        module.repro(params, pipeline, jobs or cores(), track)
     except module.StageFailed:
         raise SystemExit(1) from None
 

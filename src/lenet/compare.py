@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from safetensors.numpy import load_file
 
 from lenet import figures, lifetime, summary, tracking
-from lenet.config import Params, Variant
+from lenet.config import Params
 from lenet.errors import InputError
 from lenet.evaluate import confusion
 from lenet.files import whole, write_json, write_text
@@ -95,7 +95,7 @@ def describe(group: list[Run]) -> dict[str, Any]:
         "test_error": float(np.mean(misses)) / count,
         "test_error_sd": float(np.std(misses, ddof=1)) / count if len(misses) > 1 else None,
         "network": summary.totals(variant.network),
-        "what": _what(variant),
+        "what": summary.what(variant),
         "confusion": np.sum([_confusion(run) for run in group], axis=0).tolist(),
     }
     if "validation/error" in last[0]:
@@ -128,14 +128,6 @@ def hardest(by_variant: dict[str, list[Run]]) -> list[dict[str, Any]]:
         label = int(runs[0].predictions["label"][index])
         found.append({"index": index, "label": label, "missed_by": count, "of": len(runs), "answers": answers})
     return found
-
-
-def _what(variant: Variant) -> str:
-    network, objective = variant.network, variant.objective
-    return (
-        f"{network.activation}, {network.pooling.kind} pooling, C3 {network.C3}, {network.output}, "
-        f"{objective.loss}, {variant.optimizer.kind}"
-    )
 
 
 def _draw(by_variant: dict[str, list[Run]], hard: list[dict[str, Any]]) -> dict[str, Any]:

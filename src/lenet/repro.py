@@ -1,4 +1,4 @@
-"""`lenet repro`: DVC's pipeline with independent stages side by side, and the comparison at its end.
+"""`lenet repro`: a DVC pipeline with independent stages side by side.
 
 DVC itself decides what is stale and records what was done; here is only the order. It takes its lock around its
 bookkeeping alone, so several `dvc repro --single-item STAGE` may run at once in one workspace.
@@ -59,29 +59,30 @@ class Running:
         return next((line for line in reversed(lines) if ": epoch " in line), "")
 
 
-def repro(params: Params, jobs: int, runs: Path, metrics: Path, track: bool) -> None:
-    """Bring the pipeline up to date with up to ``jobs`` stages at once.
+def repro(params: Params, pipeline: Path, jobs: int, track: bool) -> None:
+    """Bring a pipeline up to date, with what it needs of others, with up to ``jobs`` stages at once.
 
     Args:
-        params: the whole of params.yaml.
+        params: the whole of the root's params.yaml.
+        pipeline: the folder of its dvc.yaml; runs and metrics that this no longer names are removed from it.
         jobs: how many stages may run side by side.
-        runs: the folder of the runs' folders; those that are compared no longer are removed.
-        metrics: the folder of their metrics files; likewise.
         track: whether stages record in MLflow.
 
     Raises:
-        InputError: another `lenet repro` is under way, or DVC cannot read the pipeline.
+        InputError: no such pipeline, another `lenet repro` is under way, or DVC cannot read the pipeline.
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
+    if not (pipeline / "dvc.yaml").exists():
+        legal = ", ".join(sorted(str(path.parent) for path in Path().glob("*/dvc.yaml")))
+        raise InputError(f"{pipeline / 'dvc.yaml'} is not here; pipelines beside the root's: {legal or 'none'}")
     with lifetime.sole_pipeline():
-        _remove_stale(params, runs, metrics)
-        graph, waiting = _stale()
+        graph, waiting = _stale(pipeline)
         if waiting:
             _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}).run()
         else:
             print("Everything is up to date.", file=sys.stderr)
         if track:
-            _mark_current(params, runs)
+            _mark_current(params, Path("runs"))
 
 
 def _mark_current(params: Params, runs: Path) -> None:
@@ -93,20 +94,11 @@ def _mark_current(params: Params, runs: Path) -> None:
         tracking.mark_current(found)
 
 
-def _remove_stale(params: Params, runs: Path, metrics: Path) -> None:
-    """Remove outputs of runs that params.yaml no longer names: `compare` depends on the whole folder of runs."""
-    wanted = {f"{name}-{seed}" for name, seed in params.runs()}
-    for folder in runs.glob("*-*"):
-        if folder.name not in wanted and (folder / "run.json").exists():
-            print(f"removing {folder}, which is compared no longer", file=sys.stderr)
-            shutil.rmtree(folder)
-    for file in metrics.glob("*-*.json"):
-        if file.stem not in wanted and "run" in json.loads(file.read_text(encoding="utf-8")):
-            file.unlink()
+def _stale(pipeline: Path) -> "tuple[networkx.DiGraph, set[str]]":
+    """The graph of all stages' names (an edge leads to what a stage needs), and the names that may have to run.
 
-
-def _stale() -> "tuple[networkx.DiGraph, set[str]]":
-    """The graph of stage names (an edge leads to what a stage needs), and the names that may have to run."""
+    These are of the pipeline and what it needs alone. Runs that it no longer names are removed on the way.
+    """
     import networkx
     from dvc.exceptions import DvcException
     from dvc.lock import LockError
@@ -115,23 +107,39 @@ def _stale() -> "tuple[networkx.DiGraph, set[str]]":
     busy = Retrying(
         retry=retry_if_exception_type(LockError), stop=stop_after_attempt(ATTEMPTS), wait=wait_fixed(1), reraise=True
     )
+    file = pipeline / "dvc.yaml"
     try:
         with Repo() as repo:
             graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
-            changed = set(busy(repo.status))
+            own = {stage.addressing for stage in repo.index.stages if Path(stage.path_in_repo) == file}
+            _remove_stale(pipeline, {name.partition("train@")[2] for name in own})
+            needed = own.union(*(networkx.descendants(graph, name) for name in own))
+            files = sorted({stage.path_in_repo for stage in repo.index.stages if stage.addressing in needed})
+            changed = set(busy(repo.status, targets=files))
     except DvcException as error:
         raise InputError(f"DVC: {' '.join(str(error).split())}") from None
     needed_by = graph.reverse(copy=False)
-    return graph, changed.union(*(networkx.descendants(needed_by, name) for name in changed))
+    return graph, needed & changed.union(*(networkx.descendants(needed_by, name) for name in changed))
+
+
+def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
+    """Remove what runs left that a pipeline no longer names: its last stage depends on the whole folder of runs."""
+    for folder in (pipeline / "runs").glob("*-*"):
+        if folder.name not in wanted and (folder / "run.json").exists():
+            print(f"removing {folder}, which no stage makes any longer", file=sys.stderr)
+            shutil.rmtree(folder)
+    for file in (pipeline / "metrics").glob("*-*.json"):
+        if file.stem not in wanted and "run" in json.loads(file.read_text(encoding="utf-8")):
+            file.unlink()
 
 
 def _cost(params: Params, name: str) -> float:
     """How long a stage takes beside others, in digits: what trainings take counts, the rest is short."""
-    stage, _, run = name.partition("@")
+    stage, _, run = name.rpartition(":")[2].partition("@")
     if stage != "train":
         return 0
     variant = params.variants[run.rpartition("-")[0]]
-    return variant.epochs * variant.train_size * (1 + HOST_WORK / variant.batch_size)
+    return variant.epochs * (variant.train_size * (1 + HOST_WORK / variant.batch_size) + variant.validation_size)
 
 
 class _Scheduler:
@@ -175,7 +183,7 @@ class _Scheduler:
         return -self.costs[name], name.split("-")[::-1]
 
     def _launch(self, name: str, attempt: int = 1) -> Running:
-        log = self.logs / f"{name}.log"
+        log = self.logs / f"{name.replace('/', '-')}.log"
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
         environment = os.environ | {"PATH": programs, "LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
         with log.open("wb") as output:

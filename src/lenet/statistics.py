@@ -29,7 +29,7 @@ effect (difficulty: 1)  3 seeds        5 seeds        3 seeds        5 seeds
 ======================  =============  =============  =============  =============
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -144,8 +144,8 @@ def difference(a: Any, b: Any, level: float = LEVEL) -> Difference:
     return Difference(parts.mean, float(low), float(high), p, tests, effect, parts.seeds_needed(level))
 
 
-def pairs(named: Mapping[str, Any]) -> list[Comparison]:
-    """Every two variants in their order, with Holm's correction over all pairs and a verdict each.
+def pairs(named: Mapping[str, Any], chosen: Sequence[tuple[str, str]] | None = None) -> list[Comparison]:
+    """Chosen pairs of variants, or every two in their order, with Holm's correction over them and a verdict each.
 
     The verdict speaks of a difference where the corrected p is below 0.05. ``seeds_needed`` is planned at 0.05 / pairs,
     so that it exceeds the present number wherever no difference is shown. Raises InputError as ``difference`` does.
@@ -155,7 +155,7 @@ def pairs(named: Mapping[str, Any]) -> list[Comparison]:
     if len(set(shapes.values())) > 1:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise InputError(f"variants must share their seeds and digits; (seeds, digits) are {told}")
-    two = list(combinations(arrays, 2))
+    two = list(combinations(arrays, 2) if chosen is None else chosen)
     found = [difference(arrays[a], arrays[b], LEVEL / len(two)) for a, b in two]
     p = [one.p for one in found]
     adjusted = multipletests(p, LEVEL, "holm")[1].tolist() if p and None not in p else [None] * len(p)

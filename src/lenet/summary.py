@@ -1,4 +1,4 @@
-"""The layers of a variant's network: sizes, connections, multiply-accumulates, parameters and their formulas."""
+"""A variant in one line, and its network's layers: sizes, connections, operations, parameters and their formulas."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,7 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from lenet.config import Network
+from lenet.config import Network, Variant
 from lenet.model import LeNet5, SparseConv, Subsampling
 
 
@@ -61,6 +61,15 @@ def totals(network: Network) -> dict[str, int]:
         "connections": sum(row.connections for row in rows),
         "multiply_accumulates": sum(row.macs for row in rows),
     }
+
+
+def what(variant: Variant) -> str:
+    """A variant in one line: its choices."""
+    network, objective = variant.network, variant.objective
+    return (
+        f"{network.activation}, {network.pooling.kind} pooling, C3 {network.C3}, {network.output}, "
+        f"{objective.loss}, {variant.optimizer.kind}"
+    )
 
 
 def table(title: str, network: Network) -> Table:

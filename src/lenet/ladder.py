@@ -1,0 +1,97 @@
+"""Job ladder: variants in chains, each one change from its neighbour → what each change is worth."""
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from lenet import lifetime, statistics, summary
+from lenet.config import Params, Section
+from lenet.errors import ParamsError
+from lenet.files import write_json
+from lenet.studies import Answers, Study, changed, load, outside
+
+RATE = ("optimizer.lr", "optimizer.momentum")
+START = ("initialisation.scale", "network.pooling.coefficient", "network.pooling.bias")
+
+
+class Step(Section):
+    """One change: the variant that it leads to, the change in words, and the parts of the block that it is made of."""
+
+    to: str
+    change: str
+    parts: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class Chain(Section):
+    """Steps from a variant on."""
+
+    start: str
+    steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
+
+    @property
+    def names(self) -> list[str]:
+        return [self.start, *(step.to for step in self.steps)]
+
+
+class Ladder(Study):
+    """ladder/params.yaml."""
+
+    chains: Annotated[tuple[Chain, ...], Field(strict=False, min_length=1)]
+
+    def steps(self) -> list[tuple[str, Step]]:
+        """Every step with the variant that it starts from."""
+        return [(before, step) for one in self.chains for before, step in zip(one.names, one.steps, strict=False)]
+
+
+def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> None:
+    """Write what each step of the ladder changes in the test error.
+
+    Args:
+        params: the root's params.yaml, with the variants' blocks.
+        path: the ladder's own params.yaml.
+        folders: folders of runs' folders.
+        out: where the result goes.
+
+    Raises:
+        InputError: a run is missing or faulty, or a step changes other parts of the block than it states.
+    """
+    ladder = load(Ladder, path)
+    check(params, ladder, path)
+    answers = Answers(params, folders, ladder.seeds)
+    names = list(dict.fromkeys(chain.from_iterable(one.names for one in ladder.chains)))
+    wrong = {name: answers.wrong(name) for name in names}
+    compared = statistics.pairs(wrong, [(step.to, before) for before, step in ladder.steps()])
+    steps = [
+        {
+            "from": before,
+            "to": step.to,
+            "change": step.change,
+            "difference": found.difference.points,
+            "low": found.difference.low,
+            "high": found.difference.high,
+            "p": found.difference.p,
+            "p_adjusted": found.p_adjusted,
+            "verdict": found.verdict,
+        }
+        for (before, step), found in zip(ladder.steps(), compared, strict=True)
+    ]
+    variants = {name: {**answers.describe(name), "what": summary.what(params.variant(name))} for name in names}
+    lifetime.check()
+    write_json(out, {"chains": [one.names for one in ladder.chains], "variants": variants, "steps": steps})
+
+
+def check(params: Params, ladder: Ladder, path: Path) -> None:
+    """Raise ParamsError unless each step changes the parts that it states and no other.
+
+    A rung's learning rate and momentum are its own; after a change of the activation the start is, too.
+    """
+    for before, step in ladder.steps():
+        leaves = changed(params.variant(before), params.variant(step.to))
+        own = (*RATE, *(START if "network.activation" in step.parts else ()))
+        if others := list(outside(leaves, (*step.parts, *own))):
+            raise ParamsError(f"{path}: {before} → {step.to} changes {', '.join(others)}, too; parts: {step.parts}")
+        if idle := [part for part in step.parts if not leaves - set(outside(leaves, [part]))]:
+            raise ParamsError(f"{path}: {before} → {step.to} changes nothing in {', '.join(idle)}")

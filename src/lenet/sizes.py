@@ -1,0 +1,55 @@
+"""Job sizes: variants that differ in the number of training digits alone → error against that number."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from lenet import lifetime
+from lenet.config import Params
+from lenet.errors import ParamsError
+from lenet.files import write_json
+from lenet.studies import Answers, Study, changed, load, outside
+
+PARTS = ("train_size", "epochs")
+
+
+class Sizes(Study):
+    """sizes/params.yaml: for each curve its variants, from the fewest digits to the most."""
+
+    curves: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=2)]]
+
+
+def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> None:
+    """Write each curve's errors.
+
+    Args:
+        params: the root's params.yaml, with the variants' blocks.
+        path: the study's own params.yaml.
+        folders: folders of runs' folders.
+        out: where the result goes.
+
+    Raises:
+        InputError: a run is missing or faulty, or a curve's variants differ in more than digits and epochs.
+    """
+    sizes = load(Sizes, path)
+    check(params, sizes, path)
+    answers = Answers(params, folders, sizes.seeds)
+    variants = {
+        curve: [{"train_size": params.variant(name).train_size, **answers.describe(name)} for name in names]
+        for curve, names in sizes.curves.items()
+    }
+    lifetime.check()
+    write_json(out, {"variants": variants})
+
+
+def check(params: Params, sizes: Sizes, path: Path) -> None:
+    """Raise ParamsError unless the variants of a curve differ in digits and epochs alone, the digits ascending."""
+    for curve, names in sizes.curves.items():
+        blocks = [params.variant(name) for name in names]
+        for name, block in zip(names, blocks, strict=True):
+            if others := list(outside(changed(block, blocks[-1]), PARTS)):
+                raise ParamsError(f"{path}: {name} differs from {names[-1]} in {', '.join(others)}, too")
+        if (counts := [block.train_size for block in blocks]) != sorted(set(counts)):
+            raise ParamsError(f"{path}: {curve}: train_size must ascend; it is {', '.join(map(str, counts))}")

@@ -1,0 +1,96 @@
+"""What the pipelines beside the root's share: their own params.yaml, and what runs answered to the test digits."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from lenet import statistics
+from lenet.config import Params, Section, Variant, flatten
+from lenet.errors import InputError, ParamsError
+from lenet.record import Record
+
+
+class Study(Section):
+    """A params.yaml beside the root's: which runs its pipeline trains. Blocks of variants are in the root's."""
+
+    seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+    train: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+S = TypeVar("S", bound=Study)
+
+
+def load(kind: type[S], path: Path) -> S:
+    """Read and validate a study's params.yaml. Raises ParamsError, one line a fault."""
+    try:
+        return kind.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
+    except (OSError, YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path}: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        faults = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        raise ParamsError("\n".join(faults)) from None
+
+
+class Answers:
+    """Which test digits each run misses, from the folders of several pipelines.
+
+    Args:
+        params: the blocks that the runs must be of.
+        folders: folders of runs' folders; a run is in the first that has it.
+        seeds: those of every variant.
+    """
+
+    def __init__(self, params: Params, folders: Sequence[Path], seeds: Sequence[int]) -> None:
+        self.params, self.folders, self.seeds = params, folders, seeds
+
+    def wrong(self, variant: str) -> np.ndarray:
+        """Whether a seed's network misses a digit, boolean (seeds, digits); digits in the MNIST test file's order.
+
+        Raises InputError if a run is missing, faulty, or not of the present block.
+        """
+        return np.array([self._wrong(variant, seed) for seed in self.seeds])
+
+    def _wrong(self, variant: str, seed: int) -> np.ndarray:
+        name = f"{variant}-{seed}"
+        found = [folder / name for folder in self.folders if (folder / name / "predictions.csv").exists()]
+        if not found:
+            raise InputError(f"{name}: no evaluated run in {' or '.join(map(str, self.folders))}; `dvc repro` makes it")
+        if Record.read(found[0] / "run.json").parameters != self.params.variant(variant):
+            raise InputError(f"{found[0]}: trained with another block than params.yaml has; `dvc repro` trains it anew")
+        try:
+            table = pd.read_csv(found[0] / "predictions.csv", index_col="index").sort_index()
+            return (table["answer"] != table["label"]).to_numpy()
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{found[0]}/predictions.csv: {error}; `dvc repro` makes it anew") from None
+
+    def describe(self, variant: str) -> dict[str, Any]:
+        """A variant's misses and error of each seed, and its mean error with spread and interval."""
+        wrong = self.wrong(variant)
+        found = statistics.estimate(wrong)
+        return {
+            "seeds": {
+                str(seed): {"misses": int(one.sum()), "error": float(one.mean())}
+                for seed, one in zip(self.seeds, wrong, strict=True)
+            },
+            "count": found.digits,
+            "test_error": found.error,
+            "test_error_sd": found.sd,
+            "low": found.low,
+            "high": found.high,
+        }
+
+
+def changed(one: Variant, other: Variant) -> set[str]:
+    """The leaves in which two blocks differ, by dotted name."""
+    return {name for name, _ in flatten(one).items() ^ flatten(other).items()}
+
+
+def outside(leaves: set[str], parts: Sequence[str]) -> Iterator[str]:
+    """Of leaves, those that are in none of the parts; a part is a leaf or a section."""
+    return (leaf for leaf in sorted(leaves) if not any(f"{leaf}.".startswith(f"{part}.") for part in parts))

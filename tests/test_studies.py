@@ -1,0 +1,242 @@
+"""The ladder and the training-set sizes: what their variants differ in, and the numbers from runs made by hand."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
+
+from conftest import ROOT
+from lenet import config, ladder, sizes, studies, summary
+from lenet.config import Params
+from lenet.errors import InputError, ParamsError
+from lenet.ladder import Ladder
+from lenet.record import Record
+from lenet.sizes import Sizes
+
+STEPS = {
+    ("original-tanh", "tutorial-mse"): {"network.output", "objective.off"},
+    ("tutorial-mse", "tutorial"): {"objective.loss", "objective.off", "objective.on"},
+    ("tutorial", "tutorial-average"): {
+        "network.pooling.kind", "network.pooling.coefficient", "network.pooling.bias",
+    },
+    ("tutorial-average", "overview"): {"network.C3"},
+    ("overview", "overview-relu"): {"network.activation", "initialisation.scale"},
+    ("overview-relu", "modern"): {
+        "optimizer.kind", "optimizer.momentum", "optimizer.beta1", "optimizer.beta2", "schedule.final", "batch_size",
+        "epochs",
+    },
+    ("original-sigmoid", "explanation-mse"): {"network.output"},
+    ("explanation-mse", "explanation-cross-entropy"): {"objective.loss", "objective.off", "objective.on"},
+    ("explanation-cross-entropy", "tutorial"): {
+        "network.activation", "initialisation.scale", "network.pooling.coefficient", "network.pooling.bias",
+        "optimizer.momentum",
+    },
+}  # fmt: skip
+"""What else than the learning rate changes from rung to rung."""
+
+
+@pytest.fixture(scope="session")
+def own() -> Ladder:
+    return studies.load(Ladder, ROOT / "ladder" / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def curves() -> Sizes:
+    return studies.load(Sizes, ROOT / "sizes" / "params.yaml")
+
+
+def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
+    found = [(before, step.to) for before, step in own.steps()]
+    assert found == list(STEPS)
+    for before, after in found:
+        one, other = (config.flatten(params.variants[name]) for name in (before, after))
+        differ = {leaf for leaf in {*one, *other} if one.get(leaf) != other.get(leaf)}
+        assert differ - {"optimizer.lr"} == STEPS[before, after], (before, after)
+    ladder.check(params, own, Path("ladder/params.yaml"))
+
+
+def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
+    networks = {name: params.variants[name].network for name in ("tutorial", "overview", "explanation-mse")}
+    assert summary.totals(networks["overview"])["parameters"] == 61_706
+    assert summary.totals(networks["tutorial"])["parameters"] == 60_850
+    assert networks["explanation-mse"] == params.variants["original-sigmoid"].network.model_copy(
+        update={"output": "softmax"}
+    )
+
+
+def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, curves: Sizes) -> None:
+    trained = [*params.compare, *own.train, *curves.train]
+    assert sorted(trained) == sorted(params.variants)
+    assert {name for before, step in own.steps() for name in (before, step.to)} <= {*params.compare, *own.train}
+    assert {name for names in curves.curves.values() for name in names} <= {*params.compare, *curves.train}
+    assert own.seeds == curves.seeds == params.seeds
+
+
+def test_a_curve_s_variants_differ_in_digits_and_epochs(params: Params, curves: Sizes) -> None:
+    for name, names in curves.curves.items():
+        assert names[-1] == name
+        assert [params.variants[one].train_size for one in names] == [100, 300, 1000, 3000, 10_000, 30_000, 55_000]
+        whole = params.variants[name]
+        for one in names:
+            block = params.variants[one]
+            assert block.epochs == round(whole.epochs * min((55_000 / block.train_size) ** 0.5, 20))
+            assert block.model_copy(update={"train_size": 55_000, "epochs": whole.epochs}) == whole
+    sizes.check(params, curves, Path("sizes/params.yaml"))
+
+
+def test_dvc_changes_one_variant_at_a_time(params: Params, tmp_path: Path) -> None:
+    """`dvc exp run -S` writes every value anew: of blocks that share a part by YAML's aliases the last one wins."""
+    file = tmp_path / "params.yaml"
+    for name in params.variants:
+        shutil.copy(ROOT / "params.yaml", file)
+        apply_overrides(file, [f"variants.{name}.optimizer.lr=0.77", f"variants.{name}.network.pooling.kind=max"])
+        after = YAML(typ="safe").load(file.read_text())["variants"]
+        before = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["variants"]
+        assert after[name]["optimizer"]["lr"] == 0.77
+        assert after[name]["network"]["pooling"]["kind"] == "max"
+        assert [other for other in before if before[other] != after[other]] == [name]
+
+
+def write_run(folder: Path, params: Params, variant: str, seed: int, missed: list[int]) -> None:
+    """An evaluated run that misses some of 200 digits; its predictions are not in order."""
+    folder = folder / f"{variant}-{seed}"
+    folder.mkdir(parents=True)
+    Record(variant, seed, params.variants[variant], "key", "data", "canary", "weights").write(folder / "run.json")
+    answers = np.where(np.isin(np.arange(200), missed), 1, 0)
+    table = pd.DataFrame({"index": range(200), "label": 0, "answer": answers})
+    table[::-1].to_csv(folder / "predictions.csv", index=False)
+
+
+CHAINS = """
+seeds: [1, 2, 3]
+train: [tutorial-mse, tutorial]
+chains:
+  - start: original-tanh
+    steps:
+      - {to: tutorial-mse, change: softmax, parts: [network.output, objective]}
+      - {to: tutorial, change: cross-entropy, parts: [objective]}
+"""
+
+
+@pytest.fixture
+def climbed(params: Params, tmp_path: Path) -> dict[str, Path | list[Path]]:
+    """Runs in two folders: original-tanh misses 40 of 200 digits, tutorial-mse 4, tutorial 3, 4 and 5."""
+    for seed in (1, 2, 3):
+        write_run(tmp_path / "runs", params, "original-tanh", seed, list(range(40)))
+        write_run(tmp_path / "more", params, "tutorial-mse", seed, [0, 1, 2, 3])
+        write_run(tmp_path / "more", params, "tutorial", seed, list(range(2 + seed)))
+    (tmp_path / "ladder.yaml").write_text(CHAINS)
+    return {
+        "path": tmp_path / "ladder.yaml",
+        "folders": [tmp_path / "runs", tmp_path / "more"],
+        "out": tmp_path / "studies" / "ladder.json",
+    }
+
+
+def test_the_ladder_s_numbers(params: Params, climbed: dict) -> None:
+    ladder.publish(params, **climbed)
+    content = json.loads(climbed["out"].read_text())
+    assert content["chains"] == [["original-tanh", "tutorial-mse", "tutorial"]]
+    assert list(content["variants"]) == content["chains"][0]
+    found = content["variants"]["tutorial"]
+    assert found["seeds"] == {
+        "1": {"misses": 3, "error": 0.015}, "2": {"misses": 4, "error": 0.02}, "3": {"misses": 5, "error": 0.025},
+    }  # fmt: skip
+    assert found["count"] == 200
+    assert found["test_error"] == pytest.approx(0.02)
+    assert found["test_error_sd"] == pytest.approx(0.005)
+    assert 0 < found["low"] < 0.02 < found["high"] < 0.06
+    assert found["what"] == "scaled-tanh, trainable pooling, C3 table, softmax, cross-entropy, sgd"
+    first, second = content["steps"]
+    assert (first["from"], first["to"], first["change"]) == ("original-tanh", "tutorial-mse", "softmax")
+    assert first["difference"] == pytest.approx(-0.18)  # 4 in place of 40 of 200: negative is better
+    assert first["low"] < -0.18 < first["high"] < 0
+    assert second["difference"] == pytest.approx(0)
+    assert second["low"] < 0 < second["high"]
+    # Holm over two steps: the smaller p counts twice
+    assert first["p_adjusted"] == pytest.approx(2 * first["p"])
+    assert first["p"] < 0.001 < 0.5 < second["p"]
+    assert first["verdict"].startswith("tutorial-mse beats original-tanh by 18.00 points")
+    assert "no difference" in second["verdict"]
+
+
+def test_one_seed_gives_no_interval(params: Params, climbed: dict) -> None:
+    climbed["path"].write_text(CHAINS.replace("[1, 2, 3]", "[2]"))
+    ladder.publish(params, **climbed)
+    content = json.loads(climbed["out"].read_text())
+    assert content["variants"]["tutorial"]["test_error_sd"] is None
+    assert content["steps"][0]["difference"] == pytest.approx(-0.18)
+    assert content["steps"][0]["p"] is content["steps"][0]["low"] is None
+
+
+def test_a_size_curve_s_numbers(params: Params, tmp_path: Path) -> None:
+    names = ["modern-100", "modern-1000", "modern"]
+    for seed in (1, 2):
+        for name, missed in zip(names, (40, 20 + 2 * seed, 2), strict=True):
+            write_run(tmp_path / "runs", params, name, seed, list(range(missed)))
+    path, out = tmp_path / "sizes.yaml", tmp_path / "sizes.json"
+    content = {"seeds": [1, 2], "train": names[:2], "curves": {"modern": names}}
+    with path.open("w") as file:
+        YAML().dump(content, file)
+    sizes.publish(params, path, [tmp_path / "none", tmp_path / "runs"], out)
+    (curve,) = json.loads(out.read_text())["variants"].values()
+    assert [point["train_size"] for point in curve] == [100, 1000, 55_000]
+    assert [point["test_error"] for point in curve] == pytest.approx([0.2, 0.115, 0.01])
+    assert [point["test_error_sd"] for point in curve] == pytest.approx([0, 0.01 / 2**0.5, 0])
+    assert curve[1]["seeds"]["2"] == {"misses": 24, "error": 0.12}
+    assert all(point["low"] < point["test_error"] < point["high"] for point in curve)
+
+    content["curves"]["modern"] = ["modern-1000", "modern-100", "modern"]
+    with path.open("w") as file:
+        YAML().dump(content, file)
+    with pytest.raises(ParamsError, match=r"modern: train_size must ascend; it is 1000, 100, 55000"):
+        sizes.publish(params, path, [tmp_path / "runs"], out)
+    other = params.variants["modern-100"].model_copy(update={"batch_size": 32})
+    content["curves"]["modern"] = names
+    with path.open("w") as file:
+        YAML().dump(content, file)
+    changed = params.model_copy(update={"variants": {**params.variants, "modern-100": other}})
+    with pytest.raises(ParamsError, match="modern-100 differs from modern in batch_size, too"):
+        sizes.publish(changed, path, [tmp_path / "runs"], out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("parts: [objective]}", "parts: [network.output]}", r"tutorial-mse → tutorial changes objective\.loss"),
+        ("[network.output, objective]", "[network, objective, epochs]", "changes nothing in epochs"),
+        ("to: tutorial,", "to: overview,", r"tutorial-mse → overview changes .*network\.C3"),
+        ("to: tutorial,", "to: lenet6,", "'lenet6' has no block"),
+        ("seeds: [1, 2, 3]", "seeds: [1, 2, 4]", "original-tanh-4: no evaluated run in .*runs or .*more"),
+        ("seeds: [1, 2, 3]", "seeds: []", "seeds: Tuple should have at least 1 item"),
+        ("train:", "trane:", r"ladder\.yaml: .*trane"),
+        ("chains:", "chains: [", r"ladder\.yaml: "),
+    ],
+)
+def test_a_faulty_ladder_is_one_line_and_nothing_is_written(
+    params: Params, climbed: dict, old: str, new: str, message: str
+) -> None:
+    text = CHAINS.replace(old, new)
+    assert text != CHAINS
+    climbed["path"].write_text(text)
+    with pytest.raises(InputError, match=message) as fault:
+        ladder.publish(params, **climbed)
+    assert "\n" not in str(fault.value)
+    assert not climbed["out"].exists()
+
+
+def test_a_run_of_another_block_or_without_answers_is_refused(params: Params, climbed: dict) -> None:
+    block = params.variants["tutorial"]
+    other = block.model_copy(update={"optimizer": block.optimizer.model_copy(update={"lr": 0.123})})
+    changed = params.model_copy(update={"variants": {**params.variants, "tutorial": other}})
+    with pytest.raises(InputError, match="tutorial-1: trained with another block"):
+        ladder.publish(changed, **climbed)
+    (climbed["folders"][1] / "tutorial-2" / "predictions.csv").write_text("index,label\n0,1\n")
+    with pytest.raises(InputError, match=r"tutorial-2/predictions\.csv: 'answer'"):
+        ladder.publish(params, **climbed)
+    assert not climbed["out"].exists()
