@@ -111,7 +111,12 @@ def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
     for kind, run in (("cores", cores), ("overhead", overhead), ("evaluation", evaluation), ("latency", latency)):
         for name in params.compare:
             groups[f"{kind}: {name}"] = partial(run, name)
-    return groups | {"writing": writing, "training size": costs.size, "pipeline": costs.pipeline}
+    return groups | {
+        "writing": writing,
+        "stage: modern": costs.stage,
+        "training size": costs.size,
+        "pipeline": costs.pipeline,
+    }
 
 
 @click.command()

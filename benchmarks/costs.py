@@ -87,5 +87,22 @@ def pipeline(repetitions: int) -> Results:
     return Results({}, groups, timeline)
 
 
+def stage(repetitions: int) -> Group:
+    """The whole command `lenet train modern 1`, start and end included, with and without its record, in turn."""
+    took: dict[str, list[float]] = {"without a record": [], "recorded": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(repetitions):
+            for name, track in zip(took, ("0", "1"), strict=True):
+                start = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, "-m", "lenet", "train", "modern", "1", "--data", "data/train.safetensors",
+                     "--numerics", "requirements-numeric.lock", "--out", f"{folder}/modern-1"],
+                    check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                    env=os.environ | {"LENET_TRACK": track, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db"},
+                )  # fmt: skip
+                took[name].append(time.perf_counter() - start)
+    return Group("stage: modern", "s", [Row(name, values) for name, values in took.items()])
+
+
 if __name__ == "__main__":
     print(json.dumps(_one_size(int(sys.argv[1]))))
