@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from conftest import randomised
-from lenet import kernels, robustness
+from lenet import robustness
 from lenet.config import FixedPooling, Network, Params, Pixels
 from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
@@ -188,7 +188,7 @@ def test_a_network_that_always_says_three_is_wrong_about_the_others_at_every_lev
 
 def test_the_undisturbed_error_is_the_plain_one_whatever_the_number_of_digits(params: Params, digits: Digits) -> None:
     examined = recogniser(params, randomised(modern()))
-    part = digits[: kernels.EVALUATION_BATCH + 7]
+    part = digits[: robustness.BATCH + 7]
     plain = float((examined.scores(part.images).argmax(1) != part.labels).double().mean())
     found = robustness.curves(examined, part)
     for name, curve in found.items():

@@ -24,7 +24,7 @@ from torch import Tensor
 from lenet.config import Pixels
 from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
-from lenet.kernels import EVALUATION_BATCH, Passes
+from lenet.kernels import Passes
 from lenet.packaged import Recogniser
 from lenet.randomness import derive
 
@@ -33,6 +33,7 @@ Index = Int64[Tensor, " n"]
 Matrix = Float[Tensor, "2 3"]
 Level = int | float
 SIDE = 32  # of the field, in pixels
+BATCH = 200  # digits at a time: the fastest, of many passes over buffers that fit into a core's cache
 
 
 def translations(pixels: Level) -> list[Matrix]:
@@ -135,22 +136,23 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: the network's outputs at some level are not finite.
     """
-    network, pixels = recogniser.network, recogniser.record.parameters.pixels
-    misses = {name: [0] * len(kind.levels) for name, kind in DISTURBANCES.items()}
+    pixels = recogniser.record.parameters.pixels
+    plain = _misses(recogniser, recogniser.scores(digits.images), digits, "without disturbance")
+    misses = {
+        name: [plain if level == kind.none else 0 for level in kind.levels] for name, kind in DISTURBANCES.items()
+    }
     passes: Passes | None = None
-    for start in range(0, len(digits), EVALUATION_BATCH):  # kernels.outputs' batches: equal fields give equal bits
-        part = digits[start : start + EVALUATION_BATCH]
+    for start in range(0, len(digits), BATCH):
+        part = digits[start : start + BATCH]
         if passes is None or len(passes.inputs) != len(part):
-            passes = Passes(network, len(part))
+            passes = Passes(recogniser.network, len(part))
         fields = to_inputs(part.images, pixels)
-        plain = _misses(recogniser, passes, fields, part, "without disturbance")
         for name, kind in DISTURBANCES.items():
             for i, level in enumerate(kind.levels):
-                if level == kind.none:
-                    misses[name][i] += plain
-                else:
-                    disturbed = kind.apply(fields, level, part.index, pixels)
-                    misses[name][i] += _misses(recogniser, passes, disturbed, part, f"at {name} {level} {kind.unit}")
+                if level != kind.none:
+                    passes.inputs.copy_(kind.apply(fields, level, part.index, pixels))
+                    where = f"at {name} {level} {kind.unit}"
+                    misses[name][i] += _misses(recogniser, passes.forward(), part, where)
     return {
         name: {
             "unit": kind.unit,
@@ -161,9 +163,7 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     }
 
 
-def _misses(recogniser: Recogniser, passes: Passes, fields: Fields, digits: Digits, where: str) -> int:
-    passes.inputs.copy_(fields)
-    scores = passes.forward()
+def _misses(recogniser: Recogniser, scores: Float[Tensor, "n 10"], digits: Digits, where: str) -> int:
     if not scores.isfinite().all():
         raise InputError(f"{recogniser.record.name}: the outputs {where} are not finite; its training diverged")
     return int((recogniser.objective.decide(scores) != digits.labels).sum())
