@@ -3,19 +3,31 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
-from conftest import run
-from lenet import compare, current, figures, repro, results
-from lenet.config import Params
+from conftest import ROOT, run
+from lenet import committed, compare, current, figures, report, repro, results
+from lenet.config import Params, Variant
 from lenet.errors import InputError
 from lenet.record import Record
 
 LABELS = np.tile(np.arange(10), 20)  # 200 test digits
+
+
+def predictions(variant: Variant, answers: np.ndarray) -> pd.DataFrame:
+    """Answers, each with the confidence 0.9, and 0.6 where it is wrong."""
+    outputs = np.zeros((len(answers), 10))
+    outputs[range(len(answers)), answers] = np.where(answers == LABELS, 0.9, 0.6)
+    if variant.network.output != "softmax":
+        outputs = variant.objective.off + (variant.objective.on - variant.objective.off) * outputs
+    table = pd.DataFrame({"index": range(200), "label": LABELS, "answer": answers})
+    return table.assign(**{f"output {digit}": outputs[:, digit] for digit in range(10)})
 
 
 @pytest.fixture
@@ -32,13 +44,19 @@ def runs(tmp_path: Path, params: Params) -> Path:
         )
         answers = LABELS.copy()
         answers[list(missed)] = (answers[list(missed)] + 1) % 10
-        table = pd.DataFrame({"index": range(200), "label": LABELS, "answer": answers})
-        table.to_csv(folder / "predictions.csv", index=False)
+        predictions(params.variants[name], answers).to_csv(folder / "predictions.csv", index=False)
         errors = {"epoch": [1, 2], "train/error": [0.2, 0.1], "validation/error": [0.1, 0.01 * seed]}
         pd.DataFrame(errors).to_csv(folder / "history.csv", index=False)
         wrong = np.flatnonzero(answers != LABELS)
         save_file({"images": np.full((len(wrong), 28, 28), 7, np.uint8), "index": wrong}, folder / "missed.safetensors")
     return tmp_path / "runs"
+
+
+def compared(params: Params, runs: Path, out: Path) -> dict[str, Any]:
+    """Compare with the studies beside the runs' folder, if any; comparison.json's content."""
+    studies = (runs.parent / "ladder.json", runs.parent / "sizes.json")
+    compare.compare(params, runs, *studies, out / "summary.json", out / "reports", track=False)
+    return results.load(out / "reports")
 
 
 @pytest.fixture
@@ -47,15 +65,16 @@ def two(params: Params) -> Params:
 
 
 def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
-    compare.compare(two, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
+    content = compared(two, runs, tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
+    low, high = (summary["modern"].pop(f"test_error_{end}") for end in ("low", "high"))
+    assert 0 < low < 0.01 < high < 0.1
     # modern misses 1, 2 and 3 of 200: mean error 1 %, standard deviation (n − 1) ½ %
     assert summary["modern"] == pytest.approx(
         {"misses": 2.0, "test_error": 0.01, "test_error_sd": 0.005, "validation_error": 0.02}
     )
     assert summary["original-tanh"]["misses"] == 10
     assert summary["original-tanh"]["test_error_sd"] == 0
-    content = json.loads((tmp_path / "reports" / "comparison.json").read_text())
     assert [seed["misses"] for seed in content["variants"]["modern"]["seeds"].values()] == [1, 2, 3]
     assert content["variants"]["modern"]["network"]["parameters"] == 61_706
     hardest = content["hardest"]
@@ -67,48 +86,210 @@ def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Pat
 
 
 def test_the_report_needs_nothing_from_outside(two: Params, runs: Path, tmp_path: Path) -> None:
-    compare.compare(two, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
+    content = compared(two, runs, tmp_path)
     page = (tmp_path / "reports" / "comparison.html").read_text()
-    assert not re.search(r"""(src|href)=["'](?!data:)|https?://|@import|<script""", page)
-    assert page.count("data:image/png;base64,") == 3
+    assert not re.search(r"""(src|href)=["'](?!data:|#)|https?://|@import|url\(|<script""", page)
+    assert page.count("data:image/png;base64,") == len(content["hardest"]) == 10
+    assert page.count("data:image/svg+xml;base64,") == 7
     for text in ("1 · 2 · 3", "1.00 ± 0.50", "61,706", "original-tanh"):
         assert text in page
+    for section in re.findall(r'href="#([a-z]+)"', page):
+        assert f'id="{section}"' in page
+
+
+def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, runs: Path, tmp_path: Path) -> None:
+    content = compared(two, runs, tmp_path)
+    (pair,) = content["pairs"]
+    assert (pair["a"], pair["b"], pair["points"]) == ("original-tanh", "modern", pytest.approx(0.04))
+    assert pair["p"] == pair["p_adjusted"] < 0.05
+    page = (tmp_path / "reports" / "comparison.html").read_text().replace("\N{WORD JOINER}", "")
+    assert pair["verdict"].startswith("modern beats original-tanh by 4.00 points, 95 % ")
+    assert page.index("modern has the lowest mean error") < page.index(pair["verdict"]) < page.index("<table")
+    assert "and that is shown" in page
+    cell = f"{report.signed(pair['low'])} … {report.signed(pair['high'])}"
+    assert pair["verdict"].endswith(cell.replace("+", "").replace(" ", ""))
+    assert cell in page
+    assert report.p_value(pair["p"]) in page
+
+
+def test_confidence_and_classes_are_counted_from_the_predictions(two: Params, runs: Path, tmp_path: Path) -> None:
+    """Of modern's 600 answers 6 are wrong, each with confidence 0.6; the rest are right with 0.9."""
+    found = compared(two, runs, tmp_path)["variants"]
+    assert [one["count"] for one in found["modern"]["calibration"]["bins"]] == [6, 594]
+    gaps = [(seed * 0.6 + (200 - seed) * 0.1) / 200 for seed in (1, 2, 3)]
+    assert found["modern"]["calibration"]["seeds"] == pytest.approx(gaps)
+    assert found["original-tanh"]["calibration"]["confidence"] == pytest.approx(0.885)  # rescaled from ±1
+    # rejecting the unsure answers leaves none wrong; no threshold splits equally sure ones
+    assert found["modern"]["rejection"]["needed"]["0.005"]["seeds"] == pytest.approx([0, 0.01, 0.015])
+    assert found["original-tanh"]["rejection"]["needed"]["0.001"]["mean"] == pytest.approx(0.05)
+    per_class = found["modern"]["per_class"]
+    assert per_class["mean"][:4] == pytest.approx([0.05, 0.05 * 2 / 3, 0.05 / 3, 0])  # each class has 20 digits
+    assert per_class["sd"][0] == pytest.approx(0, abs=1e-12)
+
+
+def test_robustness_is_shown_where_every_run_has_it(two: Params, runs: Path, tmp_path: Path) -> None:
+    assert compared(two, runs, tmp_path)["variants"]["modern"]["robustness"] is None
+    assert "<code>make repro</code> measures it" in (tmp_path / "reports" / "comparison.html").read_text()
+    for name, base in (("original-tanh", 0.05), ("modern", 0.01)):
+        for seed in (1, 2, 3):
+            curve = {"unit": "pixels", "levels": [0, 1, 2], "errors": [base, 2 * base, base * (3 + seed)]}
+            (runs / f"{name}-{seed}" / "robustness.json").write_text(json.dumps({"translation": curve}))
+    found = compared(two, runs, tmp_path)["variants"]["modern"]["robustness"]["translation"]
+    assert found["mean"] == pytest.approx([0.01, 0.02, 0.05])
+    assert found["sd"] == pytest.approx([0, 0, 0.01])
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert "translation: 2 pixels</td><td>25.0</td><td>5.0</td>" in page
+    assert "the lowest mean error is modern’s in 1 of 1 disturbances" in page
+    (runs / "modern-2" / "robustness.json").write_text(
+        json.dumps({"translation": {"unit": "pixels", "levels": [0, 2], "errors": [0.1, 0.2]}})
+    )
+    with pytest.raises(InputError, match=r"modern-2: robustness\.json has other levels than that of original-tanh-1"):
+        compared(two, runs, tmp_path)
+
+
+LADDER = {
+    "chains": [["original-tanh", "half-way", "modern"]],
+    "variants": {
+        name: {
+            "seeds": {"1": {"misses": 9, "error": error}}, "count": 200, "test_error": error, "test_error_sd": None,
+            "low": None, "high": None, "what": "…",
+        }
+        for name, error in (("original-tanh", 0.05), ("half-way", 0.04), ("modern", 0.01))
+    },
+    "steps": [
+        {
+            "from": before, "to": after, "change": change, "difference": difference, "low": difference - 0.01,
+            "high": difference + 0.01, "p": p, "p_adjusted": p, "verdict": f"what {change} is worth",
+        }
+        for before, after, change, difference, p in (
+            ("original-tanh", "half-way", "one thing", -0.01, 0.2), ("half-way", "modern", "another", -0.03, 0.01),
+        )
+    ],
+}  # fmt: skip
+SIZES = {
+    "variants": {
+        "modern": [
+            {
+                "train_size": size, "seeds": {"1": {"misses": 9, "error": error}}, "test_error": error,
+                "test_error_sd": 0.001, "low": error - 0.001, "high": error + 0.001,
+            }
+            for size, error in ((1000, 0.05), (100, 0.2))
+        ]
+    }
+}  # fmt: skip
+
+
+def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, runs: Path, tmp_path: Path) -> None:
+    assert compared(two, runs, tmp_path)["ladder"] is None
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert "<code>make ladder</code>" in page
+    assert "<code>make sizes</code>" in page
+    (tmp_path / "ladder.json").write_text(json.dumps(LADDER))
+    (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    content = compared(two, runs, tmp_path)
+    assert content["ladder"]["steps"][1]["difference"] == -0.03
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert "Not computed yet: <code>make ladder" not in page
+    assert "1 of 2 steps are shown to change the error: another (−3.00 points)." in page
+    assert "what one thing is worth" in page
+    assert "modern errs on 20.00\N{NO-BREAK SPACE}% after 100 digits, on 5.00\N{NO-BREAK SPACE}% after 1,000" in page
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda content: content.pop("chains"), "chains: Field required"),
+        (lambda content: content["steps"][0].update(difference=float("nan")), "NaN is no number"),
+        (lambda content: content["chains"][0].append("unknown"), "unknown not among its variants"),
+    ],
+)
+def test_a_faulty_ladder_is_one_line(edit: Any, message: str, tmp_path: Path) -> None:
+    content = json.loads(json.dumps(LADDER))
+    edit(content)
+    (tmp_path / "ladder.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        committed.ladder(tmp_path / "ladder.json")
+    assert "\n" not in str(caught.value)
+    assert "`make ladder`" in str(caught.value)
 
 
 def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path: Path) -> None:
+    for name, content in (("ladder", LADDER), ("sizes", SIZES)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
     for folder in ("a", "b"):
-        compare.compare(two, runs, tmp_path / folder / "summary.json", tmp_path / folder, track=False)
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
-    assert names == [
-        "comparison.html", "comparison.json", "confusion.png", "hardest.png", "learning-curves.png", "summary.json",
-    ]  # fmt: skip
-    for name in names:
+        compared(two, runs, tmp_path / folder)
+    names = sorted(f"reports/{path.name}" for path in (tmp_path / "a" / "reports").iterdir())
+    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["compare"]
+    assert names == sorted(stage["outs"])
+    for name in ("summary.json", *names):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
 def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: Path) -> None:
     one = two.model_copy(update={"seeds": (1,)})
-    compare.compare(one, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
-    assert "test_error_sd" not in json.loads((tmp_path / "summary.json").read_text())["modern"]
+    content = compared(one, runs, tmp_path)
+    assert content["pairs"][0]["p"] is None
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert "one seed each: no interval" in page
+    assert "with one seed each, that may be chance" in page
+    summary = json.loads((tmp_path / "summary.json").read_text())["modern"]
+    assert not {"test_error_sd", "test_error_low"} & set(summary)
     assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[1] == "0.50"
 
 
 def test_runs_without_a_miss_or_without_validation_can_be_shown(two: Params, runs: Path, tmp_path: Path) -> None:
     for folder in runs.iterdir():
-        perfect = pd.DataFrame({"index": range(200), "label": LABELS, "answer": LABELS})
+        perfect = predictions(two.variants[folder.name[:-2]], LABELS)
         perfect.to_csv(folder / "predictions.csv", index=False)
         pd.DataFrame({"epoch": [1], "train/error": [0.1]}).to_csv(folder / "history.csv", index=False)
         none = {"images": np.zeros((0, 28, 28), np.uint8), "index": np.zeros(0, np.int64)}
         save_file(none, folder / "missed.safetensors")
-    compare.compare(two, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
+    compared(two, runs, tmp_path)
     assert json.loads((tmp_path / "summary.json").read_text())["modern"]["misses"] == 0
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert "No run misses any digit." in page
+    assert "no difference that 3 seeds can show (0.00 points" in page
     assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[2] == "–"
+
+
+def test_one_variant_is_compared_with_nothing(two: Params, runs: Path, tmp_path: Path) -> None:
+    content = compared(two.model_copy(update={"compare": ("modern",)}), runs, tmp_path)
+    assert content["pairs"] == []
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert "nothing to compare it with" in page
+
+
+def spoil(path: Path, column: str, value: object) -> None:
+    table = pd.read_csv(path)
+    table[column] = table[column].astype(object)
+    table.loc[1, column] = value
+    table.to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("file", "column", "value", "message"),
+    [
+        ("predictions.csv", "output 3", float("nan"), r"modern-2: not a whole .*not finite"),
+        ("predictions.csv", "output 3", "x", r"modern-2: not a whole"),
+        ("predictions.csv", "label", 5, r"modern-2: predictions\.csv is of other digits than that of original-tanh-1"),
+        ("history.csv", "validation/error", float("inf"), r"modern-2: not a whole .*not finite"),
+    ],
+)
+def test_numbers_that_are_none_or_of_other_digits_are_one_line(
+    file: str, column: str, value: object, message: str, two: Params, runs: Path, tmp_path: Path
+) -> None:
+    spoil(runs / "modern-2" / file, column, value)
+    with pytest.raises(InputError, match=message) as caught:
+        compared(two, runs, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "summary.json").exists()
+    assert not (tmp_path / "reports").exists()
 
 
 def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params, runs: Path, tmp_path: Path) -> None:
     (runs / "modern-2" / "predictions.csv").unlink()
     with pytest.raises(InputError, match=r"runs/modern-2: not a whole evaluated run .*predictions"):
-        compare.compare(two, runs, tmp_path / "summary.json", tmp_path / "reports", track=False)
+        compared(two, runs, tmp_path)
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "reports").exists()
     with pytest.raises(InputError, match=r"comparison\.json is missing"):
@@ -153,10 +334,11 @@ def test_png_bytes_hold_no_version_and_repeat(tmp_path: Path) -> None:
     content = (tmp_path / "a.png").read_bytes()
     assert content == (tmp_path / "b.png").read_bytes()
     assert b"atplotlib" not in content
+    drawn = figures.svg(figures.confusion([("x", counts)]))
+    assert drawn == figures.svg(figures.confusion([("x", counts)]))
+    assert not re.search(rb"<dc:date>|<dc:creator>|<!-- Created", drawn)
 
 
 def test_results_before_any_run_are_one_line(tmp_path: Path) -> None:
-    from conftest import ROOT
-
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     assert "make repro" in run("lenet", "results", cwd=tmp_path, status=2).stderr

@@ -178,18 +178,22 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 
 @job
 @path_option("--runs", "The folder of the runs' folders.")
+@path_option("--ladder", "The ladder's result, if there is one.")
+@path_option("--sizes", "The result of smaller training sets, if there is one.")
 @path_option("--summary", "The file of the variants' means.")
 @path_option("--reports", "The folder of the report.")
 @tracking_option
 @stage
-def compare(params: Any, runs: Path, summary: Path, reports: Path, track: bool) -> None:
+def compare(params: Any, runs: Path, ladder: Path, sizes: Path, summary: Path, reports: Path, track: bool) -> None:
     """Stage: compare all runs and write the report.
 
-    Example: lenet compare --runs runs --summary metrics/summary.json --reports reports
+    \b
+    Example: lenet compare --runs runs --ladder studies/ladder.json --sizes studies/sizes.json
+             --summary metrics/summary.json --reports reports
     """
     from lenet import compare as module
 
-    module.compare(params, runs, summary, reports, track)
+    module.compare(params, runs, ladder, sizes, summary, reports, track)
 
 
 def study_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -1,25 +1,30 @@
 """Stage compare: all runs → the variants' summary, figures and a report that opens from disk."""
 
-import base64
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from lenet import figures, lifetime, summary, tracking
+from lenet import committed, confidence, figures, lifetime, report, statistics, summary, tracking
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.evaluate import confusion
 from lenet.files import whole, write_json, write_text
 from lenet.record import Record
-from lenet.results import cells
 
 HARDEST = 36  # digits shown
+REJECTED = np.linspace(0, 0.1, 41)  # shares of the rejection curves
+REJECTION_TARGETS = (0.005, 0.001)  # errors among accepted digits; the paper's is the first (LeCun 1998, Fig. 10)
+OUTPUTS = [f"output {digit}" for digit in range(10)]
+CURVES = ("train/error", "validation/error")
+
+ByVariant = Mapping[str, "list[Run]"]
 
 
 @dataclass(frozen=True)
@@ -30,77 +35,202 @@ class Run:
     history: pd.DataFrame
     predictions: pd.DataFrame
     missed: dict[int, np.ndarray]  # index in the MNIST test file → image (28, 28)
+    robustness: dict[str, Any] | None  # disturbance → unit, levels, errors
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Whether each test digit is missed."""
+        return (self.predictions["answer"] != self.predictions["label"]).to_numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.predictions["label"].to_numpy()
 
     @property
     def misses(self) -> int:
-        return int((self.predictions["answer"] != self.predictions["label"]).sum())
+        return int(self.wrong.sum())
 
     @property
     def error(self) -> float:
         return self.misses / len(self.predictions)
 
+    @property
+    def confidence(self) -> np.ndarray:
+        return confidence.of(self.predictions[OUTPUTS].to_numpy(), self.record.parameters)
 
-def compare(params: Params, runs: Path, summary_out: Path, reports: Path, track: bool) -> None:
+
+def compare(
+    params: Params, runs: Path, ladder: Path, sizes: Path, summary_out: Path, reports: Path, track: bool
+) -> None:
     """Compare all runs of ``compare`` × ``seeds`` and write the summary and the report.
 
     Args:
         params: which variants and seeds.
         runs: the folder that holds a folder per run.
+        ladder: what `make ladder` makes; where it is missing, the report says so.
+        sizes: what `make sizes` makes, likewise.
         summary_out: where the variants' means go.
         reports: the folder for comparison.json, comparison.html and the figures.
         track: tag the compared runs in MLflow as the current ones.
 
     Raises:
-        InputError: a run is missing or faulty.
+        InputError: a run is missing or faulty, or its test digits are not the others'; a study's file is faulty.
     """
     by_variant = {name: [read(runs / f"{name}-{seed}") for seed in params.seeds] for name in params.compare}
-    content: dict[str, Any] = {"variants": {name: describe(group) for name, group in by_variant.items()}}
-    content["hardest"] = hardest(by_variant)
+    _check_alike(by_variant)
+    content = describe(by_variant)
+    content |= {"ladder": committed.ladder(ladder), "sizes": committed.sizes(sizes)}
+    pictures = draw(content)
+    images = {index: image for group in by_variant.values() for run in group for index, image in run.missed.items()}
+    pictures["hardest"] = _gallery(content["hardest"], images)
+    page = report.render(content, pictures, images)
     lifetime.check()
     write_json(summary_out, summarise(content))
     write_json(reports / "comparison.json", content)
-    pictures = _draw(by_variant, content["hardest"])
     for name, figure in pictures.items():
         with whole(reports / f"{name}.png") as beside:
             figures.save(figure, beside)
-    write_text(reports / "comparison.html", _render(content, {name: reports / f"{name}.png" for name in pictures}))
+    write_text(reports / "comparison.html", page)
     if track:
         tracking.compared(params, runs, summary_out, reports)
 
 
 def read(folder: Path) -> Run:
-    """Read a run's folder. Raises InputError if a file is missing or faulty."""
+    """Read a run's folder. Raises InputError if a file is missing or faulty, or holds a number that is not finite."""
     try:
         missed = load_file(folder / "missed.safetensors")
-        return Run(
+        run = Run(
             Record.read(folder / "run.json"),
             pd.read_csv(folder / "history.csv"),
             pd.read_csv(folder / "predictions.csv"),
             dict(zip(missed["index"].tolist(), missed["images"], strict=True)),
+            _robustness(folder / "robustness.json"),
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder}: not a whole evaluated run ({error}); `dvc repro` makes it") from None
+        numbers = {
+            "predictions.csv": run.predictions[["index", "label", "answer", *OUTPUTS]],
+            "history.csv": run.history[[name for name in CURVES if name in run.history or name == CURVES[0]]],
+        }
+        for file, table in numbers.items():
+            if table.empty or not np.isfinite(table.to_numpy(dtype=float)).all():
+                raise ValueError(f"{file} is empty or holds numbers that are not finite")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{folder}: not a whole evaluated run ({reason}); `dvc repro` makes it") from None
+    return run
 
 
-def describe(group: list[Run]) -> dict[str, Any]:
+def _robustness(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    content = pd.read_json(path, typ="series").to_dict()
+    for kind, curve in content.items():
+        if len(curve["levels"]) != len(curve["errors"]) or not np.isfinite(curve["levels"] + curve["errors"]).all():
+            raise ValueError(f"{path.name}: {kind} is no curve of finite numbers")
+    return content
+
+
+def _check_alike(by_variant: ByVariant) -> None:
+    """Digits are compared one by one, and curves level by level."""
+    runs = [run for group in by_variant.values() for run in group]
+    first = runs[0]
+    for run in runs:
+        if not run.predictions[["index", "label"]].equals(first.predictions[["index", "label"]]):
+            raise InputError(f"{run.record.name}: predictions.csv is of other digits than that of {first.record.name}")
+        if _levels(run) != _levels(first):
+            raise InputError(
+                f"{run.record.name}: robustness.json has other levels than that of {first.record.name}; "
+                "`dvc repro` makes them alike"
+            )
+    for name, group in by_variant.items():
+        if len({(len(run.history), "validation/error" in run.history) for run in group}) > 1:
+            raise InputError(f"{name}: the seeds' histories differ in length or columns; `dvc repro` makes them alike")
+
+
+def _levels(run: Run) -> dict[str, list[float]] | None:
+    return run.robustness and {kind: curve["levels"] for kind, curve in run.robustness.items()}
+
+
+def describe(by_variant: ByVariant) -> dict[str, Any]:
+    """All numbers that the report shows."""
+    runs = [run for group in by_variant.values() for run in group]
+    found = statistics.pairs({name: np.array([run.wrong for run in group]) for name, group in by_variant.items()})
+    missed = np.sum([run.wrong for run in runs], axis=0)
+    return {
+        "seeds": [run.record.seed for run in next(iter(by_variant.values()))],
+        "digits": len(missed),
+        "variants": {name: describe_variant(group) for name, group in by_variant.items()},
+        "pairs": [
+            {"a": one.a, "b": one.b, **asdict(one.difference), "p_adjusted": one.p_adjusted, "verdict": one.verdict}
+            for one in found
+        ],
+        "missed_by_any": int((missed > 0).sum()),
+        "missed_by_all": int((missed == len(runs)).sum()),
+        "hardest": hardest(by_variant),
+    }
+
+
+def describe_variant(group: list[Run]) -> dict[str, Any]:
     """The runs of one variant: per seed and on average. Standard deviations are the sample's (n − 1)."""
-    misses = [run.misses for run in group]
+    estimate = statistics.estimate(np.array([run.wrong for run in group]))
     variant = group[0].record.parameters
-    last = [run.history.iloc[-1] for run in group]
-    count = len(group[0].predictions)
     description: dict[str, Any] = {
         "seeds": {str(run.record.seed): {"misses": run.misses, "error": run.error} for run in group},
-        "misses": float(np.mean(misses)),
-        "count": count,
-        "test_error": float(np.mean(misses)) / count,
-        "test_error_sd": float(np.std(misses, ddof=1)) / count if len(misses) > 1 else None,
+        "misses": float(np.mean([run.misses for run in group])),
+        "count": estimate.digits,
+        "test_error": estimate.error,
+        "test_error_sd": estimate.sd,
+        "test_error_low": estimate.low,
+        "test_error_high": estimate.high,
         "network": summary.totals(variant.network),
         "what": summary.what(variant),
-        "confusion": np.sum([_confusion(run) for run in group], axis=0).tolist(),
+        "curves": {name: [run.history[name].tolist() for run in group] for name in CURVES if name in group[0].history},
+        "confusion": np.sum([confusion(run.predictions["answer"].to_numpy(), run.labels) for run in group], 0).tolist(),
+        "per_class": _over_seeds([_class_errors(run) for run in group]),
+        "calibration": _calibration(group),
+        "rejection": _rejection(group),
+        "robustness": None,
     }
-    if "validation/error" in last[0]:
-        description["validation_error"] = float(np.mean([row["validation/error"] for row in last]))
+    if group[0].robustness:
+        description["robustness"] = {
+            kind: {
+                "unit": curve["unit"],
+                "levels": curve["levels"],
+                **_over_seeds([run.robustness[kind]["errors"] for run in group if run.robustness]),
+            }
+            for kind, curve in group[0].robustness.items()
+        }
+    if "validation/error" in description["curves"]:
+        description["validation_error"] = float(np.mean([run.history["validation/error"].iloc[-1] for run in group]))
     return description
+
+
+def _over_seeds(values: Sequence[float] | Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Each seed's number or list of numbers, with their mean and standard deviation (None for one seed)."""
+    table = np.array(values)
+    sd = table.std(0, ddof=1).tolist() if len(table) > 1 else None
+    return {"seeds": table.tolist(), "mean": table.mean(0).tolist(), "sd": sd}
+
+
+def _class_errors(run: Run) -> list[float]:
+    counts = np.bincount(run.labels, minlength=10)
+    return (np.bincount(run.labels, run.wrong, 10) / np.maximum(counts, 1)).tolist()
+
+
+def _calibration(group: list[Run]) -> dict[str, Any]:
+    """Expected calibration error per seed; the diagram's bins are of all seeds' answers together."""
+    errors = [confidence.calibration_error(confidence.reliability(run.confidence, ~run.wrong)) for run in group]
+    sure, wrong = (np.concatenate([getattr(run, name) for run in group]) for name in ("confidence", "wrong"))
+    together = [asdict(one) for one in confidence.reliability(sure, ~wrong)]
+    return {**_over_seeds(errors), "bins": together, "confidence": float(sure.mean())}
+
+
+def _rejection(group: list[Run]) -> dict[str, Any]:
+    curves = [confidence.rejection(run.confidence, ~run.wrong, REJECTED).tolist() for run in group]
+    needed = {
+        str(target): _over_seeds([confidence.rejected_for(run.confidence, ~run.wrong, target) for run in group])
+        for target in REJECTION_TARGETS
+    }
+    return {"shares": REJECTED.tolist(), **_over_seeds(curves), "needed": needed}
 
 
 def summarise(content: dict[str, Any]) -> dict[str, Any]:
@@ -108,14 +238,14 @@ def summarise(content: dict[str, Any]) -> dict[str, Any]:
 
     None may be called "error": DVC takes a metric of that name for a failure to read the file.
     """
-    names = ("misses", "test_error", "test_error_sd", "validation_error")
+    names = ("misses", "test_error", "test_error_sd", "test_error_low", "test_error_high", "validation_error")
     return {
         variant: {name: found[name] for name in names if found.get(name) is not None}
         for variant, found in content["variants"].items()
     }
 
 
-def hardest(by_variant: dict[str, list[Run]]) -> list[dict[str, Any]]:
+def hardest(by_variant: ByVariant) -> list[dict[str, Any]]:
     """The digits that most runs miss, with each variant's most frequent answer; ties in file order."""
     runs = [run for group in by_variant.values() for run in group]
     missed = Counter(index for run in runs for index in run.missed)
@@ -130,37 +260,29 @@ def hardest(by_variant: dict[str, list[Run]]) -> list[dict[str, Any]]:
     return found
 
 
-def _draw(by_variant: dict[str, list[Run]], hard: list[dict[str, Any]]) -> dict[str, Any]:
-    images = {index: image for group in by_variant.values() for run in group for index, image in run.missed.items()}
-    confusions = [
-        (f"{name}\nmean of {len(group)} seeds", np.mean([_confusion(run) for run in group], axis=0))
-        for name, group in by_variant.items()
-    ]
+def draw(content: dict[str, Any]) -> dict[str, Figure]:
+    """The report's figures by name. One of what is not there yet says so: DVC expects every file."""
+    variants, known = content["variants"], figures.colours(list(content["variants"]))
+    return {
+        "estimates": figures.estimates(variants),
+        "differences": figures.differences(content["pairs"]) if content["pairs"] else figures.nothing("one variant"),
+        "learning-curves": figures.error_curves({name: one["curves"] for name, one in variants.items()}),
+        "class-errors": figures.class_errors(variants),
+        "confusion": figures.confusion(
+            [(name, np.array(one["confusion"]) / len(one["seeds"])) for name, one in variants.items()]
+        ),
+        "reliability": figures.reliability(variants),
+        "rejection": figures.rejection(variants, REJECTION_TARGETS[0]),
+        "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
+        "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
+        "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),
+    }
+
+
+def _gallery(hard: list[dict[str, Any]], images: dict[int, np.ndarray]) -> Figure:
     captions = [
         f"#{one['index']}: {one['label']}\n{' · '.join(str(a) for a in one['answers'].values())}\n"
         f"{one['missed_by']} of {one['of']}"
         for one in hard
     ]
-    shown = np.array([images[one["index"]] for one in hard]) if hard else np.zeros((0, 28, 28))
-    return {
-        "learning-curves": figures.error_curves(
-            {name: [run.history.to_dict("records") for run in group] for name, group in by_variant.items()}
-        ),
-        "confusion": figures.confusion(confusions),
-        "hardest": figures.gallery(shown, captions),
-    }
-
-
-def _confusion(run: Run) -> np.ndarray:
-    return confusion(run.predictions["answer"].to_numpy(), run.predictions["label"].to_numpy())
-
-
-def _render(content: dict[str, Any], pictures: dict[str, Path]) -> str:
-    environment = Environment(
-        loader=PackageLoader("lenet", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    inline = {
-        name: "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode() for name, path in pictures.items()
-    }
-    rows = [(name, found["what"], *cells(found)) for name, found in content["variants"].items()]
-    return environment.get_template("comparison.html").render(rows=rows, pictures=inline, **content)
+    return figures.gallery(np.array([images[one["index"]] for one in hard]).reshape(-1, 28, 28), captions)

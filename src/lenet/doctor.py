@@ -31,6 +31,8 @@ class Places:
     runs: Path = Path("runs")
     metrics: Path = Path("metrics")
     reports: Path = Path("reports")
+    ladder: Path = Path("studies/ladder.json")
+    sizes: Path = Path("studies/sizes.json")
     train: Path = Path("data/train.safetensors")
     test: Path = Path("data/test.safetensors")
     lock: Path = Path("requirements.lock")
@@ -204,7 +206,10 @@ def again(params: Params, places: Places) -> Iterator[str]:
             return
         summary = places.metrics / "summary.json"
         try:
-            compare.compare(params, copies / places.runs, copies / summary, copies / places.reports, track=False)
+            studies = places.ladder, places.sizes
+            compare.compare(
+                params, copies / places.runs, *studies, copies / summary, copies / places.reports, track=False
+            )
         except InputError as error:
             yield str(error)
         else:

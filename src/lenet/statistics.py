@@ -112,13 +112,13 @@ def estimate(wrong: Any) -> Estimate:
     """
     values = _checked(wrong, "wrong")
     seeds, digits = values.shape
-    error = float(values.mean())
+    error = float(values.sum(1).mean()) / digits
     if seeds == 1:
         return Estimate(error, None, None, None, seeds, digits)
     low, high = np.quantile(_Components.of(values).resampled(), (LEVEL / 2, 1 - LEVEL / 2))
     effective = error * (1 - error) * (2 * stats.norm.isf(LEVEL / 2) / (high - low)) ** 2 or digits
     low, high = proportion_confint(error * effective, effective, LEVEL, "wilson")
-    return Estimate(error, float(values.mean(1).std(ddof=1)), float(low), float(high), seeds, digits)
+    return Estimate(error, float(values.sum(1).std(ddof=1)) / digits, float(low), float(high), seeds, digits)
 
 
 def difference(a: Any, b: Any, level: float = LEVEL) -> Difference:
