@@ -19,7 +19,7 @@ from pathlib import Path
 
 from lenet import fingerprint, snapshot
 from lenet.config import Variant
-from lenet.files import write_json, write_text
+from lenet.files import whole, write_json, write_text
 from lenet.record import Record
 
 
@@ -97,12 +97,13 @@ class Entry:
             self.started, self.points = before.started, before.points
         self._write()
         write_text(self.folder / "points.jsonl", "".join(map(_line, self.points)))  # without what a kill cut off
-        (self.folder / "source.zip").write_bytes(snapshot.archive())
         write_text(self.folder / "environment.txt", "".join(f"{line}\n" for line in fingerprint.environment()))
-        if changes := snapshot.diff():
-            write_text(self.folder / "uncommitted.diff", changes)
-        else:
-            (self.folder / "uncommitted.diff").unlink(missing_ok=True)
+        for name, content in (("source.zip", snapshot.archive()), ("uncommitted.diff", snapshot.diff())):
+            if content:
+                with whole(self.folder / name) as beside:
+                    beside.write_bytes(content)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
         return self
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -124,6 +125,7 @@ class Entry:
         for name, path in files.items():
             if path.parent != self.outputs:
                 shutil.copyfile(path, self.outputs / name)
+        self._write()  # one made from outputs has not been written yet
 
     def forget_outputs(self) -> None:
         """MLflow has them."""

@@ -1,26 +1,33 @@
 """The sources behind a run: the commit, an archive, and a readable diff of what is not committed.
 
-Both hold text files of an allow-list alone, so never data, and nothing that Git is told to ignore.
+Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore.
 """
 
 import io
+import os
+import re
 import subprocess
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-PATHS = ("src", "params.yaml", "dvc.yaml", "*/params.yaml", "*/dvc.yaml", "pyproject.toml", "requirements*.lock")
-"""What makes a result; a difference from the commit in one of these is ``git.dirty``."""
+PATHS = (
+    "src/**/*.py", "src/**/*.html", "params.yaml", "dvc.yaml", "*/params.yaml", "*/dvc.yaml", "pyproject.toml",
+    "requirements*.lock",
+)  # fmt: skip
+"""What makes a result, as Git's globs; a difference from the commit in one of these is ``git.dirty``."""
 RECORDS = ("dvc.lock", "*/dvc.lock")
 """What a result leaves in Git: kept in the archive, but no part of the diff."""
-SUFFIXES = frozenset({".py", ".html", ".yaml", ".toml", ".lock"})
-FILE_LIMIT = 2**20  # bytes; a larger file is left out of the archive
+FILE_LIMIT = 2**20  # bytes; a larger file is left out
 LIMIT = 4 * 2**20  # bytes of a whole archive, before compression, or of a diff
+SECRET = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")  # a file with one in it is left out
+
+_DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
 
 
 def commit() -> str:
     """The checked-out commit's hash; ``none`` outside Git."""
-    return _git("rev-parse", "--verify", "--quiet", "HEAD").strip() or "none"
+    return _git("rev-parse", "--verify", "--quiet", "HEAD").decode().strip() or "none"
 
 
 def is_dirty() -> bool:
@@ -32,49 +39,55 @@ def archive() -> bytes:
     """A ZIP of the sources as they are now; its bytes are a function of theirs."""
     content, room = io.BytesIO(), LIMIT
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as target:
-        for path in _files((*PATHS, *RECORDS)):
-            size = path.stat().st_size
-            if size <= min(FILE_LIMIT, room):
-                room -= size
-                target.writestr(zipfile.ZipInfo(path.as_posix()), path.read_bytes(), zipfile.ZIP_DEFLATED)
+        for path in _present(_names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)):
+            source = path.read_bytes()
+            if len(source) <= room:
+                room -= len(source)
+                target.writestr(zipfile.ZipInfo(path.as_posix()), source, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
 
-def diff() -> str:
+def diff() -> bytes:
     """What the sources differ by from the commit, new files included, as ``git apply`` takes it; empty if clean.
 
     A diff beyond LIMIT is cut and says so.
     """
-    known = _git("ls-files", "-z", "--", *_globs(PATHS)).split("\0")
-    changed = _git("diff", "--no-color", "--no-ext-diff", "HEAD", "--", *(name for name in known if _allowed(name)))
-    new = [path for path in _files(PATHS) if path.as_posix() not in known]
-    added = [_git("diff", "--no-color", "--no-ext-diff", "--no-index", "--", "/dev/null", str(path)) for path in new]
-    text = "".join([changed, *added])
-    return text if len(text) <= LIMIT else f"{text[:LIMIT]}\n# cut here: {len(text):,} characters in all\n"
+    changed = _names("diff", "--relative", "--no-renames", "--name-only", "HEAD", patterns=PATHS)
+    kept = [name for name in changed if not os.path.lexists(name) or list(_present([name]))]
+    parts = [_git(*_DIFF, "--relative", "HEAD", "--", *kept)] if kept else []  # without names it would be of everything
+    new = _present(_names("ls-files", "--others", "--exclude-standard", patterns=PATHS))
+    parts += [_git(*_DIFF, "--no-index", "--", "/dev/null", str(path)) for path in new]
+    text = b"".join(parts)
+    return text if len(text) <= LIMIT else text[:LIMIT] + f"\n# cut here: {len(text):,} bytes in all\n".encode()
 
 
-def _files(patterns: tuple[str, ...]) -> Iterator[Path]:
-    """The present files of the allow-list, in order; no symbolic link, which could lead anywhere."""
-    names = _git("ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *_globs(patterns)).split("\0")
-    for name in sorted(filter(_allowed, set(names))):
-        path = Path(name)
-        if path.is_file() and not path.is_symlink():
-            yield path
+def _names(*words: str, patterns: tuple[str, ...]) -> list[str]:
+    """The names that a Git command lists, from the present folder on, in order; none that is hidden."""
+    names = _git(*words, "-z", "--", *_globs(patterns)).split(b"\0")
+    found = {os.fsdecode(name) for name in names if name}
+    return sorted(name for name in found if not any(part.startswith(".") for part in Path(name).parts))
 
 
-def _allowed(name: str) -> bool:
-    return Path(name).suffix in SUFFIXES and not Path(name).name.startswith(".")
+def _present(names: list[str]) -> Iterator[Path]:
+    """Those that are fit to be shown: files of moderate size without secrets; no link, which could lead anywhere."""
+    for path in map(Path, names):
+        try:
+            fit = path.is_file() and not path.is_symlink() and path.stat().st_size <= FILE_LIMIT
+            if fit and not SECRET.search(path.read_bytes()):
+                yield path
+        except OSError:  # gone, or not ours to read
+            continue
 
 
 def _globs(patterns: tuple[str, ...]) -> list[str]:
-    """As Git's pathspecs, from the root of the project: a ``*`` stays within one folder."""
-    return [f":(glob){pattern}" if "*" in pattern else pattern for pattern in patterns]
+    """As Git's pathspecs, from the present folder on: a ``*`` stays within one folder."""
+    return [f":(glob){pattern}" for pattern in patterns]
 
 
-def _git(*words: str) -> str:
+def _git(*words: str) -> bytes:
     """What a Git command prints; nothing where there is no Git or no repository."""
     try:
-        found = subprocess.run(["git", *words], capture_output=True, encoding="utf-8", errors="replace", timeout=30)
-        return found.stdout
+        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # a user's own Git commands are not in its way
+        return subprocess.run(["git", *words], capture_output=True, timeout=30, env=environment).stdout
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return b""
