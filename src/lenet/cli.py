@@ -325,3 +325,25 @@ def verify(params: Any, against: str) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)
+
+
+@job
+@click.argument("references", metavar="RUN RUN…", nargs=-1)
+@click.option("--code", is_flag=True, help="Print the unified diffs of the sources, too.")
+def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
+    """Show what differs between runs: parameters, code, environment, metrics, answers.
+
+    A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
+    results; differences are against the first. Exit status 0 whether they differ or not.
+
+    Example: lenet diff modern-1 modern-2
+    """
+    from rich.console import Console
+
+    from lenet import diff as module
+
+    module.show(
+        module.look_up(references, params, Path("runs"), Path("metrics")),
+        code,
+        Console(width=None if sys.stdout.isatty() else 160),
+    )

@@ -44,7 +44,7 @@ making = threading.Event()
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own patience is minutes a call
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one a file
 
 
 def uri() -> str:
@@ -70,9 +70,7 @@ def open_store() -> "MlflowClient":
     """
     import mlflow
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    mlflow.set_tracking_uri(uri())
+    _address()
     database = _database()
     if database and not _is_ready(database):
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +85,25 @@ def open_store() -> "MlflowClient":
     if not database:
         experiment_id(client, EXPERIMENT)
     return client
+
+
+def look() -> "MlflowClient | None":
+    """Return a client on the store if it has our experiment, else None: nothing is made where there is nothing.
+
+    Raises:
+        InputError: the store is of a newer MLflow, or its upgrade failed.
+    """
+    database = _database()
+    if database is None:
+        import mlflow
+
+        _address()
+        return mlflow.MlflowClient()  # a server's own: it is asked later
+    if not database.exists():
+        return None
+    with _connection(database) as connection:
+        ours = bool(_schema(connection) and _place(connection))
+    return open_store() if ours else None
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
@@ -173,6 +190,15 @@ def _identity(process: psutil.Process) -> str:
         return f"{process.pid}@{process.create_time():.2f}"
     except psutil.Error:
         return ""
+
+
+def _address() -> None:
+    """Tell MLflow where the store is; it need not say more than its warnings."""
+    import mlflow
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    mlflow.set_tracking_uri(uri())
 
 
 def _database() -> Path | None:

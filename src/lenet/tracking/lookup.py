@@ -1,0 +1,314 @@
+"""Which run is meant, and all that is known of it: from MLflow where it has the run, filled from files. It only looks.
+
+A run is named by its MLflow id, by its ``run.key``, by eight or more first characters of either, or as
+``<variant>-<seed>``: then it is the one behind the present outputs, in a fresh clone the one of the committed metrics.
+"""
+
+import io
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import BadZipFile
+
+import pandas as pd
+
+from lenet import journal
+from lenet.config import Params, flatten
+from lenet.errors import InputError
+from lenet.record import History, Record
+from lenet.tracking import store
+from lenet.tracking.mirror import outputs
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+LEGAL = "an MLflow run id, a run.key, the first 8 characters or more of either, or <variant>-<seed>"
+SURROUNDINGS = ("git.commit", "git.dirty", "environment.sha256", "threads")
+"""Tags of where a training ran."""
+SHOWN = 5  # runs that an ambiguous reference names
+
+Read = Callable[[str], bytes | None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What is known of one training.
+
+    Attributes:
+        name: ``<variant>-<seed>``.
+        id: MLflow's; None where it does not have the run.
+        parameters: the resolved block by dotted names, with ``variant`` and ``seed``; text, as MLflow holds it.
+        tags: MLflow's, or what the files say of the same; no SURROUNDINGS if these are of another place.
+        metrics: the last value of each, by MLflow's names.
+        history: a row an epoch; empty where none is known.
+        notes: what is uncertain about it, a sentence each.
+        read: an artifact's bytes by its path in MLflow, for example ``predictions.csv`` or ``source/source.zip``; None
+            where there is none. Raises InputError if there is one that cannot be had.
+    """
+
+    name: str
+    id: str | None
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    history: History
+    notes: tuple[str, ...]
+    read: Read = field(repr=False, compare=False)
+
+    @property
+    def key(self) -> str:
+        """``run.key``."""
+        return self.tags["run.key"]
+
+    def parse(self, path: str, how: Callable[[bytes], T]) -> T | None:
+        """An artifact, made into something; None where there is none. Raises InputError if it is faulty."""
+        return _parse(self.name, self.read, path, how)
+
+
+def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked:
+    """Find a run. Nothing is made or changed, and MLflow is not imported where there is no store.
+
+    Args:
+        reference: an MLflow run id, a ``run.key``, the beginning of one, or ``<variant>-<seed>``.
+        params: the blocks of variants, for a run of which the metrics file alone is there.
+        runs: the folder of the runs' folders; other pipelines have theirs.
+        metrics: the folder of metrics files; likewise.
+
+    Raises:
+        InputError: no such run, or several; not a training of this project; a store that does not answer; a faulty
+            file.
+    """
+    if not re.fullmatch(r"[0-9a-f]{8,64}|[a-z][a-z0-9-]*-\d+", reference):
+        raise InputError(f"{reference!r} names no run; legal: {LEGAL}")
+    places = _places(runs, metrics)
+    with _asking():
+        client = store.look()
+    by_name = "-" in reference
+    name, key, run = (_by_name if by_name else _by_digest)(reference, client, places)
+    found = _known(name, key, client, run, places.get((name, key), {}), params)
+    published = _published(name, places)
+    if by_name and published not in (None, key):
+        note = f"the current run in MLflow ({key[:12]}…) is shown, not that of the files here ({published[:12]}…)"
+        found = replace(found, notes=(*found.notes, note))
+    return found
+
+
+Places = Mapping[tuple[str, str], Mapping[str, Path]]
+"""The files of runs here, by (name, ``run.key``), and then by their path as an artifact."""
+Found = tuple[str, str, "MlflowRun | None"]
+"""Name, key, and MLflow's run."""
+
+
+def _places(runs: Path, metrics: Path) -> Places:
+    """All runs with files here; of each name the published one first."""
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for start in ("", "*/"):
+        for path in sorted(Path().glob(f"{start}{metrics}/*.json")):
+            if key := _key_of(path):
+                found.setdefault((path.stem, key), {})[path.name] = path
+        for path in sorted(Path().glob(f"{start}{runs}/*/run.json")):
+            record = Record.read(path)
+            found.setdefault((record.name, record.key), {}).update(outputs(record, path.parent, None))
+    return found
+
+
+def _key_of(path: Path) -> str | None:
+    """The key in a metrics file of a run; None in a file of another kind."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    run = content.get("run") if isinstance(content, dict) else None
+    return run.get("key") if isinstance(run, dict) else None
+
+
+def _published(name: str, places: Places) -> str | None:
+    """The key of the run of this name that the files here are of."""
+    return next((key for other, key in places if other == name), None)
+
+
+def _by_name(name: str, client: "MlflowClient | None", places: Places) -> Found:
+    """The run behind the present outputs, else the one of the files."""
+    published = _published(name, places)
+    condition = f"attributes.run_name = '{name}' and tags.kind = 'training'"
+    current = _search(client, f"{condition} and tags.current = 'true'")
+    current = [run for run in current if _key(run) == published] or current
+    if len({_key(run) for run in current}) > 1:
+        raise _ambiguous(name, [(name, _key(run)) for run in current])
+    if current:
+        return name, _key(current[0]), current[0]
+    if published is None:
+        names = ", ".join(dict.fromkeys(other for other, _ in places)) or "none"
+        raise InputError(f"{name}: no present run of this name, {_where(client)}; runs with files here: {names}")
+    same = _search(client, f"{condition} and tags.`run.key` = '{published}'")
+    return name, published, same[0] if same else None
+
+
+def _by_digest(start: str, client: "MlflowClient | None", places: Places) -> Found:
+    """The run whose id or key starts so. Of several runs of one key, which are the same training, the present one."""
+    by_id = _search(client, f"attributes.run_id LIKE '{start}%'") or _run_elsewhere(start, client)
+    for run in by_id:
+        if run.data.tags.get("kind") != "training" or not _key(run):
+            what = run.data.tags.get("kind") or "another project's: it has no tag run.key"
+            raise InputError(f"{start}: the run {run.info.run_name!r} in {store.uri()} is no training ({what})")
+    by_key = _search(client, f"tags.`run.key` LIKE '{start}%' and tags.kind = 'training'")
+    by_key.sort(key=lambda run: run.data.tags.get("current") != "true")
+    here = [place for place in places if place[1].startswith(start)]
+    fits = [(str(run.info.run_name), _key(run)) for run in by_id + by_key] + here
+    if not fits:
+        raise InputError(f"{start}: no run with such an id or run.key, {_where(client)}")
+    if len({key for _, key in fits}) > 1 or len(by_id) > 1:
+        raise _ambiguous(start, fits)
+    return *fits[0], next(iter(by_id + by_key), None)
+
+
+def _run_elsewhere(run_id: str, client: "MlflowClient | None") -> "list[MlflowRun]":
+    """The run of a whole id, of whatever experiment."""
+    if client is None or len(run_id) != 32:
+        return []
+    from mlflow import MlflowException
+
+    with _asking():
+        try:
+            return [client.get_run(run_id)]
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return []
+            raise
+
+
+def _known(
+    name: str,
+    key: str,
+    client: "MlflowClient | None",
+    run: "MlflowRun | None",
+    files: Mapping[str, Path],
+    params: Params,
+) -> Tracked:
+    """All that MLflow, the files here and the training's journal know of a run; MLflow first."""
+    entry = journal.read(journal.home() / f"{name}-{key[:16]}")
+    if entry and entry.record.key == key:
+        kept = {path.name: path for path in entry.outputs.glob("*")}
+        files = kept | {f"source/{path}": place for path, place in entry.sources().items()} | dict(files)
+    else:
+        entry = None
+    read = _reader(name, client, run, files)
+    variant, _, seed = name.rpartition("-")
+    content = _parse(name, read, f"{name}.json", json.loads) or {}
+    history = _parse(name, read, "history.csv", _rows) or (_points(client, run) if client and run else [])
+    digests = {("run.key" if tag == "key" else tag): digest for tag, digest in content.get("run", {}).items()}
+    tags = {"variant": variant, "seed": seed, "run.key": key} | digests
+    parameters: dict[str, str] = {}
+    notes = []
+    if "run.json" in files:
+        record = Record.read(files["run.json"])
+        tags |= {("run.key" if tag == "key" else tag): digest for tag, digest in record.fingerprints.items()}
+        parameters = _parameters(record.variant, record.seed, flatten(record.parameters))
+    elif run is None and variant in params.variants:
+        parameters = _parameters(variant, int(seed), flatten(params.variants[variant]))
+        notes.append("there is no run.json; its parameters are taken from params.yaml as it is now")
+    numbers = _last(history) | _numbers("validation", content) | _numbers("test", content)
+    if entry:
+        tags = entry.tags | tags
+    if run:
+        tags, parameters, numbers = tags | run.data.tags, parameters | run.data.params, numbers | run.data.metrics
+        if run.info.status != "FINISHED":
+            notes.append(f"MLflow has it as {run.info.status}")
+    if tags.get("rebuilt") == "true":
+        tags = {tag: value for tag, value in tags.items() if tag not in SURROUNDINGS}
+        notes.append("MLflow's record of it was rebuilt from files, elsewhere: where it was trained is unknown")
+    return Tracked(name, run.info.run_id if run else None, parameters, tags, numbers, history, tuple(notes), read)
+
+
+def _reader(name: str, client: "MlflowClient | None", run: "MlflowRun | None", files: Mapping[str, Path]) -> Read:
+    """Read artifacts from MLflow, else from files."""
+    listed: dict[str, set[str]] = {}
+
+    def read(path: str) -> bytes | None:
+        if client and run:
+            folder = str(Path(path).parent)
+            with _asking(), tempfile.TemporaryDirectory() as scratch:
+                if folder not in listed:
+                    items = client.list_artifacts(run.info.run_id, None if folder == "." else folder)
+                    listed[folder] = {item.path for item in items}
+                if path in listed[folder]:
+                    return Path(client.download_artifacts(run.info.run_id, path, scratch)).read_bytes()
+        try:
+            return files[path].read_bytes() if path in files else None
+        except OSError as error:
+            raise InputError(f"{name}: {files[path]}: {error.strerror}") from None
+
+    return read
+
+
+def _points(client: "MlflowClient", run: "MlflowRun") -> History:
+    """The history as far as MLflow has its points: of a training that left no file."""
+    rows: dict[int, dict[str, float | int | str]] = {}
+    for name in run.data.metrics:
+        if name.startswith(("train/", "validation/")) or name == "learning_rate":
+            with _asking():
+                points = client.get_metric_history(run.info.run_id, name)
+            for point in points:
+                rows.setdefault(point.step, {"epoch": point.step})[name] = point.value
+    return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _rows(text: bytes) -> History:
+    return pd.read_csv(io.BytesIO(text)).to_dict("records")
+
+
+def _last(history: History) -> dict[str, float]:
+    return {name: value for name, value in history[-1].items() if isinstance(value, float)} if history else {}
+
+
+def _numbers(part: str, content: Mapping[str, Any]) -> dict[str, float]:
+    return {f"{part}/{n}": float(v) for n, v in content.get(part, {}).items() if isinstance(v, int | float)}
+
+
+def _parameters(variant: str, seed: int, leaves: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in {"variant": variant, "seed": seed, **leaves}.items()}
+
+
+def _parse(name: str, read: Read, path: str, how: Callable[[bytes], T]) -> T | None:
+    content = read(path)
+    try:
+        return None if content is None else how(content)
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
+        raise InputError(f"{name}: {path} is faulty ({store.reason(error)})") from None
+
+
+def _search(client: "MlflowClient | None", condition: str) -> "list[MlflowRun]":
+    with _asking():
+        return store.search(client, condition) if client else []
+
+
+def _key(run: "MlflowRun") -> str:
+    return str(run.data.tags.get("run.key", ""))
+
+
+def _where(client: "MlflowClient | None") -> str:
+    return f"neither in {store.uri()}{'' if client else ' (no runs there yet)'} nor in files here"
+
+
+def _ambiguous(reference: str, fits: list[tuple[str, str]]) -> InputError:
+    names = [f"{name} {key[:12]}…" for name, key in dict.fromkeys(fits)]
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return InputError(f"{reference} fits several runs: {', '.join(names[:SHOWN])}{more}; name one by more of its key")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """A store that does not answer is bad input."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{store.uri()}: the store cannot be read ({store.reason(error)})") from None
