@@ -144,7 +144,7 @@ def _run(
             yield "run.json: data.sha256 is not that of the present digits"
         if fingerprint.run_key(variant, record.seed, data, fingerprint.numerics(numerics)) != record.key:
             yield "run.json: run.key is not that of the present parameters, digits, sources and packages"
-    history = pd.read_csv(folder / "history.csv")
+    history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
     if history["weights.sha256"].iloc[-1] != record.weights:
         yield "history.csv: its last weights.sha256 is not that of run.json"
     if metrics["run"] != record.fingerprints:

@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from filelock import FileLock
+
 from lenet import fingerprint, snapshot
 from lenet.config import Variant
 from lenet.files import whole, write_json, write_text
@@ -37,6 +39,12 @@ def home() -> Path:
     if (project / ".dvc").is_dir():
         return project / ".dvc" / "tmp" / "lenet" / "journal"
     return Path(tempfile.gettempdir()) / "lenet" / str(project).replace(os.sep, "-") / "journal"
+
+
+def lock(name: str, patience: float) -> FileLock:
+    """A lock among the processes that work on these journals; waiting longer than so many seconds raises Timeout."""
+    home().mkdir(parents=True, exist_ok=True)
+    return FileLock(home() / f"{name}.lock", timeout=patience)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ def archive() -> bytes:
     """A ZIP of the sources as they are now; its bytes are a function of theirs."""
     content, room = io.BytesIO(), LIMIT
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as target:
-        for path in _present(_names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)):
+        names = _names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)
+        for path in _present(names):
             source = path.read_bytes()
             if len(source) <= room:
                 room -= len(source)

@@ -70,7 +70,7 @@ def _compare(client: "MlflowClient", run: "MlflowRun", record: Record, files: Ma
     yield from _differ("parameter", run.data.params, expected_params(record))
     if not files.keys() >= {*TRAINED}:
         return
-    history = pd.read_csv(files["history.csv"])
+    history = pd.read_csv(files["history.csv"], float_precision="round_trip")
     for name in (name for name in history if "/" in name):
         logged = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
         if sorted(logged) != list(zip(history["epoch"], history[name], strict=True)):

@@ -1,6 +1,5 @@
 """The record of what is happening now: made beside it, and no more than some seconds after it."""
 
-import getpass
 import os
 import sys
 import threading
@@ -11,6 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import psutil
 
 from lenet import current, fingerprint, journal, snapshot
 from lenet.config import Params
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 SAMPLING_SECONDS = 5.0  # of system metrics, so that they appear on runs of a minute
 PATIENCE = 8.0  # seconds that a stage waits at its end for a store that does not answer
 PATIENCE_KILLED = 3.0  # the same of one that is asked to end
+PATIENCE_BESIDE = 5.0  # the same for another process that works on the same run, for example `lenet sync`
 PAUSE = 10.0  # seconds after a fault until the store is tried again
 
 P = ParamSpec("P")
@@ -38,14 +40,15 @@ class Run:
     def __init__(self, record: Record, experiment: str | None) -> None:
         self.record, self.experiment = record, experiment
         self.follower: _Follower | None = None
+        self.voice = _Voice(record.name)
         self.since = time.monotonic()
 
     def start(self) -> None:
         """Begin the journal, and follow it into MLflow."""
         if self.experiment:
-            with self._harmless():
+            with self.voice.harmless():
                 entry = Entry(self.record, self.experiment, store.uri(), surroundings(), journal.now()).begin()
-                self.follower = _Follower(entry)
+                self.follower = _Follower(entry, self.voice)
                 self.follower.start()
         self.since = time.monotonic()
 
@@ -53,7 +56,7 @@ class Run:
         """Note one row of the history, at step = epoch, with the epoch's wall time."""
         seconds, self.since = time.monotonic() - self.since, time.monotonic()
         if self.follower:
-            with self._harmless():
+            with self.voice.harmless():
                 numbers = {name: value for name, value in row.items() if isinstance(value, float)}
                 self.follower.entry.add(int(row["epoch"]), numbers | {"epoch_seconds": seconds})
                 self.follower.more.set()
@@ -66,17 +69,10 @@ class Run:
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED; after a fault too."""
         if follower := self.follower:
-            with self._harmless():
+            with self.voice.harmless():
                 follower.entry.end(status)
+            with self.voice.harmless():
                 follower.finish(PATIENCE_KILLED if status == "KILLED" else PATIENCE)
-
-    @contextmanager
-    def _harmless(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            _warn(f"{self.record.name} goes on without its MLflow record ({store.reason(error)})")
-            self.follower = None
 
 
 @contextmanager
@@ -103,10 +99,12 @@ def evaluated(record: Record, folder: Path, metrics: Path) -> None:
         folder: its folder, with evaluate's files.
         metrics: its metrics file.
     """
-    entry = entry_of(record, experiment_of(folder))
-    follower = _Follower(entry, outputs(record, folder, metrics))
-    follower.start()
-    follower.finish(PATIENCE)
+    voice = _Voice(record.name)
+    with voice.harmless():
+        entry = entry_of(record, experiment_of(folder))
+        follower = _Follower(entry, voice, outputs(record, folder, metrics))
+        follower.start()
+        follower.finish(PATIENCE)
 
 
 def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
@@ -121,29 +119,36 @@ def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
     found = current.present(params, runs)
 
     def record(client: "MlflowClient") -> None:
-        mirror_comparison(client, current.records(params, runs), summary, reports)
+        with journal.lock("comparison", PATIENCE_BESIDE):
+            mirror_comparison(client, current.records(params, runs), summary, reports)
 
     # in an experiment's copy nothing is current
-    if journal.root() == Path.cwd() and _bounded("the comparison", record):
-        mark_current(found)
+    if journal.root() == Path.cwd():
+        mark = current.mark_of(found)  # before MLflow puts its address into the environment
+        if _bounded("the comparison", record):
+            mark_current(found, mark)
 
 
-def mark_current(found: current.Runs) -> None:
+def mark_current(found: current.Runs, mark: str | None = None) -> None:
     """Tag exactly the runs behind the present outputs ``current = true``, in the main checkout; say so if it fails.
 
     In an experiment's copy nothing is marked: its outputs are not the workspace's.
+
+    Args:
+        found: these runs.
+        mark: what to remember of it, if this process has opened the store before.
     """
     missing = 0
 
-    def mark(client: "MlflowClient") -> None:
+    def record(client: "MlflowClient") -> None:
         nonlocal missing
         store.end_dead_runs(client)
         missing = store.mark(client, found)
 
     if journal.root() == Path.cwd():
-        note = current.mark_of(found)  # before MLflow puts its address into the environment
-        if _bounded("which runs are current", mark):
-            current.note(note)
+        mark = mark or current.mark_of(found)
+        if _bounded("which runs are current", record):
+            current.note(mark)
             if missing:
                 _warn(f"{missing} of the {len(found)} present runs are not in MLflow")
 
@@ -156,7 +161,7 @@ def surroundings() -> dict[str, str]:
         "git.dirty": str(snapshot.is_dirty()).lower(),
         "environment.sha256": fingerprint.environment_sha256(),
         "process": store.this_process(),
-        "mlflow.user": getpass.getuser(),
+        "mlflow.user": psutil.Process().username(),  # a number where it has no name
         "mlflow.source.name": "lenet train",
         "mlflow.source.type": "LOCAL",
         "mlflow.source.git.commit": commit,
@@ -181,23 +186,23 @@ def entry_of(record: Record, experiment: str) -> Entry:
 
 
 def experiment_of(folder: Path) -> str:
-    """The experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in the pipeline NAME."""
+    """The experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in the pipeline NAME, a folder of this one."""
     pipeline = folder.resolve().parent.parent
-    return store.EXPERIMENT if pipeline == Path.cwd().resolve() else f"{store.EXPERIMENT}-{pipeline.name}"
+    return f"{store.EXPERIMENT}-{pipeline.name}" if pipeline.parent == Path.cwd() else store.EXPERIMENT
 
 
 class _Follower(threading.Thread):
     """Copies a growing journal into MLflow. After a fault it tries again, now and then, and at the end."""
 
-    def __init__(self, entry: Entry, files: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, entry: Entry, voice: "_Voice", files: Mapping[str, Path] | None = None) -> None:
         """Follow a training, or, given its files, what is known of it when it is over."""
         super().__init__(daemon=True, name="mlflow")
-        self.entry = entry
+        self.entry, self.voice = entry, voice
         self.files: Mapping[str, Path] = files or {}
         self.monitors: list[BaseMetricsMonitor] = []
         self.more = threading.Event()
         self.last = files is not None
-        self.complete = self.warned = False
+        self.complete = False
         self.questions = _Questions()
 
     def run(self) -> None:
@@ -210,14 +215,14 @@ class _Follower(threading.Thread):
                     if mirror is None:
                         client = self.questions.open_store()
                         store.end_dead_runs(client)
-                        mirror = Mirror(client, self.entry)
+                        mirror = Mirror(client, self.entry, PATIENCE_BESIDE)
                     if training:
                         self._sample()
                     mirror.update(self.files)
                     self.complete = last
             except Exception as error:
                 mirror, resume = None, time.monotonic() + PAUSE
-                self._warn(error)
+                self.voice.tell(error)
                 if last:
                     return
             self.more.wait(0 if self.last else SAMPLING_SECONDS)
@@ -231,8 +236,8 @@ class _Follower(threading.Thread):
         if self.complete:
             self.entry.forget_outputs()
         else:
+            self.voice.tell(_silent(patience))
             self.entry.keep(self.files)
-            self._warn(_silent(patience))
 
     def _sample(self) -> None:
         """Note the system's metrics; at least once, and not after the end."""
@@ -250,10 +255,23 @@ class _Follower(threading.Thread):
                 monitor.clear_metrics()
             self.entry.add(max(steps, default=-1) + 1, numbers)
 
-    def _warn(self, error: Exception) -> None:
-        if not self.warned:
-            self.warned = True
-            _warn(f"{self.entry.record.name} goes on without its MLflow record ({store.reason(error)})")
+
+class _Voice:
+    """Tells the first fault of a record, and no other, whichever thread meets it."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.told = name, threading.Lock()
+
+    def tell(self, error: Exception) -> None:
+        if self.told.acquire(blocking=False):
+            _warn(f"{self.name} goes on without its MLflow record ({store.reason(error)})")
+
+    @contextmanager
+    def harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self.tell(error)
 
 
 class _Questions:
@@ -276,10 +294,16 @@ class _Questions:
             self.asked = None
 
     def wait(self, thread: threading.Thread, patience: float) -> None:
-        """Until the thread ends, or a question has waited for so many seconds; making a new store may take longer."""
+        """Until the thread ends, or a question has waited for so many seconds.
+
+        Making a new store may take longer; it counts for nobody who is asked to end.
+        """
+        made = 0.0
         while thread.is_alive():
+            if store.making.is_set() and patience > PATIENCE_KILLED:
+                made = time.monotonic()
             asked = self.asked
-            if asked and time.monotonic() - asked > patience and not store.making.is_set():
+            if asked and time.monotonic() - max(asked, made) > patience:
                 return
             thread.join(0.05)
 

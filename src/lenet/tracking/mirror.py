@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from safetensors.numpy import load_file
 
 from lenet import THREADS, figures, fingerprint, journal, packaged
@@ -77,12 +76,12 @@ class Mirror:
         added: how many things ``update`` has added so far.
     """
 
-    def __init__(self, client: "MlflowClient", entry: Entry) -> None:
-        """Find the run of this training, or create it."""
+    def __init__(self, client: "MlflowClient", entry: Entry, patience: float) -> None:
+        """Find the run of this training, or create it. So many seconds to wait for another process that adds to it."""
         self.client, self.entry = client, entry
         self.added = 0
-        journal.home().mkdir(parents=True, exist_ok=True)
-        with FileLock(journal.home() / f"{entry.folder.name}.lock"):  # nobody else creates it meanwhile
+        self.lock = journal.lock(entry.folder.name, patience)
+        with self.lock:
             found = store.find(client, entry.record)
             if found is None:
                 found = client.create_run(
@@ -92,16 +91,20 @@ class Mirror:
                     run_name=entry.record.name,
                 )
                 self.added += 1
-        self.id: str = found.info.run_id
-        self.status: str = found.info.status
-        self._begin(found)
+            self.id: str = found.info.run_id
+            self.status: str = found.info.status
+            self._begin(found)
 
     def update(self, files: Mapping[str, Path]) -> None:
         """Add what the run lacks of the journal and of these outputs, by name; then its end, if it has ended."""
+        with self.lock:
+            self._update(files)
+
+    def _update(self, files: Mapping[str, Path]) -> None:
         self._log_points(self.entry.points)
         if files.keys() >= {*TRAINED}:
             self._add_tags(expected_tags(Record.read(files["run.json"])))
-            history = pd.read_csv(files["history.csv"])
+            history = pd.read_csv(files["history.csv"], float_precision="round_trip")
             names = [name for name in history if "/" in name or name == "learning_rate"]
             rows = history.to_dict("records")
             self._log_points([Point(self.entry.started, row["epoch"], {n: row[n] for n in names}) for row in rows])
@@ -126,7 +129,8 @@ class Mirror:
         if self.entry.status == "RUNNING" and self.status != "RUNNING":  # a training that was killed goes on
             self.client.update_run(self.id, "RUNNING")
             self.status = "RUNNING"
-            self._add_tags(self.entry.tags, renew=True)
+        if "rebuilt" not in self.entry.tags:  # or these surroundings are not the training's
+            self._add_tags(self.entry.tags, renew=self.entry.status == "RUNNING")
         record = self.entry.record
         given = expected_params(record)
         if missing := [Param(name, value) for name, value in given.items() if name not in run.data.params]:
@@ -158,12 +162,13 @@ class Mirror:
     def _log_points(self, points: list[Point]) -> None:
         from mlflow.entities import Metric
 
-        missing = [
-            Metric(name, float(value), point.time, point.step)
-            for point in points
+        found = {
+            (name, point.step): Metric(name, float(value), point.time, point.step)
+            for point in reversed(points)  # the first of two
             for name, value in point.metrics.items()
             if (name, point.step) not in self.logged
-        ]
+        }
+        missing = list(reversed(found.values()))
         for start in range(0, len(missing), BATCH):
             batch = missing[start : start + BATCH]
             self.client.log_batch(self.id, metrics=batch)
@@ -176,7 +181,9 @@ class Mirror:
 
         changed = {name: value for name, value in numbers.items() if self.latest.get(name) != value}
         if changed:
-            time = self.entry.ended or self.entry.started
+            # MLflow takes the later of two values for the valid one
+            first = not self.latest.keys() & changed.keys()
+            time = (self.entry.ended or self.entry.started) if first else journal.now()
             self.client.log_batch(self.id, metrics=[Metric(n, v, time, step) for n, v in changed.items()])
             self.latest |= changed
             self.added += len(changed)

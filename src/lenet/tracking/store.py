@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,9 +19,11 @@ from filelock import FileLock
 from lenet import journal
 from lenet.current import Runs
 from lenet.errors import InputError
+from lenet.files import whole
 from lenet.record import Record
 
 if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
@@ -38,6 +40,9 @@ _PLACES = (
 )
 """Where MLflow keeps absolute paths."""
 _SCHEME = "sqlite:///"
+_LOCK_SECONDS = 20  # for a store that somebody else has locked; MLflow's own figure
+_MAKING_SECONDS = 120  # for whoever makes the store
+_SAME_SECONDS = 5  # two processes of one number begin further apart; computed begins of one differ by less
 
 making = threading.Event()
 """Set while this process waits for a new or old store to be made ready, which takes many seconds."""
@@ -48,8 +53,14 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # one a 
 
 
 def uri() -> str:
-    """Where runs are recorded: MLFLOW_TRACKING_URI, else one sqlite file in the main checkout."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SCHEME}{journal.root() / 'mlflow.db'}"
+    """Where runs are recorded: MLFLOW_TRACKING_URI, else one sqlite file in the main checkout.
+
+    A sqlite file's relative path, too, starts there: else each of DVC's temporary copies would have a file of its own.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SCHEME}mlflow.db"
+    if not given.startswith(_SCHEME):
+        return given
+    return f"{_SCHEME}{journal.root() / given.removeprefix(_SCHEME)}"
 
 
 def is_absent() -> bool:
@@ -66,7 +77,7 @@ def open_store() -> "MlflowClient":
     moved or copied with its artifacts, they are set right.
 
     Raises:
-        InputError: the store is of a newer MLflow, or its upgrade failed.
+        InputError: the store is of another MLflow's schema, or its upgrade failed.
     """
     import mlflow
 
@@ -74,9 +85,11 @@ def open_store() -> "MlflowClient":
     database = _database()
     if database and not _is_ready(database):
         database.parent.mkdir(parents=True, exist_ok=True)
+        if database.exists():
+            _check_free(database)  # from here on waiting means that one of us is at work
         making.set()
         try:
-            with FileLock(f"{database}.lock"):
+            with FileLock(f"{database}.lock", timeout=_MAKING_SECONDS):
                 if not _is_ready(database):
                     _make_ready(database)
         finally:
@@ -162,13 +175,22 @@ def mark(client: "MlflowClient", found: Runs) -> int:
 
 def this_process() -> str:
     """Machine and process, as the tag ``process`` holds them."""
-    return f"{socket.gethostname()}:{_identity(psutil.Process())}"
+    process = psutil.Process()
+    return f"{socket.gethostname()}:{process.pid}@{process.create_time():.2f}"
 
 
 def may_live(process: str) -> bool:
     """Whether the process of a tag may still be running: it is of another machine, or it is."""
     host, _, identity = process.rpartition(":")
-    return host != socket.gethostname() or identity in map(_identity, psutil.process_iter())
+    number, _, begin = identity.partition("@")
+    if host != socket.gethostname():
+        return True
+    try:
+        found = psutil.Process(int(number))
+        is_it = abs(found.create_time() - float(begin)) < _SAME_SECONDS
+        return is_it and found.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, ValueError):
+        return False
 
 
 def reason(error: BaseException) -> str:
@@ -180,29 +202,26 @@ def serve(port: int) -> None:
     """Become `mlflow ui` on the store, made first if it is not there. Raises InputError if a server has it."""
     if not uri().startswith("sqlite:"):
         raise InputError(f"MLFLOW_TRACKING_URI is {uri()}; open that server's own pages")
-    open_store()
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes fewer, and 1.4 GB
-    os.execvp("mlflow", ["mlflow", "ui", "--backend-store-uri", uri(), "--port", str(port)])
-
-
-def _identity(process: psutil.Process) -> str:
     try:
-        return f"{process.pid}@{process.create_time():.2f}"
-    except psutil.Error:
-        return ""
+        open_store()
+    except (OSError, sqlite3.Error, RuntimeError) as error:
+        raise InputError(f"{uri()}: the store cannot be opened ({reason(error)})") from None
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes fewer, and 1.4 GB
+    mlflow = [sys.executable, "-m", "mlflow"]
+    os.execv(sys.executable, [*mlflow, "ui", "--backend-store-uri", uri(), "--port", str(port)])
 
 
 def _address() -> None:
-    """Tell MLflow where the store is; it need not say more than its warnings."""
+    """Tell MLflow where the store is, and to be silent: whatever fails is raised, and told in one line."""
     import mlflow
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic", "urllib3"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     mlflow.set_tracking_uri(uri())
 
 
 def _database() -> Path | None:
-    return Path(uri().removeprefix(_SCHEME)).absolute() if uri().startswith(_SCHEME) else None
+    return Path(uri().removeprefix(_SCHEME)) if uri().startswith(_SCHEME) else None
 
 
 def _is_ready(database: Path) -> bool:
@@ -213,56 +232,102 @@ def _is_ready(database: Path) -> bool:
         return _schema(connection) == _newest() and bool(_place(connection)) and not _moved(connection, database)
 
 
+def _check_free(database: Path) -> None:
+    """Raise sqlite3.OperationalError if a process keeps the store locked."""
+    with _connection(database) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+
+
 def _make_ready(database: Path) -> None:
     """Create, upgrade or relocate; the caller holds the lock."""
     import mlflow
 
+    schema = ""
     if database.exists():
         with _connection(database) as connection:
             schema = _schema(connection)
-        if schema and schema != _newest():
-            _upgrade(database, schema)
+    if not schema:
+        _create(database)
+    elif schema != _newest():
+        _upgrade(database, schema)
     experiment_id(mlflow.MlflowClient(), EXPERIMENT)
     with _connection(database) as connection, connection:
         connection.execute("PRAGMA journal_mode=WAL")  # readers and a writer side by side
         if old := _moved(connection, database):
             for table, column in _PLACES:
                 connection.execute(
-                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {column} = ? OR {column} LIKE ?",
-                    (str(database.parent / ARTIFACTS), len(old) + 1, old, f"{old}/%"),
+                    f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
+                    f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
+                    (str(database.parent / ARTIFACTS), len(old) + 1, old, len(old) + 1, f"{old}/"),
                 )
 
 
+def _create(database: Path) -> None:
+    """Make an empty store, whole or not at all: MLflow cannot finish one that was begun."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    artifacts = database.parent / ARTIFACTS
+    artifacts.mkdir(exist_ok=True)  # so that a copy of the store has a place of its own
+    with whole(database) as beside:
+        beside.unlink(missing_ok=True)  # of one that was killed
+        store = SqlAlchemyStore(f"{_SCHEME}{beside}", str(artifacts))
+        try:
+            store.create_experiment(EXPERIMENT, str(artifacts))
+        finally:
+            store.engine.dispose()
+
+
 def _upgrade(database: Path, schema: str) -> None:
+    if not _is_known(schema):
+        raise InputError(
+            f"{database}: its schema {schema} is none that MLflow {metadata.version('mlflow')} knows; it is untouched. "
+            "Install the MLflow that wrote it, move it away, or set MLFLOW_TRACKING_URI to another store"
+        )
     backup = database.with_name(f"{database.name}.{schema}")
-    with _connection(database) as source, closing(sqlite3.connect(backup)) as target:
-        source.backup(target)
+    _copy(database, backup)
     done = subprocess.run(
         [sys.executable, "-m", "mlflow", "db", "upgrade", f"{_SCHEME}{database}"], capture_output=True, text=True
     )
     if done.returncode:
-        shutil.move(backup, database)
+        _copy(backup, database)
         said = done.stderr.strip().splitlines() or ["no reason given"]
         raise InputError(
-            f"{database}: MLflow cannot upgrade its schema {schema}; it is untouched. "
+            f"{database}: MLflow cannot upgrade its schema {schema}; it is as it was. "
             f"Install the MLflow that wrote it, or move it away ({said[-1]})"
         )
     print(f"lenet: {database.name} was of an older MLflow and is upgraded; as it was: {backup.name}", file=sys.stderr)
 
 
-def _newest() -> str:
-    """The schema of the installed MLflow: the one migration that no other follows."""
+def _copy(source: Path, target: Path) -> None:
+    """Copy a database as SQLite does it, so that what is in its log counts too."""
+    with _connection(source) as one, _connection(target) as other:
+        one.backup(other)
+
+
+def _migrations() -> "ScriptDirectory":
     import mlflow.store.db_migrations
     from alembic.script import ScriptDirectory
 
     (folder,) = mlflow.store.db_migrations.__path__
-    return str(ScriptDirectory(folder).get_current_head())
+    return ScriptDirectory(folder)
+
+
+def _is_known(schema: str) -> bool:
+    return any(revision.revision == schema for revision in _migrations().walk_revisions())
+
+
+def _newest() -> str:
+    """The schema of the installed MLflow: the one migration that no other follows."""
+    return str(_migrations().get_current_head())
 
 
 def _schema(connection: sqlite3.Connection) -> str:
-    """A store's schema; empty if it has none."""
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone():
+    """A store's schema; empty if the file holds nothing. Raises InputError for another program's file."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if not tables:
         return ""
+    if not tables >= {"alembic_version", "experiments"}:
+        raise InputError(f"{uri()}: a database, but none of MLflow's; set MLFLOW_TRACKING_URI to another, or to none")
     found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(found[0]) if found else ""
 
@@ -281,5 +346,5 @@ def _moved(connection: sqlite3.Connection, database: Path) -> str:
 
 @contextmanager
 def _connection(database: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(database, timeout=20)) as connection:
+    with closing(sqlite3.connect(database, timeout=_LOCK_SECONDS)) as connection:
         yield connection

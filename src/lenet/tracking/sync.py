@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from lenet import current, journal
 from lenet.config import Params
 from lenet.errors import InputError
@@ -14,6 +12,8 @@ from lenet.record import Record
 from lenet.tracking import store
 from lenet.tracking.live import entry_of, experiment_of
 from lenet.tracking.mirror import Mirror, mirror_comparison, outputs
+
+PATIENCE = 120.0  # seconds for another process that works on the same run
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,20 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
     Raises:
         InputError: the store cannot be reached, or a file is faulty.
     """
-    journal.home().mkdir(parents=True, exist_ok=True)
-    with FileLock(journal.home() / "sync.lock"):
+    with journal.lock("sync", -1):
         try:
             client = store.open_store()
             store.end_dead_runs(client)
             for entry, files in _everything(params, runs, metrics):
-                mirror = Mirror(client, entry)
+                mirror = Mirror(client, entry, PATIENCE)
                 mirror.update(files)
                 entry.forget_outputs()
                 yield Synced(entry.record.name, mirror.added)
             if (reports / "comparison.json").exists():
                 records = current.records(params, runs)
-                yield Synced("comparison", mirror_comparison(client, records, metrics / "summary.json", reports))
+                with journal.lock("comparison", PATIENCE):
+                    added = mirror_comparison(client, records, metrics / "summary.json", reports)
+                yield Synced("comparison", added)
             store.mark(client, current.present(params, runs))
         except (InputError, GeneratorExit):
             raise
@@ -66,17 +67,22 @@ def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Ent
     seen = set()
     for folder in current.folders(params, runs):
         record = Record.read(folder / "run.json")
+        found = journal.of(record)
+        if found and _runs(found):  # trained again
+            continue
         entry = entry_of(record, experiment_of(folder))
         seen.add(entry.folder)
         yield entry, _kept(entry) | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
     for entry in journal.entries():
-        if entry.folder in seen or entry.store != store.uri():
+        if entry.folder in seen or entry.store != store.uri() or _runs(entry):
             continue
         if entry.status == "RUNNING":
-            if store.may_live(entry.tags.get("process", "")):
-                continue
             entry.status, entry.ended = "KILLED", entry.latest
         yield entry, _kept(entry)
+
+
+def _runs(entry: Entry) -> bool:
+    return entry.status == "RUNNING" and store.may_live(entry.tags.get("process", ""))
 
 
 def _kept(entry: Entry) -> dict[str, Path]:
