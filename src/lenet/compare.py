@@ -101,7 +101,7 @@ def read(folder: Path) -> Run:
         missed = load_file(folder / "missed.safetensors")
         run = Run(
             Record.read(folder / "run.json"),
-            pd.read_csv(folder / "history.csv"),
+            pd.read_csv(folder / "history.csv", float_precision="round_trip"),
             pd.read_csv(folder / "predictions.csv"),
             dict(zip(missed["index"].tolist(), missed["images"], strict=True)),
             _robustness(folder / "robustness.json"),

@@ -46,7 +46,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         answers = answer(recogniser, digits)
         if not answers.scores.isfinite().all():
             raise InputError(f"{folder}: the network's outputs are not finite; its training diverged")
-        history = pd.read_csv(folder / "history.csv")
+        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
         tested = test_metrics(answers, digits.labels.long())
         curves = robustness.curves(recogniser, digits)
         lifetime.check()

@@ -261,7 +261,7 @@ def _points(client: "MlflowClient", run: "MlflowRun") -> History:
 
 
 def _rows(text: bytes) -> History:
-    return pd.read_csv(io.BytesIO(text)).to_dict("records")
+    return pd.read_csv(io.BytesIO(text), float_precision="round_trip").to_dict("records")
 
 
 def _last(history: History) -> dict[str, float]:
