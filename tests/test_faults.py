@@ -20,13 +20,14 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, run
-from lenet import compare, config, evaluate, journal, snapshot, tracking, train
+from lenet import compare, config, evaluate, journal, packaged, snapshot, tracking, train
 from lenet.data import load_digits
 from lenet.errors import InputError
 from lenet.record import Record
@@ -128,18 +129,14 @@ def make_project(folder: Path, digits: Path) -> Project:
 
 
 def whole_run(client: MlflowClient, found: Run) -> dict:
-    """A run without ids, times, the process and what was measured of it, and its files by their digests."""
+    """A run without ids and process, its files by their digests; under ``measured`` what no second training repeats."""
     run_id = found.info.run_id
     names = {one.info.run_id: str(one.info.run_name) for one in store_module.search(client, "")}
     tags = {name: value for name, value in found.data.tags.items() if name not in ("process", "mlflow.note.content")}
     if "compares" in tags:
         tags["compares"] = sorted(names[one] for one in tags["compares"].split())
     history = {name: client.get_metric_history(run_id, name) for name in found.data.metrics}
-    metrics = {
-        name: sorted((one.step, None if name == "epoch_seconds" else one.value) for one in values)
-        for name, values in history.items()
-        if not name.startswith("system/")
-    }
+    measured = {name for name in history if name.startswith("system/") or name == "epoch_seconds"}
     there = Path(client.download_artifacts(run_id, ""))
     models = client.search_logged_models([found.info.experiment_id], f"source_run_id = '{run_id}'")
     return {
@@ -147,7 +144,9 @@ def whole_run(client: MlflowClient, found: Run) -> dict:
         "status": found.info.status,
         "params": found.data.params,
         "tags": tags,
-        "metrics": metrics,
+        "metrics": {n: sorted((one.step, one.value) for one in history[n]) for n in history.keys() - measured},
+        "measured": {n: sorted((one.step, one.timestamp, one.value) for one in history[n]) for n in measured}
+        | {"time": (found.info.start_time, found.info.end_time)},
         "inputs": [(one.dataset.name, one.dataset.digest, one.dataset.source) for one in found.inputs.dataset_inputs],
         "outputs": len(found.outputs.model_outputs) if found.outputs else 0,
         "artifacts": files(there),
@@ -223,7 +222,10 @@ class Ended:
     said: list[str]
 
 
-def train_there(project: Project, held: Callable[[], None] | None = None, **environment: str) -> Ended:
+Process = subprocess.Popen[str]
+
+
+def train_there(project: Project, held: Callable[[Process], None] | None = None, **environment: str) -> Ended:
     """Train in a process of its own. ``held`` is called in the middle of it; the seconds then count from there."""
     command, before = project.command(), time.monotonic()
     if held:
@@ -238,13 +240,13 @@ def train_there(project: Project, held: Callable[[], None] | None = None, **envi
             "cli.main()\n"
         )
         command = [sys.executable, "-c", code, *command[3:]]
-    surroundings = os.environ | ENVIRONMENT | {"PYTHONPATH": f"{ROOT}/src", "PYTHONWARNINGS": "default"} | environment
+    surroundings = os.environ | ENVIRONMENT | {"PYTHONPATH": f"{ROOT}/src", "PYTHONWARNINGS": ""} | environment
     process = subprocess.Popen(
         command, cwd=project.folder, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         if held:
-            held()
+            held(process)
             before = time.monotonic()
             (project.folder / "go").touch()
         out, error = process.communicate(timeout=240)
@@ -324,17 +326,18 @@ def check_harmless(ended: Ended, project: Project, untracked: tuple[str, float],
 def check_completed(project: Project, recorded: tuple[Project, dict, dict]) -> None:
     """Sync makes the record what it is live, once."""
     assert project.sync() == 1
-    assert without_source(project.record()["modern-1"]) == without_source(
-        without(recorded[1]["modern-1"]) | {"tags": recorded[1]["modern-1"]["tags"] | {"current": "true"}}
-    )
+    found, expected = project.record()["modern-1"], recorded[1]["modern-1"]
+    assert found["tags"].pop("current") == "true"
+    assert comparable(found) == comparable(without(expected, "current"))
+    assert [step for step, *_ in found["measured"]["epoch_seconds"]] == [1, 2, 3, 4]
     assert [project.sync(), project.sync()] == [0, 0]
     assert not list((project.folder / ".dvc" / "tmp" / "lenet" / "journal").glob("*/outputs"))
 
 
-def without_source(record: dict) -> dict:
-    """A run's record without what it says of its place's sources: only one of the projects is in Git."""
+def comparable(record: dict) -> dict:
+    """A run's record without what is of its place and time: commit, environment, sources, measurements."""
     kept = {name: digest for name, digest in record["artifacts"].items() if not name.startswith("source/")}
-    return without(record, *SURROUNDINGS) | {"artifacts": kept}
+    return without(record, *SURROUNDINGS) | {"artifacts": kept, "measured": None}
 
 
 def test_a_refused_connection_is_not_in_the_way(project, untracked, recorded) -> None:
@@ -374,7 +377,7 @@ def test_a_locked_new_store_is_not_in_the_way(project, untracked, recorded) -> N
 def test_a_store_locked_midway_is_not_in_the_way(project, untracked, recorded) -> None:
     with contextlib.ExitStack() as until_the_end:
 
-        def hold() -> None:
+        def hold(_: Process) -> None:
             wait_for(lambda: metrics_in(project.database))
             until_the_end.enter_context(locked(project.database))
 
@@ -389,7 +392,7 @@ def test_a_full_disk_under_the_store_is_not_in_the_way(project, untracked, recor
     with small_disk(place, "4m"):
         shutil.copy(template, place)
 
-        def hold() -> None:
+        def hold(_: Process) -> None:
             wait_for(lambda: metrics_in(place / "mlflow.db"))
             fill(place)
 
@@ -408,3 +411,586 @@ def test_a_disk_too_full_for_a_new_store_is_not_in_the_way(project, untracked, r
         assert not list(place.glob("*mlflow.db*partial*"))
     check_harmless(ended, project, untracked, untracked[1])
     check_completed(project, recorded)
+
+
+@pytest.mark.slow
+def test_a_killed_server_is_not_in_the_way(project, untracked, recorded) -> None:
+    with served(project) as (server, uri):
+
+        def hold(_: Process) -> None:
+            wait_for(lambda: metrics_in(project.database))
+            os.killpg(server.pid, signal.SIGKILL)
+
+        ended = train_there(project, hold, MLFLOW_TRACKING_URI=uri)
+    check_harmless(ended, project, untracked, 0)
+    with served(project) as (_, uri):
+        assert project.sync(uri) == 1
+        assert [project.sync(uri), project.sync(uri)] == [0, 0]
+        (found,) = project.record(uri).values()
+    assert found["tags"].pop("current") == "true"
+    assert comparable(found) == comparable(without(recorded[1]["modern-1"], "current"))
+
+
+@contextmanager
+def served(project: Project) -> Iterator[tuple[Process, str]]:
+    """MLflow's own server on a project's store; artifacts go through it."""
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{project.database}",
+        "--artifacts-destination", f"{project.folder}/proxied", "--serve-artifacts", "--workers", "1",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    environment = os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    with (project.folder / "server.log").open("wb") as log:
+        server = subprocess.Popen(
+            command, cwd=project.folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True
+        )
+    try:
+        wait_for(lambda: answers(port))
+        yield server, f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def answers(port: int) -> bool:
+    try:
+        return requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
+    except requests.RequestException:
+        return False
+
+
+def test_a_process_that_keeps_a_run_s_lock_is_not_in_the_way(project, recorded, monkeypatch, capfd) -> None:
+    """For example `lenet sync`, stopped by Ctrl-Z."""
+    monkeypatch.setattr(live, "PATIENCE_BESIDE", 0.2)
+    with project.entered():
+        shutil.copytree(recorded[0].folder / "runs", "runs")
+        record = Record.read(Path("runs/modern-1/run.json"))
+        capfd.readouterr()
+        with journal.lock(f"modern-1-{record.key[:16]}", 0):
+            work(project, "evaluate", seeds=(1,))
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 1, said
+    assert "lenet: warning: modern-1 goes on without" in said[0]
+    assert project.sync() == 2
+    assert [project.sync(), project.sync()] == [0, 0]
+
+
+def test_a_store_that_answers_late_says_so_once_and_keeps_the_outputs(project, recorded, monkeypatch, capfd) -> None:
+    monkeypatch.setattr(live, "PATIENCE", 0.3)
+    with project.entered():
+        shutil.copytree(recorded[0].folder / "runs", "runs")
+        store_module._newest()  # its imports take longer than this patience
+        with locked(project.database):
+            work(project, "evaluate", seeds=(1,))
+        said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lenet: warning")]
+        assert said == [
+            "lenet: warning: modern-1 goes on without its MLflow record "
+            "(the store has not answered for 0 seconds); `lenet sync` completes it"
+        ]
+        (kept,) = journal.home().glob("*/outputs")
+        assert {path.name for path in kept.iterdir()} >= {"weights.safetensors", "predictions.csv", "modern-1.json"}
+        shutil.rmtree("runs")  # the next training's outputs are others
+        shutil.rmtree("metrics")
+        assert project.sync() == 1
+    (found,) = project.record().values()
+    expected = recorded[2]["modern-1"]
+    assert comparable(without(found, "rebuilt", "current")) == comparable(without(expected, "current"))
+
+
+# --- the record again, from files ------------------------------------------------------------------------------------
+
+
+def copied(recorded_project: Project, folder: Path, template: Path) -> Project:
+    """Another computer: the sources and the outputs, no journal, an empty store."""
+    made = Project(folder, recorded_project.digits)
+    (folder / ".dvc").mkdir(parents=True)
+    for name in ("runs", "metrics", "reports"):
+        shutil.copytree(recorded_project.folder / name, folder / name)
+    shutil.copy(recorded_project.folder / "params.yaml", folder)
+    shutil.copy(template, made.database)
+    (folder / "mlartifacts").mkdir()
+    return made
+
+
+def check_rebuilt(made: Project, expected: dict[str, dict]) -> None:
+    found = made.record()
+    assert found.keys() == expected.keys() == {"modern-1", "modern-2", "comparison"}
+    for name in ("modern-1", "modern-2"):
+        assert found[name]["tags"].pop("rebuilt") == "true"
+        assert found[name]["tags"]["git.commit"] == "none"
+        assert found[name]["measured"].keys() == {"time"}
+    for name, record in found.items():
+        assert comparable(record) == comparable(expected[name]), name
+    assert found["comparison"]["tags"]["kind"] == "comparison"
+    assert found["comparison"]["tags"]["compares"] == ["modern-1", "modern-2"]
+    assert [found[name]["tags"].get("current") for name in sorted(found)] == [None, "true", "true"]
+
+
+def test_a_fresh_copy_s_record_is_rebuilt_from_outputs(recorded, tmp_path: Path, template: Path) -> None:
+    made = copied(recorded[0], tmp_path / "copy", template)
+    assert made.sync() == 3
+    check_rebuilt(made, recorded[2])
+    assert [made.sync(), made.sync()] == [0, 0]
+
+
+def test_the_live_record_is_whole(recorded) -> None:
+    whole = recorded[2]
+    assert recorded[0].sync() == 0
+    for name in ("modern-1", "modern-2"):
+        assert whole[name]["status"] == "FINISHED"
+        assert [step for step, _ in whole[name]["metrics"]["train/loss"]] == [1, 2, 3, 4]
+        assert [step for step, _ in whole[name]["metrics"]["test/misses"]] == [4]
+        assert len(whole[name]["measured"]["epoch_seconds"]) == EPOCHS
+        assert whole[name]["measured"]["system/cpu_utilization_percentage"]
+        assert whole[name]["outputs"] == 1
+        assert [(model, status) for model, status, _ in whole[name]["models"]] == [("model", "READY")]
+        assert {"source/source.zip", "source/environment.txt"} <= whole[name]["artifacts"].keys()
+
+
+def test_a_lost_store_is_made_again_from_journals_as_it_was(recorded, tmp_path: Path, template: Path) -> None:
+    folder = tmp_path / "project"
+    shutil.copytree(recorded[0].folder, folder, ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts"))
+    made = Project(folder, recorded[0].digits)
+    shutil.copy(template, made.database)
+    (folder / "mlartifacts").mkdir()
+    assert made.sync() == 3
+    found, expected = made.record(), recorded[2]
+    for name in ("modern-1", "modern-2"):  # times and measurements, commit and sources, too
+        assert found[name] == expected[name]
+    assert comparable(found["comparison"]) == comparable(expected["comparison"])
+    head = run("git", "rev-parse", "HEAD", cwd=folder).stdout.strip()
+    assert found["modern-1"]["tags"]["git.commit"] == head
+    assert [made.sync(), made.sync()] == [0, 0]
+
+
+def test_a_copy_adds_nothing_to_a_record_that_is_there(recorded, tmp_path: Path, template: Path) -> None:
+    """Least of all that it was rebuilt."""
+    made = copied(recorded[0], tmp_path / "copy", template)
+    assert made.sync(f"sqlite:///{recorded[0].database}") == 0
+    assert recorded[0].record() == recorded[2]
+
+
+def test_a_running_training_is_left_alone_by_sync(project, recorded) -> None:
+    with project.entered():
+        shutil.copytree(recorded[0].folder / "runs", "runs")
+        record = Record.read(Path("runs/modern-1/run.json"))
+        journal.Entry(record, "lenet5", tracking.uri(), {"process": store_module.this_process()}, 1).begin()
+    assert project.sync() == 1
+    assert project.record().keys() == {"modern-2"}
+
+
+def test_another_evaluation_s_numbers_are_added_once(recorded, tmp_path: Path, template: Path) -> None:
+    made = copied(recorded[0], tmp_path / "copy", template)
+    made.sync()
+    path = made.folder / "metrics" / "modern-1.json"
+    content = json.loads(path.read_text())
+    content["test"]["misses"] -= 1  # the smaller of two values of one time is not the latest to MLflow
+    path.write_text(json.dumps(content))
+    assert [made.sync(), made.sync()] == [1, 0]
+
+
+def test_a_number_that_a_journal_has_twice_is_recorded_once(recorded, tmp_path: Path, template: Path) -> None:
+    """Two checkouts of one project may train the same at the same time."""
+    folder = tmp_path / "project"
+    shutil.copytree(recorded[0].folder, folder, ignore=shutil.ignore_patterns("mlflow.db*", "mlartifacts"))
+    made = Project(folder, recorded[0].digits)
+    shutil.copy(template, made.database)
+    (journalled,) = (folder / ".dvc" / "tmp" / "lenet" / "journal").glob("modern-1-*/points.jsonl")
+    journalled.write_text(2 * journalled.read_text() + '[17, 3, {"train/lo')
+    (folder / "mlartifacts").mkdir()
+    made.sync()
+    assert made.record()["modern-1"] == recorded[2]["modern-1"]
+
+
+def test_a_killed_training_goes_on_in_its_run(project, untracked, recorded) -> None:
+    def kill(process: Process) -> None:
+        wait_for(lambda: metrics_in(project.database))
+        process.kill()
+
+    assert train_there(project, kill).status == -signal.SIGKILL
+    ended = train_there(project)
+    assert (ended.status, ended.said) == (0, [])
+    (found,) = project.record().values()
+    assert comparable(found) == comparable(recorded[1]["modern-1"])
+    assert [step for step, *_ in found["measured"]["epoch_seconds"]] == [1, 2, 3, 4]
+    steps = [step for step, *_ in found["measured"]["system/cpu_utilization_percentage"]]
+    assert steps == sorted(set(steps))
+
+
+def lenet_there(folder: Path, *words: str, **environment: str) -> Process:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lenet", *words],
+        cwd=folder,
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": f"{ROOT}/src"} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_two_syncs_at_once_complete_each_run_once(recorded, tmp_path: Path, template: Path) -> None:
+    made = copied(recorded[0], tmp_path / "copy", template)
+    both = [lenet_there(made.folder, "sync") for _ in range(2)]
+    said = [process.communicate(timeout=240)[1].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert sorted(lines[-1].split(":")[0] for lines in said) == [
+        "3 runs, 0 of them completed",
+        "3 runs, 3 of them completed",
+    ]
+    check_rebuilt(made, recorded[2])
+
+
+@pytest.mark.slow
+def test_eight_trainings_at_once_lose_nothing_in_a_new_store(project, recorded) -> None:
+    project.database.unlink()
+    started = []
+    for seed in range(1, 9):
+        words = project.command()[3:]
+        words[2], words[-1] = str(seed), f"runs/modern-{seed}"
+        started.append(lenet_there(project.folder, *words))
+    for process in started:
+        assert process.communicate(timeout=400) == ("", "")
+        assert process.returncode == 0
+    found = project.record()
+    assert found.keys() == {f"modern-{seed}" for seed in range(1, 9)}
+    expected = comparable(recorded[1]["modern-1"])
+    assert comparable(found["modern-1"]) == expected
+    for record in found.values():
+        assert record["status"] == "FINISHED"
+        assert record["metrics"].keys() == expected["metrics"].keys()
+        assert all([step for step, _ in values] == [1, 2, 3, 4] for values in record["metrics"].values())
+        assert record["artifacts"].keys() == found["modern-1"]["artifacts"].keys()
+        assert len(record["models"]) == 1
+        assert record["measured"].keys() >= {"epoch_seconds", "system/cpu_utilization_percentage"}
+
+
+@pytest.mark.slow
+def test_a_record_over_http_is_the_same(recorded, project, tmp_path: Path, template: Path) -> None:
+    served_project, expected = recorded[0], recorded[2]
+    shutil.copy(served_project.folder / "params.yaml", project.folder)
+    with served(project) as (_, uri):
+        with project.entered(uri):
+            work(project, "train", "evaluate", "compare")
+        assert project.sync(uri) == 0
+        found = project.record(uri)
+        assert found.keys() == expected.keys()
+        for name, record in found.items():
+            assert comparable(record) == comparable(expected[name]), name
+        with project.entered(uri):
+            client = tracking.open_store()
+            one = tracking.find(client, Record.read(Path("runs/modern-1/run.json")))
+            assert one
+            assert one.info.artifact_uri.startswith("mlflow-artifacts:/")
+            predicted = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model").predict(packaged.example())
+            assert predicted["digit"].shape == (2,)
+        other = copied(served_project, tmp_path / "copy", template)
+        assert other.sync(uri) == 0
+        assert project.record(uri) == found
+
+
+# --- the store itself ------------------------------------------------------------------------------------------------
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -> None:
+    origin, whole = recorded[0].folder, recorded[2]
+    before = digests(origin / "mlartifacts")
+    copy = Project(tmp_path / "a copy's 100% [own] folder", recorded[0].digits)
+    shutil.copytree(origin, copy.folder)
+    assert copy.sync() == 0
+    assert copy.record() == whole
+    with closing(sqlite3.connect(copy.database)) as connection:
+        assert str(origin) not in "\n".join(connection.iterdump()).replace(str(copy.folder), "")
+
+    # what happens to the copy does not happen to the original
+    with copy.entered():
+        client = tracking.open_store()
+        for one in store_module.search(client, ""):
+            client.log_text(one.info.run_id, "new", "note.txt")
+            client.set_tag(one.info.run_id, "new", "true")
+    assert digests(origin / "mlartifacts") == before
+    assert recorded[0].record() == whole
+
+    # moved, the old place is no more
+    moved = Project(tmp_path / "moved", recorded[0].digits)
+    copy.folder.rename(moved.folder)
+    assert moved.sync() == 0
+    found = moved.record()
+    assert {n: {*record["artifacts"]} - {"note.txt"} for n, record in found.items()} == {
+        n: {*record["artifacts"]} for n, record in whole.items()
+    }
+    with moved.entered():
+        client = tracking.open_store()
+        one = tracking.find(client, Record.read(Path("runs/modern-1/run.json")))
+        assert one
+        model = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model")
+        assert model.predict(packaged.example())["digit"].shape == (2,)
+
+
+def test_a_copied_store_without_artifacts_has_its_own_place_for_them(template: Path, tmp_path: Path) -> None:
+    shutil.copytree(template.parent, tmp_path / "copy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/copy/mlflow.db")
+        client = tracking.open_store()
+        place = client.get_experiment_by_name("lenet5").artifact_location
+    assert place == f"{tmp_path}/copy/mlartifacts"
+
+
+@pytest.mark.slow
+def test_the_pages_show_a_moved_store_s_artifacts(recorded, tmp_path: Path) -> None:
+    moved = Project(tmp_path / "moved", recorded[0].digits)
+    shutil.copytree(recorded[0].folder, tmp_path / "first")
+    (tmp_path / "first").rename(moved.folder)
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    pages = subprocess.Popen(
+        [sys.executable, "-m", "lenet", "ui", "--port", str(port)],
+        cwd=moved.folder,
+        env=os.environ | {"PYTHONPATH": f"{ROOT}/src", "PATH": "/usr/bin:/bin"},  # not this environment's programs
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for(lambda: answers(port))
+        with closing(sqlite3.connect(moved.database)) as connection:
+            ((run_id,),) = connection.execute("SELECT run_uuid FROM runs WHERE name = 'modern-1'")
+        answer = requests.get(
+            f"http://127.0.0.1:{port}/get-artifact", {"path": "history.csv", "run_uuid": run_id}, timeout=60
+        )
+        assert answer.content == (moved.folder / "runs" / "modern-1" / "history.csv").read_bytes()
+    finally:
+        os.killpg(pages.pid, signal.SIGKILL)
+        pages.wait()
+
+
+def test_a_relative_sqlite_path_starts_at_the_main_checkout(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / ".dvc" / "tmp" / "exps" / "copy" / ".dvc").mkdir(parents=True)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///records/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    assert tracking.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # in one of DVC's temporary copies
+    monkeypatch.chdir(tmp_path / ".dvc" / "tmp" / "exps" / "copy")
+    assert tracking.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/mlflow.db")
+    assert tracking.uri() == "sqlite:////elsewhere/mlflow.db"
+
+
+def test_a_store_of_an_older_mlflow_is_upgraded_and_kept_beside(tmp_path: Path, monkeypatch, capfd) -> None:
+    import sqlalchemy
+    from alembic import command
+    from mlflow.store.db.utils import _get_alembic_config
+    from mlflow.store.tracking.dbmodels.initial_models import Base
+
+    older = "770bee3ae1dd"  # of MLflow 3.2
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    engine = sqlalchemy.create_engine(uri)
+    Base.metadata.create_all(engine)
+    alembic = _get_alembic_config(uri)
+    with engine.begin() as connection:
+        alembic.attributes["connection"] = connection
+        command.upgrade(alembic, older)
+    engine.dispose()
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+        place = f"{tmp_path}/mlartifacts"
+        connection.execute(f"INSERT INTO experiments VALUES (1, 'lenet5', '{place}', 'active', 1, 1)")
+        connection.execute(
+            "INSERT INTO runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id)"
+            f" VALUES ('{32 * 'a'}', 'old-1', 'FINISHED', 1, 2, 'active', 1)"
+        )
+        connection.execute(f"INSERT INTO params VALUES ('seed', '1', '{32 * 'a'}')")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    client = tracking.open_store()
+    (found,) = client.search_runs(["1"])
+    assert (found.info.run_name, found.info.status, found.data.params) == ("old-1", "FINISHED", {"seed": "1"})
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("lenet")]
+    assert said == [f"lenet: mlflow.db was of an older MLflow and is upgraded; as it was: mlflow.db.{older}"]
+    with closing(sqlite3.connect(tmp_path / f"mlflow.db.{older}")) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(older,)]
+        assert connection.execute("SELECT name FROM runs").fetchall() == [("old-1",)]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("UPDATE alembic_version SET version_num = 'fffeeedddccc'", "schema fffeeedddccc is none that MLflow"),
+        ("DROP TABLE alembic_version", "none of MLflow's"),
+    ],
+)
+def test_an_unknown_store_is_refused_untouched(template: Path, tmp_path: Path, monkeypatch, change, named) -> None:
+    shutil.copy(template, tmp_path / "mlflow.db")
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as connection, connection:
+        connection.execute(change)
+    before = (tmp_path / "mlflow.db").read_bytes()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    with pytest.raises(InputError, match=named) as refused:
+        tracking.open_store()
+    assert str(tmp_path / "mlflow.db") in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlflow.db.lock"}
+
+
+@pytest.mark.slow
+def test_a_store_whose_maker_was_killed_is_made_by_the_next(tmp_path: Path) -> None:
+    """MLflow cannot finish a store that was begun."""
+    code = "from lenet import tracking; tracking.open_store()"
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db", "PYTHONPATH": f"{ROOT}/src"}
+    maker = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, env=environment)
+    wait_for(lambda: sum(path.stat().st_size for path in tmp_path.glob("*mlflow.db*")) > 100_000)
+    maker.kill()
+    maker.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    run(sys.executable, "-c", code, cwd=tmp_path, **environment)
+    assert (tmp_path / "mlflow.db").exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
+
+
+# --- the sources behind a run ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch) -> Path:
+    """A Git repository with a project in it, and this process there."""
+    content = {
+        "src/lenet/a.py": "a = 1\n", "src/lenet/gone.py": "gone\n", "src/lenet/old.py": "old = 1\n" * 9,
+        "src/lenet/crlf.py": "x = 1\r\ny = 2\r\n", "src/lenet/templates/t.html": "<p>\n",
+        "params.yaml": "seeds: [1]\n", "dvc.yaml": "stages:\n", "dvc.lock": "schema\n", "ladder/dvc.yaml": "stages:\n",
+        "ladder/dvc.lock": "schema\n", "requirements.lock": "torch\n", "pyproject.toml": "[project]\n",
+        "README.md": "read\n", "tests/test_a.py": "test\n", ".gitignore": "ignored.py\n.env\n",
+    }  # fmt: skip
+    folder = tmp_path / "repository"
+    for name, text in content.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(text.encode())
+    run("git", "init", "-q", cwd=folder)
+    commit(folder, "start")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+KEPT = {
+    "src/lenet/a.py", "src/lenet/gone.py", "src/lenet/old.py", "src/lenet/crlf.py", "src/lenet/templates/t.html",
+    "params.yaml", "dvc.yaml", "dvc.lock", "ladder/dvc.yaml", "ladder/dvc.lock", "requirements.lock", "pyproject.toml",
+}  # fmt: skip
+
+
+def archived() -> set[str]:
+    return set(zipfile.ZipFile(io.BytesIO(snapshot.archive())).namelist())
+
+
+def plant() -> None:
+    """What must not get into a snapshot."""
+    key = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n"
+    planted = {
+        **dict.fromkeys(("data/train.safetensors", "src/lenet/data.csv", "src/lenet/weights.pt", ".env"), "secret"),
+        **dict.fromkeys(("src/.env", "src/lenet/.env.py", "src/.hidden/a.py", "src/lenet/ignored.py"), "secret"),
+        **dict.fromkeys(("src/lenet/id_rsa", "src/lenet/key.py", "src/lenet/key.yaml"), key), "secret.py": "secret",
+        "src/lenet/large.py": "secret" * 350_000,
+    }  # fmt: skip
+    for name, text in planted.items():
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(text)
+    Path("src/lenet/link.py").symlink_to("/etc/passwd")
+    Path("src/lenet/linked").symlink_to("/etc")
+
+
+def test_an_archive_has_the_sources_and_nothing_else(sources: Path) -> None:
+    assert archived() == KEPT
+    plant()
+    assert archived() == KEPT
+    assert snapshot.diff() == b""
+    run("git", "add", "-A", ".", cwd=sources)  # not even when Git has them
+    run("git", "add", "-f", ".env", "src/.env", cwd=sources)
+    assert archived() == KEPT
+    assert b"secret" not in snapshot.diff()
+    assert b"c2VjcmV0" not in snapshot.diff()
+    assert b"passwd" not in snapshot.diff()
+    assert snapshot.archive() == snapshot.archive()
+
+
+def change(folder: Path) -> None:
+    (folder / "src/lenet/a.py").write_text("a = 2\n")
+    (folder / "src/lenet/crlf.py").write_bytes(b"x = 1\r\ny = 3\r\n")
+    (folder / "src/lenet/latin.py").write_bytes(b"# caf\xe9\n")
+    (folder / "src/lenet/new file.py").write_text("ä\n")
+    (folder / "src/lenet/gone.py").unlink()
+    (folder / "params.yaml").write_text("seeds: [1, 2]\n")
+    run("git", "mv", "src/lenet/old.py", "src/lenet/renamed.py", cwd=folder)
+    (folder / "README.md").write_text("not a source\n")
+    (folder / "src/lenet/staged.py").write_text("staged\n")
+    run("git", "add", "src/lenet/staged.py", cwd=folder)
+
+
+@pytest.mark.parametrize("settings", [[], ["diff.noprefix=true", "color.ui=always", "diff.renames=copies"]])
+def test_the_diff_applies_to_the_commit_and_gives_the_sources(sources: Path, tmp_path: Path, settings) -> None:
+    for setting in settings:
+        run("git", "config", *setting.split("="), cwd=sources)
+    assert snapshot.diff() == b""
+    assert not snapshot.is_dirty()
+    change(sources)
+    assert snapshot.is_dirty()
+    (tmp_path / "uncommitted.diff").write_bytes(snapshot.diff())
+    assert b"-a = 1\n+a = 2\n" in snapshot.diff()
+    assert b"not a source" not in snapshot.diff()
+    run("git", "clone", "-q", str(sources), "clone", cwd=tmp_path)
+    run("git", "apply", "--whitespace=nowarn", str(tmp_path / "uncommitted.diff"), cwd=tmp_path / "clone")
+    there = {p.relative_to(tmp_path / "clone" / "src"): p.read_bytes() for p in (tmp_path / "clone/src").rglob("*.*")}
+    here = {p.relative_to(sources / "src"): p.read_bytes() for p in (sources / "src").rglob("*.*")}
+    assert there == here
+    assert (tmp_path / "clone" / "params.yaml").read_text() == "seeds: [1, 2]\n"
+
+
+def test_the_diff_of_a_project_within_a_repository_applies_there(sources: Path, tmp_path: Path, monkeypatch) -> None:
+    outer = tmp_path / "outer"
+    (outer / "sub").mkdir(parents=True)
+    (outer / "src").mkdir()
+    (outer / "src" / "other.py").write_text("other\n")
+    shutil.copytree(sources, outer / "sub" / "project", ignore=shutil.ignore_patterns(".git"))
+    run("git", "init", "-q", cwd=outer)
+    commit(outer, "start")
+    project = outer / "sub" / "project"
+    monkeypatch.chdir(project)
+    assert archived() == KEPT
+    (project / "src/lenet/a.py").write_text("a = 2\n")
+    (project / "src/lenet/new.py").write_text("new\n")
+    (outer / "src" / "other.py").write_text("changed\n")
+    (tmp_path / "uncommitted.diff").write_bytes(snapshot.diff())
+    assert b"changed" not in snapshot.diff()
+    run("git", "stash", "-qu", cwd=outer)
+    run("git", "apply", str(tmp_path / "uncommitted.diff"), cwd=project)
+    assert (project / "src/lenet/a.py").read_text() == "a = 2\n"
+    assert (project / "src/lenet/new.py").read_text() == "new\n"
+
+
+def test_a_long_diff_is_cut_at_its_bound(sources: Path) -> None:
+    for i in range(6):
+        (sources / f"src/lenet/long{i}.py").write_text(f"# {i:>1000}\n" * 1000)
+    text = snapshot.diff()
+    assert snapshot.LIMIT < len(text) < snapshot.LIMIT + 100
+    assert text.endswith(b"bytes in all\n")
+    content = zipfile.ZipFile(io.BytesIO(snapshot.archive()))
+    assert sum(one.file_size for one in content.infolist()) <= snapshot.LIMIT
+
+
+def test_outside_git_nothing_fails(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "a.py").write_text("a\n")
+    monkeypatch.chdir(tmp_path)
+    for path in (os.environ["PATH"], "/nowhere"):  # where there is no Git at all
+        monkeypatch.setenv("PATH", path)
+        assert (snapshot.commit(), snapshot.is_dirty(), snapshot.diff()) == ("none", False, b"")
+        assert archived() == set()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    run("git", "init", "-q", cwd=tmp_path)  # nor before the first commit
+    assert (snapshot.commit(), snapshot.is_dirty()) == ("none", True)
+    assert b"+a" in snapshot.diff()

@@ -22,7 +22,7 @@ FILE_LIMIT = 2**20  # bytes; a larger file is left out
 LIMIT = 4 * 2**20  # bytes of a whole archive, before compression, or of a diff
 SECRET = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")  # a file with one in it is left out
 
-_DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
+_DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
 
 
 def commit() -> str:
@@ -55,9 +55,12 @@ def diff() -> bytes:
     """
     changed = _names("diff", "--relative", "--no-renames", "--name-only", "HEAD", patterns=PATHS)
     kept = [name for name in changed if not os.path.lexists(name) or list(_present([name]))]
-    parts = [_git(*_DIFF, "--relative", "HEAD", "--", *kept)] if kept else []  # without names it would be of everything
     new = _present(_names("ls-files", "--others", "--exclude-standard", patterns=PATHS))
-    parts += [_git(*_DIFF, "--no-index", "--", "/dev/null", str(path)) for path in new]
+    here = os.fsdecode(_git("rev-parse", "--show-prefix")).strip("\n")  # the project may be a folder of a repository
+    changes = [*_DIFF, "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "HEAD", "--", *kept]
+    addition = [*_DIFF, f"--src-prefix=a/{here}", f"--dst-prefix=b/{here}", "--no-index", "--", "/dev/null"]
+    parts = [_git(*changes)] if kept else []  # without names it would be of everything
+    parts += [_git(*addition, str(path)) for path in new]
     text = b"".join(parts)
     return text if len(text) <= LIMIT else text[:LIMIT] + f"\n# cut here: {len(text):,} bytes in all\n".encode()
 

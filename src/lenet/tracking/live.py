@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
 SAMPLING_SECONDS = 5.0  # of system metrics, so that they appear on runs of a minute
-PATIENCE = 8.0  # seconds that a stage waits at its end for a store that does not answer
+PATIENCE = 6.0  # seconds that a stage waits at its end for a store that does not answer
 PATIENCE_KILLED = 3.0  # the same of one that is asked to end
 PATIENCE_BESIDE = 5.0  # the same for another process that works on the same run, for example `lenet sync`
 PAUSE = 10.0  # seconds after a fault until the store is tried again
