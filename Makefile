@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help environment repro results ladder sizes check test test-slow bench ui wheel lock
+.PHONY: help environment repro results ladder sizes check test test-slow test-results bench ui wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -46,6 +46,9 @@ test: environment ## the tests that take minutes
 
 test-slow: environment ## the tests that take longer
 	pytest -n 2 -m slow
+
+test-results: environment ## what is committed beside what `make repro` has made here
+	pytest -m results
 
 bench: environment ## speed beside baselines, into docs/performance.md (half an hour)
 	python -m benchmarks --keep
