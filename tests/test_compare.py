@@ -138,7 +138,7 @@ def test_robustness_is_shown_where_every_run_has_it(two: Params, runs: Path, tmp
     assert found["mean"] == pytest.approx([0.01, 0.02, 0.05])
     assert found["sd"] == pytest.approx([0, 0, 0.01])
     page = (tmp_path / "reports" / "comparison.html").read_text()
-    assert "translation: 2 pixels</td><td>25.0</td><td>5.0</td>" in page
+    assert "translation, pixels: 2</td><td>25.0</td><td>5.0</td>" in page
     assert "the lowest mean error is modern’s in 1 of 1 disturbances" in page
     (runs / "modern-2" / "robustness.json").write_text(
         json.dumps({"translation": {"unit": "pixels", "levels": [0, 2], "errors": [0.1, 0.2]}})
@@ -337,6 +337,18 @@ def test_png_bytes_hold_no_version_and_repeat(tmp_path: Path) -> None:
     drawn = figures.svg(figures.confusion([("x", counts)]))
     assert drawn == figures.svg(figures.confusion([("x", counts)]))
     assert not re.search(rb"<dc:date>|<dc:creator>|<!-- Created", drawn)
+
+
+def test_errors_of_zero_can_be_drawn_on_logarithmic_scales() -> None:
+    curve = {"unit": "pixels", "levels": [0, 1], "seeds": [[0.0, 0.1], [0.0, 0.2]]}
+    point = {"train_size": 100, "seeds": {"1": {"error": 0.0}}, "test_error": 0.0, "low": None, "high": None}
+    for figure in (
+        figures.error_curves({"a": {"train/error": [[0.1, 0.0]]}, "b": {"train/error": [[0.1, 0.01]]}}),
+        figures.error_curves({"a": {"train/error": [[0.0, 0.0]]}}),
+        figures.robustness({"a": {"robustness": {"shift": curve}}}),
+        figures.size_curves({"variants": {"a": [point, point | {"train_size": 300}]}}, {}),
+    ):
+        assert figures.svg(figure)
 
 
 def test_results_before_any_run_are_one_line(tmp_path: Path) -> None:

@@ -194,6 +194,14 @@ def test_the_undisturbed_error_is_the_plain_one_whatever_the_number_of_digits(pa
     for name, curve in found.items():
         assert curve["errors"][curve["levels"].index(robustness.DISTURBANCES[name].none)] == plain
     assert robustness.curves(examined, part) == found
+    parts = [robustness.curves(examined, some) for some in (part[: robustness.BATCH], part[robustness.BATCH :])]
+    for name, curve in found.items():
+        sizes = robustness.BATCH, 7
+        sums = [
+            sum(round(n * error) for n, error in zip(sizes, errors, strict=True))
+            for errors in zip(*(one[name]["errors"] for one in parts), strict=True)
+        ]
+        assert [round(len(part) * error) for error in curve["errors"]] == sums
 
 
 def test_outputs_that_are_not_finite_are_refused(params: Params, digits: Digits, monkeypatch) -> None:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from safetensors.numpy import load_file
 
@@ -41,6 +42,7 @@ def svg(figure: Figure) -> bytes:
     content = io.BytesIO()
     with rc_context({"svg.hashsalt": "lenet", "svg.fonttype": "path"}):
         figure.savefig(content, format="svg", metadata=_UNDATED)
+    figure.set_layout_engine("none")  # found; a PNG need not find it again, which takes as long as drawing
     return content.getvalue()
 
 
@@ -229,7 +231,7 @@ def robustness(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     kinds = list(next(iter(variants.values()))["robustness"])
     across = min(3, len(kinds))
     down = -(-len(kinds) // across)
-    figure = Figure(figsize=(10, 0.4 + 3 * down), layout="constrained")
+    figure = Figure(figsize=(10, 0.6 + 3 * down), layout=ConstrainedLayoutEngine(hspace=0.08))
     panels = figure.subplots(down, across, sharey=True, squeeze=False)
     for i, (axes, kind) in enumerate(zip(panels.flat, kinds, strict=False)):
         for (name, found), colour in zip(variants.items(), colours(list(variants)).values(), strict=True):
@@ -374,6 +376,7 @@ def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
     scale = np.log if axes.get_yscale() == "log" else np.asarray
     place, least = -1.0, 0.07
     for name, value, colour in sorted(ends, key=lambda end: end[1]):
+        value = max(value, low)  # a logarithmic scale has no 0
         place = max(place + least, float((scale(value) - scale(low)) / (scale(high) - scale(low))))
         axes.annotate(
             name, (1.02, place), xycoords="axes fraction", color=colour, va="center", fontsize=9, fontweight="bold"
