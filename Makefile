@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help environment repro results ladder sizes check test test-slow test-results bench ui wheel lock
+.PHONY: help environment repro results ladder sizes check test test-slow test-results bench ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,7 +45,7 @@ test: environment ## the tests that take minutes
 	pytest -n 2
 
 test-slow: environment ## the tests that take longer
-	pytest -n 2 -m slow
+	pytest -n 2 --dist loadgroup -m slow -rs
 
 test-results: environment ## what is committed beside what `make repro` has made here
 	pytest -m results
@@ -55,6 +55,9 @@ bench: environment ## speed beside baselines, into docs/performance.md (half an 
 
 ui: environment ## MLflow's pages on http://127.0.0.1:5000
 	lenet ui
+
+pictures: environment ## docs/pictures anew from this store, with Chromium
+	python tests/pictures.py
 
 wheel: environment ## dist/lenet-*.whl
 	@$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation -w dist .

@@ -33,6 +33,10 @@ ENVIRONMENT = {
 
 @pytest.fixture(autouse=True)
 def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
+    own_surroundings(monkeypatch)
+
+
+def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the caller's settings, nor another's."""
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "LENET_TRACK", "LENET_DATA_DIR", "MAKEFLAGS"):
         monkeypatch.delenv(name, raising=False)
@@ -107,29 +111,26 @@ Checkout = Callable[..., Path]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
-    """``make_checkout`` in a folder of the test."""
-    return partial(make_checkout, tmp_path / "checkout")
+    """``small_checkout`` in a folder of the test."""
+    return partial(small_checkout, tmp_path / "checkout")
 
 
-def make_checkout(folder: Path, **overrides: object) -> Path:
-    """Make a Git repository of this project's present files, with small variants that train in seconds.
+def small_checkout(folder: Path, epochs: int = 1, **overrides: object) -> Path:
+    """Make ``folder`` a Git repository of this project's present files whose variants train in seconds.
 
-    ``make_checkout(folder, seeds=[1], compare=["modern"])`` overrides top-level values of params.yaml.
+    ``small_checkout(folder, seeds=[1], compare=["modern"])`` overrides top-level values of params.yaml.
     """
     names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file() and "metrics" not in Path(name).parts and Path(name).name != "dvc.lock":
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
+    small = {"epochs": epochs, "train_size": 1500, "validation_size": 500}
     edit_params(folder, lambda content: content.update(overrides))
-    edit_params(folder, lambda content: [_small(block) for block in content["variants"].values()])
+    edit_params(folder, lambda content: [block.update(small) for block in content["variants"].values()])
     _run(["git", "init", "-q"], folder)
     commit(folder, "start")
     return folder
-
-
-def _small(block: dict) -> None:
-    block.update(epochs=1, train_size=1500, validation_size=500)
 
 
 def edit_params(folder: Path, edit: Callable[[dict], object]) -> None:

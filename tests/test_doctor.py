@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import lenet_command, make_checkout, run
+from conftest import lenet_command, run, small_checkout
 from lenet import compare, config, doctor, tracking
 from lenet.errors import InputError
 
@@ -24,7 +24,7 @@ LOCK, FILES, CANARY, RECORD = "lock", "files", "canary", "record"
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
     """The pipeline, once: `modern` with two seeds."""
-    folder = make_checkout(tmp_path_factory.mktemp("doctor") / "checkout", seeds=[1, 2], compare=["modern"])
+    folder = small_checkout(tmp_path_factory.mktemp("doctor") / "checkout", seeds=[1, 2], compare=["modern"])
     run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
     return folder
 

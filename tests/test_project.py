@@ -85,7 +85,7 @@ def test_every_job_s_help_has_an_example() -> None:
 
 def test_make_help_lists_the_targets() -> None:
     shown = run("make", "help", cwd=ROOT).stdout
-    for target in ("repro", "test", "test-slow", "check", "bench", "environment", "ui"):
+    for target in ("repro", "test", "test-slow", "check", "bench", "environment", "ui", "pictures"):
         assert f"make {target} " in shown
     assert run("make", cwd=ROOT).stdout == shown
 
@@ -93,7 +93,15 @@ def test_make_help_lists_the_targets() -> None:
 def test_ci_and_the_workflow_run_the_same_commands() -> None:
     assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
     ci = (ROOT / ".ci/run").read_text()
-    for command in ("make check", "make test", "make test-slow", "make repro", "python -m benchmarks", "lenet verify"):
+    for command in (
+        "browser",
+        "make check",
+        "make test",
+        "make test-slow",
+        "make repro",
+        "python -m benchmarks",
+        "lenet verify",
+    ):
         assert re.search(rf"^step .*{command}( |$)", ci, re.M), command
     assert "repo: local" in (ROOT / ".pre-commit-config.yaml").read_text()
     assert (ROOT / ".pre-commit-config.yaml").read_text().count("repo:") == 1

@@ -1,0 +1,63 @@
+"""Take docs/pictures anew from this checkout's store and report, as they are after `make repro`."""
+
+import sys
+from pathlib import Path
+
+from PIL import Image
+
+import browser
+
+ROOT = Path(__file__).parents[1]
+PICTURES = ROOT / "docs" / "pictures"
+LARGEST = 200_000  # bytes
+HIDE_PATHS = """
+for (const element of document.querySelectorAll('*'))
+  if (!element.children.length && element.innerText?.startsWith('Path:')) element.style.visibility = 'hidden'"""
+
+
+def save(name: str, picture: Image.Image) -> None:
+    """Write docs/pictures/NAME.png in a palette of 256 colours."""
+    PICTURES.mkdir(exist_ok=True)
+    file = PICTURES / f"{name}.png"
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+    if file.stat().st_size > LARGEST:
+        raise SystemExit(f"{file} has {file.stat().st_size} bytes; at most {LARGEST} are meant for a README")
+
+
+def main() -> None:
+    """Walk through docs/mlflow-ui.md and photograph its stations."""
+    if not browser.installed():
+        raise SystemExit("pictures: chromium or chromedriver is not installed")
+    with browser.lenet_ui(ROOT) as address, browser.chromium(1280, 943) as chromium:  # 800 lines of page
+        mlflow = browser.MLflow(chromium, address)
+        mlflow.experiment()
+        mlflow.filter("tags.current = 'true' and tags.kind = 'training'")
+        mlflow.group("variant")
+        mlflow.columns(["test/error", "test/misses", "validation/error"], ["Dataset", "Source", "Models"])
+        chosen = next(row["run"] for row in mlflow.rows() if row["attributes.`Run Name`"] == "modern-1")
+        save("runs", chromium.picture())
+
+        mlflow.chart("validation/error")
+        chart = mlflow.enlarge()
+        chromium.until(lambda: all(line["length"] for line in mlflow.lines(chart)), "lines")
+        save("curves", chromium.picture(chart))
+        chromium.click("//*[@role='dialog']//button[@aria-label='Close']")
+        mlflow.view("TABLE")
+
+        mlflow.compare()
+        plot = mlflow.plot("Scatter Plot", "variant", "test/misses")
+        chromium.until(lambda: mlflow.painted(plot) > 100, "points")
+        save("compare", chromium.picture())
+
+        mlflow.experiment()
+        mlflow.artifact(chosen, "figures/confusion.png")
+        chromium.script(HIDE_PATHS)
+        save("artifact", chromium.picture())
+
+        chromium.open((ROOT / "reports" / "comparison.html").as_uri())
+        chromium.pictures()
+        save("report", chromium.picture())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
