@@ -119,7 +119,7 @@ def error_curves(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) 
                 axes.plot(epochs, runs.T, color=colour, alpha=0.35, linewidth=0.8)
                 axes.plot(epochs, runs.mean(0), color=colour, linewidth=2.2)
                 ends.append((variant, runs.mean(0)[-1], colour))
-        axes.set(xlabel="epoch", yscale="log", title=title)
+        axes.set(xlabel="epoch", title=title)
         axes.set_ylabel("error, %" if quantity == "train/error" else "")
         _clean(axes, log="y")
         axes.tick_params(labelleft=True)
@@ -241,7 +241,7 @@ def robustness(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
             axes.plot(
                 curve["levels"], runs.mean(0), color=colour, linewidth=1.8, marker="o", markersize=3.5, label=name
             )
-        axes.set(xlabel=curve["unit"], title=kind.replace("-", " "), yscale="log")
+        axes.set(xlabel=curve["unit"], title=kind.replace("-", " "))
         axes.set_ylabel("error, %" if i % across == 0 else "")
         _clean(axes, log="y")
         axes.tick_params(labelleft=True)
@@ -305,7 +305,7 @@ def size_curves(content: Mapping[str, Any], known: Mapping[str, str]) -> Figure:
                 axes.plot([one["train_size"]] * 2, [100 * one["low"], 100 * one["high"]], color=colour, linewidth=1.2)
         axes.plot(sizes, 100 * np.array(errors), color=colour, linewidth=2, marker="o", markersize=5)
         ends.append((name, 100 * errors[-1], colour))
-    axes.set(xscale="log", yscale="log", xlabel="training digits", ylabel="test error, %")
+    axes.set(xscale="log", xlabel="training digits", ylabel="test error, %")
     _clean(axes, log="xy")
     _label_ends(axes, ends)
     return figure
@@ -356,7 +356,12 @@ def _rows(axes: Axes, names: Sequence[str], xlabel: str, known: Mapping[str, str
 
 
 def _clean(axes: Axes, log: str = "") -> None:
-    """Little ink, and plain numbers on logarithmic scales."""
+    """Little ink, and plain numbers on logarithmic scales; an axis y without positive values stays linear."""
+    if "y" in log:
+        if any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
+            axes.set_yscale("log")
+        else:
+            log = log.replace("y", "")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color=_FAINT, linewidth=0.6)
     axes.set_axisbelow(True)
