@@ -53,7 +53,6 @@ def lenet_ui(folder: Path, **environment: str) -> Iterator[str]:
         port = free.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     inherited = {name: value for name, value in os.environ.items() if name not in TELEMETRY}
-    inherited["MLFLOW_WORKERS"] = "1"  # of four: each imports MLflow
     inherited["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = ["env", "PYTHONPATH=src", sys.executable, "-m", "lenet", "ui", "--port", str(port)]
     with tempfile.TemporaryFile("w+") as log:

@@ -49,6 +49,7 @@ making = threading.Event()
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own patience is minutes a call
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar for each file
 
 
@@ -207,6 +208,7 @@ def serve(port: int) -> None:
     except (OSError, sqlite3.Error, RuntimeError) as error:
         raise InputError(f"{uri()}: the store cannot be opened ({reason(error)})") from None
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes fewer, and 1.4 GB
+    os.environ.setdefault("MLFLOW_WORKERS", "1")  # of four for one visitor: 0.5 GB in place of 1.3
     mlflow = [sys.executable, "-m", "mlflow"]
     os.execv(sys.executable, [*mlflow, "ui", "--backend-store-uri", uri(), "--port", str(port)])
 
