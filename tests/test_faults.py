@@ -356,6 +356,7 @@ def test_a_server_that_never_answers_is_not_in_the_way(project, untracked, recor
     check_completed(project, recorded)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["delete", "wal"])
 def test_a_locked_store_is_not_in_the_way(project, untracked, recorded, mode: str) -> None:
     """In WAL mode, ours, readers get through; in SQLite's default nobody does."""
@@ -367,6 +368,7 @@ def test_a_locked_store_is_not_in_the_way(project, untracked, recorded, mode: st
     check_completed(project, recorded)
 
 
+@pytest.mark.slow
 def test_a_locked_new_store_is_not_in_the_way(project, untracked, recorded) -> None:
     project.database.unlink()
     with locked(project.database):
@@ -403,6 +405,7 @@ def test_a_full_disk_under_the_store_is_not_in_the_way(project, untracked, recor
     check_completed(project, recorded)
 
 
+@pytest.mark.slow
 def test_a_disk_too_full_for_a_new_store_is_not_in_the_way(project, untracked, recorded) -> None:
     place = project.folder / "store"
     place.mkdir()
