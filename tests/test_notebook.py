@@ -19,12 +19,12 @@ def committed() -> nbformat.NotebookNode:
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[list[tuple[str, str]]]:
-    """What each cell of code shows: its text, and for a picture that it is one."""
+    """What each cell of code shows: its tables and verdicts, and for a picture that it is one."""
     shown = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             data = [output.get("data", {"stream": output.get("text")}) for output in cell.outputs]
-            shown.append([("picture", "") if "image/png" in one else sorted(one.items())[-1] for one in data])
+            shown.append([("picture", "") if "image/png" in one else min(one.items()) for one in data])
     return shown
 
 

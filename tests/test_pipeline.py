@@ -27,7 +27,8 @@ def stages(folder: Path) -> dict:
 def tracked(folder: Path, condition: str = "") -> list[Run]:
     client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("lenet5")
-    return client.search_runs([experiment.experiment_id], condition)
+    trainings = " and ".join(["tags.kind = 'training'", *filter(None, [condition])])
+    return client.search_runs([experiment.experiment_id], trainings)
 
 
 def keys(folder: Path) -> set[str]:
