@@ -232,7 +232,10 @@ class _Follower(threading.Thread):
         """Wait for the end, as long as the store answers; keep the outputs if it has not taken all."""
         self.last = True
         self.more.set()
-        self.questions.wait(self, patience)
+        if self.entry.status == "KILLED":  # it is asked to end: whatever the thread is about
+            self.join(patience)
+        else:
+            self.questions.wait(self, patience)
         if self.complete:
             self.entry.forget_outputs()
         else:
@@ -294,13 +297,10 @@ class _Questions:
             self.asked = None
 
     def wait(self, thread: threading.Thread, patience: float) -> None:
-        """Until the thread ends, or a question has waited for so many seconds.
-
-        Making a new store may take longer; it counts for nobody who is asked to end.
-        """
+        """Until the thread ends, or a question has waited for so many seconds; making a new store may take longer."""
         made = 0.0
         while thread.is_alive():
-            if store.making.is_set() and patience > PATIENCE_KILLED:
+            if store.making.is_set():
                 made = time.monotonic()
             asked = self.asked
             if asked and time.monotonic() - max(asked, made) > patience:
