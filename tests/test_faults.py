@@ -714,12 +714,16 @@ def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -
     with closing(sqlite3.connect(copy.database)) as connection:
         assert str(origin) not in "\n".join(connection.iterdump()).replace(str(copy.folder), "")
 
-    # what happens to the copy does not happen to the original
-    with copy.entered():
-        client = tracking.open_store()
-        for one in store_module.search(client, ""):
-            client.log_text(one.info.run_id, "new", "note.txt")
-            client.set_tag(one.info.run_id, "new", "true")
+    # what happens to the copy does not happen to the original; in a process of its own: MLflow remembers where runs are
+    code = (
+        "from lenet.tracking import store\n"
+        "client = store.open_store()\n"
+        "for one in store.search(client, ''):\n"
+        "    client.log_text(one.info.run_id, 'new', 'note.txt')\n"
+        "    client.set_tag(one.info.run_id, 'new', 'true')\n"
+    )
+    uri = f"sqlite:///{copy.database}"
+    run(sys.executable, "-c", code, cwd=copy.folder, MLFLOW_TRACKING_URI=uri, PYTHONPATH=f"{ROOT}/src")
     assert digests(origin / "mlartifacts") == before
     assert recorded[0].record() == whole
 
@@ -807,8 +811,8 @@ def test_a_store_of_an_older_mlflow_is_upgraded_and_kept_beside(tmp_path: Path, 
         place = f"{tmp_path}/mlartifacts"
         connection.execute(f"INSERT INTO experiments VALUES (1, 'lenet5', '{place}', 'active', 1, 1)")
         connection.execute(
-            "INSERT INTO runs (run_uuid, name, status, start_time, end_time, lifecycle_stage, experiment_id)"
-            f" VALUES ('{32 * 'a'}', 'old-1', 'FINISHED', 1, 2, 'active', 1)"
+            "INSERT INTO runs (run_uuid, name, user_id, status, start_time, end_time, lifecycle_stage, experiment_id)"
+            f" VALUES ('{32 * 'a'}', 'old-1', 'someone', 'FINISHED', 1, 2, 'active', 1)"
         )
         connection.execute(f"INSERT INTO params VALUES ('seed', '1', '{32 * 'a'}')")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
