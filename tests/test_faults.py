@@ -440,6 +440,8 @@ def served(project: Project) -> Iterator[tuple[Process, str]]:
     """MLflow's own server on a project's store; artifacts go through it."""
     with socket.create_server(("127.0.0.1", 0)) as once:
         port = once.getsockname()[1]
+    with closing(sqlite3.connect(project.database)) as connection, connection:
+        connection.execute("DELETE FROM experiments WHERE name = 'lenet5'")  # the server chooses the artifacts' place
     command = [
         sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{project.database}",
         "--artifacts-destination", f"{project.folder}/proxied", "--serve-artifacts", "--workers", "1",
