@@ -139,6 +139,10 @@ class Entry:
         """MLflow has them."""
         shutil.rmtree(self.outputs, ignore_errors=True)
 
+    def kept(self) -> dict[str, Path]:
+        """The kept outputs, by name."""
+        return {path.name: path for path in self.outputs.glob("*")}
+
     def sources(self) -> dict[str, Path]:
         """The snapshot's files that there are, by name."""
         paths = (self.folder / name for name in ("source.zip", "uncommitted.diff", "environment.txt"))

@@ -18,6 +18,5 @@ from lenet.tracking.sync import sync
 
 __all__ = [
     "EXPERIMENT", "TRAINED", "Run", "Tracked", "check", "compared", "end_dead_runs", "evaluated", "find", "lookup",
-    "mark_current",
-    "open_store", "serve", "sync", "training", "uri",
+    "mark_current", "open_store", "serve", "sync", "training", "uri",
 ]  # fmt: skip

@@ -18,11 +18,11 @@ from zipfile import BadZipFile
 import pandas as pd
 
 from lenet import journal
-from lenet.config import Params, flatten
+from lenet.config import Params
 from lenet.errors import InputError
 from lenet.record import History, Record
 from lenet.tracking import store
-from lenet.tracking.mirror import outputs
+from lenet.tracking.mirror import digest_tags, expected_params, outputs
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -195,24 +195,22 @@ def _known(
     """All that MLflow, the files here and the training's journal know of a run; MLflow first."""
     entry = journal.read(journal.home() / f"{name}-{key[:16]}")
     if entry and entry.record.key == key:
-        kept = {path.name: path for path in entry.outputs.glob("*")}
-        files = kept | {f"source/{path}": place for path, place in entry.sources().items()} | dict(files)
+        files = entry.kept() | {f"source/{path}": place for path, place in entry.sources().items()} | dict(files)
     else:
         entry = None
     read = _reader(name, client, run, files)
     variant, _, seed = name.rpartition("-")
     content = _parse(name, read, f"{name}.json", json.loads) or {}
     history = _parse(name, read, "history.csv", _rows) or (_points(client, run) if client and run else [])
-    digests = {("run.key" if tag == "key" else tag): digest for tag, digest in content.get("run", {}).items()}
-    tags = {"variant": variant, "seed": seed, "run.key": key} | digests
+    tags = {"variant": variant, "seed": seed, "run.key": key} | digest_tags(content.get("run", {}))
     parameters: dict[str, str] = {}
     notes = []
     if "run.json" in files:
         record = Record.read(files["run.json"])
-        tags |= {("run.key" if tag == "key" else tag): digest for tag, digest in record.fingerprints.items()}
-        parameters = _parameters(record.variant, record.seed, flatten(record.parameters))
+        tags |= digest_tags(record.fingerprints)
+        parameters = expected_params(record.variant, record.seed, record.parameters)
     elif run is None and variant in params.variants:
-        parameters = _parameters(variant, int(seed), flatten(params.variants[variant]))
+        parameters = expected_params(variant, int(seed), params.variants[variant])
         notes.append("there is no run.json; its parameters are taken from params.yaml as it is now")
     numbers = _last(history) | _numbers("validation", content) | _numbers("test", content)
     if entry:
@@ -270,10 +268,6 @@ def _last(history: History) -> dict[str, float]:
 
 def _numbers(part: str, content: Mapping[str, Any]) -> dict[str, float]:
     return {f"{part}/{n}": float(v) for n, v in content.get(part, {}).items() if isinstance(v, int | float)}
-
-
-def _parameters(variant: str, seed: int, leaves: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(value) for name, value in {"variant": variant, "seed": seed, **leaves}.items()}
 
 
 def _parse(name: str, read: Read, path: str, how: Callable[[bytes], T]) -> T | None:

@@ -13,7 +13,7 @@ import pandas as pd
 from safetensors.numpy import load_file
 
 from lenet import THREADS, figures, fingerprint, journal, packaged
-from lenet.config import flatten
+from lenet.config import Variant, flatten
 from lenet.journal import Entry, Point
 from lenet.record import Record
 from lenet.tracking import store
@@ -51,14 +51,18 @@ def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Pat
 
 def expected_tags(record: Record) -> dict[str, str]:
     """The tags that say which training it is."""
-    digests = {("run.key" if name == "key" else name): digest for name, digest in record.fingerprints.items()}
     identity = {"kind": "training", "variant": record.variant, "seed": str(record.seed), "threads": str(THREADS)}
-    return identity | digests
+    return identity | digest_tags(record.fingerprints)
 
 
-def expected_params(record: Record) -> dict[str, str]:
+def digest_tags(fingerprints: Mapping[str, str]) -> dict[str, str]:
+    """A record's or a metrics file's digests, under the tags' names."""
+    return {("run.key" if name == "key" else name): digest for name, digest in fingerprints.items()}
+
+
+def expected_params(variant: str, seed: int, block: Variant) -> dict[str, str]:
     """MLflow's parameters: the resolved block by dotted names."""
-    given = {"variant": record.variant, "seed": record.seed, **flatten(record.parameters)}
+    given = {"variant": variant, "seed": seed, **flatten(block)}
     return {name: str(value) for name, value in given.items()}
 
 
@@ -132,7 +136,7 @@ class Mirror:
         if "rebuilt" not in self.entry.tags:  # or these surroundings are not the training's
             self._add_tags(self.entry.tags, renew=self.entry.status == "RUNNING")
         record = self.entry.record
-        given = expected_params(record)
+        given = expected_params(record.variant, record.seed, record.parameters)
         if missing := [Param(name, value) for name, value in given.items() if name not in run.data.params]:
             self.client.log_batch(self.id, params=missing)
             self.added += len(missing)
@@ -303,9 +307,10 @@ def _kernels(name: str, files: Mapping[str, Path]) -> Any:
 
 
 def _confusion(name: str, files: Mapping[str, Path]) -> Any:
+    from lenet.evaluate import confusion  # which imports this in its turn
+
     answers = pd.read_csv(files["predictions.csv"])
-    counts = pd.crosstab(answers["label"], answers["answer"]).reindex(index=range(10), columns=range(10), fill_value=0)
-    return figures.confusion([(name, counts.to_numpy())])
+    return figures.confusion([(name, confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])
 
 
 def _misclassified(name: str, files: Mapping[str, Path]) -> Any:

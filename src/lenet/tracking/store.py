@@ -64,12 +64,6 @@ def uri() -> str:
     return f"{_SCHEME}{journal.root() / given.removeprefix(_SCHEME)}"
 
 
-def is_absent() -> bool:
-    """Whether the store is a file that is not there yet."""
-    database = _database()
-    return database is not None and not database.exists()
-
-
 def open_store() -> "MlflowClient":
     """Return a client on the store, made, upgraded and moved along as needed, once whoever comes first.
 

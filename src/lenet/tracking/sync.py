@@ -72,18 +72,14 @@ def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Ent
             continue
         entry = entry_of(record, experiment_of(folder))
         seen.add(entry.folder)
-        yield entry, _kept(entry) | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+        yield entry, entry.kept() | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
     for entry in journal.entries():
         if entry.folder in seen or entry.store != store.uri() or _runs(entry):
             continue
         if entry.status == "RUNNING":
             entry.status, entry.ended = "KILLED", entry.latest
-        yield entry, _kept(entry)
+        yield entry, entry.kept()
 
 
 def _runs(entry: Entry) -> bool:
     return entry.status == "RUNNING" and store.may_live(entry.tags.get("process", ""))
-
-
-def _kept(entry: Entry) -> dict[str, Path]:
-    return {path.name: path for path in entry.outputs.glob("*")}
