@@ -53,6 +53,7 @@ class Clock(pl.Callback):
 @cache
 def _store() -> None:
     folder = tempfile.mkdtemp()
+    os.environ["DVC_ROOT"] = folder  # journals, too, go there
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
     tracking.open_store()
 
