@@ -157,7 +157,7 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     places = doctor.Places()
     studies = places.ladder, places.sizes
     compare.compare(params, places.runs, *studies, Path("metrics/summary.json"), places.reports, track=False)
-    run("dvc", "commit", "-f", cwd=folder)
+    run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)
     for _ in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
         pass
     assert findings() == {}
