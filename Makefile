@@ -45,7 +45,7 @@ test: environment ## the tests that take minutes
 	pytest -n 2
 
 test-slow: environment ## the tests that take longer
-	pytest -n 2 --dist loadgroup -m slow -rs
+	pytest -n 2 --dist loadfile -m slow -rs
 
 test-results: environment ## what is committed beside what `make repro` has made here
 	pytest -m results

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not browser.installed(), reason="chromium or chromedriver is not installed"),
     pytest.mark.timeout(1800),  # most of it for two small pipelines on a busy machine
-    pytest.mark.xdist_group("browser"),  # one store, one server and one browser for all of them
 ]
 
 VARIANTS, SEEDS, EPOCHS = ["original-tanh", "modern"], [1, 2], 3
