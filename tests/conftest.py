@@ -19,7 +19,7 @@ import torch
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from lenet import config, fetch, journal
+from lenet import checkpoint, config, fetch, journal
 from lenet.data import Digits, load_digits
 from lenet.model import LeNet5
 
@@ -84,10 +84,11 @@ def digits(prepared: Path) -> Digits:
 
 @pytest.fixture(scope="session", autouse=True)
 def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Journals of trainings in this process go elsewhere than into this checkout's."""
+    """Journals and checkpoints of trainings in this process go elsewhere than into this checkout."""
     folder = tmp_path_factory.mktemp("journal")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "home", lambda: folder)
+        patch.setattr(checkpoint, "home", lambda: folder / "checkpoints")
         yield
 
 

@@ -279,7 +279,7 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
         "run.key": [one["run"]["key"][:12] for one in (published, other)],
         "weights.sha256": [one["run"]["weights.sha256"][:12] for one in (published, other)],
     }
-    assert found["identity"].notes == ["unknown of all: git.commit, git.dirty, environment.sha256, threads"]
+    assert found["identity"].notes == ["unknown of all: git.commit, git.dirty, environment.sha256"]
     assert found["metrics"].rows["test/misses"][0] == str(published["test"]["misses"])
     for title, note in (
         ("code", "no source snapshot with modern-1"),

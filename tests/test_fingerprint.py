@@ -104,18 +104,16 @@ def _imported(path) -> set[str]:
 def test_a_run_key_follows_everything_that_weights_are_a_function_of(params: Params, monkeypatch, tmp_path) -> None:
     modern, packages = params.variants["modern"], {"torch": "2.13.0"}
 
-    def key(variant=modern, seed=1, data="d", packages=packages) -> str:
-        return fingerprint.run_key(variant, seed, data, packages)
+    def key(variant=modern, seed=1, data="d", packages=packages, threads=1) -> str:
+        return fingerprint.run_key(variant, seed, data, fingerprint.source_sha256(), packages, threads)
 
     base = key()
     assert len(base) == 64
     assert base == key(modern.model_copy())
     others = [
         key(modern.model_copy(update={"epochs": 99})), key(seed=2), key(data="e"), key(packages={"torch": "2.14.0"}),
+        key(threads=2),
     ]  # fmt: skip
-    monkeypatch.setattr(fingerprint, "THREADS", 2)
-    others.append(key())
-    monkeypatch.undo()
     copied = tmp_path / "lenet"
     copied.mkdir()
     for path in SOURCES.glob("*.py"):

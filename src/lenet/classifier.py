@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lenet import kernels, objective, optimizer
+from lenet.checkpoint import State
 from lenet.config import Variant
 from lenet.data import Batches, Digits, shuffled, to_inputs
 from lenet.errors import InputError
@@ -23,7 +24,8 @@ UPDATES = 64  # in a batch of Lightning's
 class Classifier(pl.LightningModule):
     """Trains one variant with one seed on digits held in memory.
 
-    Everything random follows from (seed, epoch): ``fit`` sees the same batches whatever ran before.
+    Everything random follows from (seed, epoch, step): ``fit`` sees the same batches whatever ran before, and a
+    training that goes on from a State ends with the bits of one that was never stopped.
 
     A Lightning batch is a chunk of UPDATES updates, and the optimization Lightning's "manual" one: its work for every
     batch would take as long as an update of 16 digits.
@@ -38,7 +40,13 @@ class Classifier(pl.LightningModule):
     """
 
     def __init__(
-        self, variant: Variant, seed: int, train: Digits, validation: Digits, observers: Sequence[Observer] = ()
+        self,
+        variant: Variant,
+        seed: int,
+        train: Digits,
+        validation: Digits,
+        observers: Sequence[Observer] = (),
+        start: State | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -49,6 +57,11 @@ class Classifier(pl.LightningModule):
         self.history: History = []
         self.trace = torch.zeros(variant.epochs, -(-len(train) // variant.batch_size))
         self.step = self.wrong = 0
+        self.start = start
+        if start:
+            self.network.load_state_dict(_part(start, "network"))
+            self.trace.copy_(start.tensors["trace"])
+            self.step, self.wrong, self.history = start.step, start.wrong, start.history
         kernels.check(self.network, to_inputs(train.images[:16], variant.pixels))
         self.passes = {n: kernels.Passes(self.network, n) for n in self._batch_sizes()}
 
@@ -66,14 +79,23 @@ class Classifier(pl.LightningModule):
     def train_dataloader(self) -> Batches:
         """The coming epoch's batches; the Trainer is told to ask anew for each epoch."""
         order = shuffled(len(self.train_set), self.seed, self.current_epoch + 1)
-        return Batches(self.train_set, order, UPDATES * self.variant.batch_size)
+        return Batches(self.train_set, order[self.step * self.variant.batch_size :], UPDATES * self.variant.batch_size)
+
+    def on_train_start(self) -> None:
+        self.rule = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
+        if self.start:
+            optimizer.restore(self.rule, _part(self.start, "optimizer"))
+
+    def state(self) -> State:
+        """All that the rest of the training depends on, besides its inputs."""
+        parts = {"network": self.network.state_dict(), "optimizer": optimizer.memory(self.rule)}
+        tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
+        return State(len(self.history), self.step, self.wrong, self.history, {**tensors, "trace": self.trace})
 
     def on_train_epoch_start(self) -> None:
-        self.step = self.wrong = 0
         self.rate = self.variant.optimizer.lr * optimizer.factor(
             self.variant.schedule, self.current_epoch + 1, self.variant.epochs
         )
-        self.rule = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         for group in self.rule.param_groups:
             group["lr"] = self.rate
 
@@ -121,5 +143,11 @@ class Classifier(pl.LightningModule):
         self.log_dict({name: float(value) for name, value in row.items() if "/" in name})  # for Lightning's callbacks
         row["weights.sha256"] = tensors_sha256(self.network.state_dict())
         self.history.append(row)
+        self.step = self.wrong = 0
         for observe in self.observers:
             observe(row)
+
+
+def _part(state: State, name: str) -> dict[str, Tensor]:
+    """The tensors of the network or of the optimizer, under their own names."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.tensors.items() if key.startswith(f"{name}.")}

@@ -15,13 +15,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from torch import Tensor, nn
 
-from lenet import THREADS
 from lenet.config import Variant
 from lenet.data import Digits
 from lenet.errors import InputError
 
 PACKAGE = Path(__file__).parent
-NOT_NUMERIC = frozenset({"tracking", "progress", "lifetime"})
+NOT_NUMERIC = frozenset({"tracking", "progress", "lifetime", "places"})
 """Modules that stages import and that cannot change their outputs (tests train with them on, off and failing)."""
 
 
@@ -109,21 +108,36 @@ def _requirements(lock: Path) -> list[Requirement]:
     return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
 
 
-def run_key(variant: Variant, seed: int, data: str, packages: Mapping[str, str]) -> str:
+def source_sha256() -> str:
+    """SHA-256 over the source modules that can change a training's bits."""
+    return sha256_of(*((PACKAGE / f"{name}.py").read_bytes() for name in sources("train")))
+
+
+def run_key(variant: Variant, seed: int, data: str, source: str, packages: Mapping[str, str], threads: int) -> str:
     """The identity of a training: everything that its weights are a function of.
 
-    That is the resolved block, the seed, the digest of its digits, the source modules that can change bits, the
-    numeric packages' versions and the number of threads.
+    Args:
+        variant: the resolved block.
+        seed: the run's seed.
+        data: ``data.sha256``.
+        source: ``source.sha256``.
+        packages: the numeric packages' versions.
+        threads: that torch uses.
     """
     identity: dict[str, Any] = {
         "variant": variant.model_dump(),
         "seed": seed,
         "data": data,
-        "source": sha256_of(*((PACKAGE / f"{name}.py").read_bytes() for name in sources("train"))),
+        "source": source,
         "packages": dict(packages),
-        "threads": THREADS,
+        "threads": threads,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def processor() -> str:
+    """The instruction set that torch computes with, for example ``AVX512``."""
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def environment_sha256() -> str:

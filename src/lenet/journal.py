@@ -1,6 +1,6 @@
 """What a training does, as files outside DVC's outputs: from them MLflow's record is made, while it runs or later.
 
-A folder per training in ``.dvc/tmp/lenet/journal`` of the main checkout:
+A folder per training (places.py), with:
 
 - ``entry.json``: experiment, tags, beginning, end and status;
 - ``points.jsonl``: a line for each time that numbers were taken;
@@ -9,9 +9,7 @@ A folder per training in ``.dvc/tmp/lenet/journal`` of the main checkout:
 """
 
 import json
-import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,26 +17,15 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lenet import fingerprint, snapshot
+from lenet import fingerprint, places, snapshot
 from lenet.config import Variant
 from lenet.files import whole, write_json, write_text
 from lenet.record import Record
 
 
-def root() -> Path:
-    """The main checkout's root, also from DVC's temporary copies for experiments."""
-    if "DVC_ROOT" in os.environ:
-        return Path(os.environ["DVC_ROOT"]).resolve()
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
-
-
 def home() -> Path:
-    """The folder of all journals; where there is no DVC project, one in the system's temporary folder."""
-    project = root()
-    if (project / ".dvc").is_dir():
-        return project / ".dvc" / "tmp" / "lenet" / "journal"
-    return Path(tempfile.gettempdir()) / "lenet" / str(project).replace(os.sep, "-") / "journal"
+    """The folder of all journals."""
+    return places.kept("journal")
 
 
 def lock(name: str, patience: float) -> FileLock:
@@ -156,6 +143,8 @@ class Entry:
             "parameters": record.parameters.model_dump(),
             "key": record.key,
             "data": record.data,
+            "source": record.source,
+            "threads": record.threads,
             "canary": record.canary,
             "experiment": self.experiment,
             "store": self.store,
@@ -181,7 +170,7 @@ def read(folder: Path) -> Entry | None:
     try:
         content = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         parameters = Variant.model_validate(content["parameters"])
-        identity = {name: content[name] for name in ("variant", "seed", "key", "data", "canary")}
+        identity = {name: content[name] for name in ("variant", "seed", "key", "data", "source", "threads", "canary")}
         around = {name: content[name] for name in ("experiment", "store", "tags", "started", "status", "ended")}
         return Entry(Record(parameters=parameters, **identity), points=list(_points(folder)), **around)
     except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk

@@ -1,10 +1,10 @@
 """Optimizers and learning-rate schedules by their names in params.yaml."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from math import cos, pi
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lenet.config import SGD, Adam, ConstantSchedule, CosineSchedule
 
@@ -20,6 +20,23 @@ def factor(schedule: ConstantSchedule | CosineSchedule, epoch: int, epochs: int)
         return 1.0
     progress = (epoch - 1) / (epochs - 1)
     return schedule.final + (1 - schedule.final) * (1 + cos(pi * progress)) / 2
+
+
+def memory(rule: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of past steps, as ``<parameter's number>.<name>``."""
+    state = rule.state_dict()["state"]
+    return {
+        f"{i}.{name}": value for i, found in state.items() for name, value in found.items() if isinstance(value, Tensor)
+    }
+
+
+def restore(rule: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer the memory of another one of the same kind."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for place, tensor in tensors.items():
+        i, name = place.split(".")
+        state.setdefault(int(i), {})[name] = tensor
+    rule.load_state_dict(rule.state_dict() | {"state": state})
 
 
 def _sgd(section: SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

@@ -26,6 +26,8 @@ class Record:
         parameters: the resolved block.
         key: ``run.key``, the identity of the training.
         data: ``data.sha256``, the digest of the digits it sees.
+        source: ``source.sha256``, the digest of the modules that can change its bits.
+        threads: that torch uses.
         canary: the digest of the arithmetic it runs on.
         weights: ``weights.sha256``; None while it trains.
     """
@@ -35,6 +37,8 @@ class Record:
     parameters: Variant
     key: str
     data: str
+    source: str
+    threads: int
     canary: str
     weights: str | None = None
 
@@ -48,8 +52,15 @@ class Record:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """The digests under their public names, as in metrics/*.json and in MLflow's tags."""
-        found = {"key": self.key, "weights.sha256": self.weights, "data.sha256": self.data, "canary": self.canary}
+        """What identifies the run, under public names, as in metrics/*.json and in MLflow's tags."""
+        found = {
+            "key": self.key,
+            "weights.sha256": self.weights,
+            "data.sha256": self.data,
+            "source.sha256": self.source,
+            "threads": str(self.threads),
+            "canary": self.canary,
+        }
         return {name: digest for name, digest in found.items() if digest}
 
     def write(self, path: Path) -> None:
@@ -74,6 +85,8 @@ class Record:
                 parameters=Variant.model_validate(content["parameters"]),
                 key=run["key"],
                 data=run["data.sha256"],
+                source=run["source.sha256"],
+                threads=int(run["threads"]),
                 canary=run["canary"],
                 weights=run["weights.sha256"],
             )

@@ -15,7 +15,8 @@ from jaxtyping import Float32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import THREADS, fingerprint, lifetime, progress, tracking
+from lenet import THREADS, checkpoint, fingerprint, lifetime, progress, tracking
+from lenet.checkpoint import State
 from lenet.classifier import Classifier, Observer
 from lenet.config import Params, Variant
 from lenet.data import Digits, load_digits
@@ -39,6 +40,7 @@ def fit(
     validation: Digits,
     observers: Sequence[Observer] = (),
     callbacks: Sequence[pl.Callback] = (),
+    start: State | None = None,
 ) -> Fitted:
     """Train one variant with one seed, on one thread.
 
@@ -48,13 +50,14 @@ def fit(
         train: the digits to learn from.
         validation: the digits held out; may be none.
         observers: called with the history's row after each epoch.
-        callbacks: Lightning callbacks, for example a progress display or a pruner.
+        callbacks: Lightning callbacks, for example a progress display, a pruner or Checkpoints.
+        start: where a training of the same arguments was stopped; None for the beginning.
 
     Returns:
         The last epoch's weights; nothing is selected.
     """
     torch.set_num_threads(THREADS)
-    classifier = Classifier(variant, seed, train, validation, observers)
+    classifier = Classifier(variant, seed, train, validation, observers, start)
     with quiet():
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -67,6 +70,9 @@ def fit(
             enable_model_summary=False,
             enable_progress_bar=False,
         )
+        if start:
+            done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
+            trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
         trainer.fit(classifier)
     return Fitted(classifier.network.state_dict(), classifier.history, classifier.trace)
 
@@ -83,7 +89,8 @@ def train(
 ) -> None:
     """Train variant ``name`` with ``seed`` and write ``out``/{weights.safetensors, history.csv, trace, run.json}.
 
-    Nothing is written unless the training ends; a second training into the same folder has to wait for the first.
+    Nothing is written there unless the training ends; until then its checkpoints lie elsewhere, and a training that was
+    killed goes on from them. A second training into the same folder has to wait for the first.
 
     Args:
         params: the whole of params.yaml.
@@ -101,18 +108,26 @@ def train(
     variant = params.variant(name)
     if not allow_other:
         fingerprint.check_numerics(numerics)
+    torch.set_num_threads(THREADS)
     with lifetime.sole_writer(out):
         digits = load_digits(data)
         validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
         training = rest[: variant.train_size]
-        digest = fingerprint.data_sha256(training, validation)
-        key = fingerprint.run_key(variant, seed, digest, fingerprint.numerics(numerics))
-        record = Record(variant=name, seed=seed, parameters=variant, key=key, data=digest, canary=fingerprint.canary())
-        with tracking.training(record, experiment) as run, progress.training(record.name, variant) as display:
-            fitted = fit(variant, seed, training, validation, [run.epoch, *display.observers], display.callbacks)
-            lifetime.check()
-            write(out, record, fitted)
-            run.trained(out, fitted.history)
+        digest, source = fingerprint.data_sha256(training, validation), fingerprint.source_sha256()
+        threads = torch.get_num_threads()
+        key = fingerprint.run_key(variant, seed, digest, source, fingerprint.numerics(numerics), threads)
+        record = Record(name, seed, variant, key, digest, source, threads, fingerprint.canary())
+        with checkpoint.kept(record.name, key) as checkpoints:
+            with (
+                tracking.training(record, experiment) as run,
+                progress.training(record.name, variant) as display,
+            ):
+                observers, callbacks = [run.epoch, *display.observers], [*display.callbacks, checkpoints]
+                fitted = fit(variant, seed, training, validation, observers, callbacks, checkpoints.latest())
+                lifetime.check()
+                write(out, record, fitted)
+                run.trained(out, fitted.history)
+            checkpoints.remove()
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import psutil
 
-from lenet import current, fingerprint, journal, snapshot
+from lenet import current, fingerprint, journal, places, snapshot
 from lenet.config import Params
 from lenet.journal import Entry
 from lenet.record import History, Record, Row
@@ -29,6 +29,8 @@ PATIENCE = 6.0  # seconds that a stage waits at its end for a store that does no
 PATIENCE_KILLED = 3.0  # the same of one that is asked to end
 PATIENCE_BESIDE = 5.0  # the same for another process that works on the same run, for example `lenet sync`
 PAUSE = 10.0  # seconds after a fault until the store is tried again
+
+SYNC = "`lenet sync` completes it"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -123,9 +125,9 @@ def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
             mirror_comparison(client, current.records(params, runs), summary, reports)
 
     # in an experiment's copy nothing is current
-    if journal.root() == Path.cwd():
+    if places.root() == Path.cwd():
         mark = current.mark_of(found)  # before MLflow puts its address into the environment
-        if _bounded("the comparison", record):
+        if bounded("the comparison", record):
             mark_current(found, mark)
 
 
@@ -145,9 +147,9 @@ def mark_current(found: current.Runs, mark: str | None = None) -> None:
         store.end_dead_runs(client)
         missing = store.mark(client, found)
 
-    if journal.root() == Path.cwd():
+    if places.root() == Path.cwd():
         mark = mark or current.mark_of(found)
-        if _bounded("which runs are current", record):
+        if bounded("which runs are current", record):
             current.note(mark)
             if missing:
                 _warn(f"{missing} of the {len(found)} present runs are not in MLflow")
@@ -160,6 +162,7 @@ def surroundings() -> dict[str, str]:
         "git.commit": commit,
         "git.dirty": str(snapshot.is_dirty()).lower(),
         "environment.sha256": fingerprint.environment_sha256(),
+        "processor": fingerprint.processor(),
         "process": store.this_process(),
         "mlflow.user": psutil.Process().username(),  # a number where it has no name
         "mlflow.source.name": "lenet train",
@@ -316,7 +319,7 @@ class _Asking:
         return partial(self.questions.ask, getattr(self.client, name))
 
 
-def _bounded(what: str, action: "Callable[[MlflowClient], None]") -> bool:
+def bounded(what: str, action: "Callable[[MlflowClient], None]", remedy: str = SYNC) -> bool:
     """Do something with the store as long as it answers; tell whether it was done, and say so if it was not."""
     questions, outcome = _Questions(), Future[None]()
 
@@ -332,7 +335,7 @@ def _bounded(what: str, action: "Callable[[MlflowClient], None]") -> bool:
     questions.wait(thread, PATIENCE)
     fault = outcome.exception() if outcome.done() else _silent(PATIENCE)
     if fault:
-        _warn(f"{what} is not in MLflow ({store.reason(fault)})")
+        _warn(f"{what} is not in MLflow ({store.reason(fault)})", remedy)
     return fault is None
 
 
@@ -340,5 +343,5 @@ def _silent(patience: float) -> TimeoutError:
     return TimeoutError(f"the store has not answered for {patience:.0f} seconds")
 
 
-def _warn(text: str) -> None:
-    print(f"lenet: warning: {text}; `lenet sync` completes it", file=sys.stderr)
+def _warn(text: str, remedy: str = SYNC) -> None:
+    print(f"lenet: warning: {text}; {remedy}", file=sys.stderr)

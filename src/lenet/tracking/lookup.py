@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 LEGAL = "an MLflow run id, a run.key, the first 8 characters or more of either, or <variant>-<seed>"
-SURROUNDINGS = ("git.commit", "git.dirty", "environment.sha256", "threads")
+SURROUNDINGS = ("git.commit", "git.dirty", "environment.sha256", "processor")
 """Tags of where a training ran."""
 SHOWN = 5  # runs that an ambiguous reference names
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from lenet import THREADS, figures, fingerprint, journal, packaged
+from lenet import figures, fingerprint, journal, packaged
 from lenet.config import Variant, flatten
 from lenet.journal import Entry, Point
 from lenet.record import Record
@@ -51,12 +51,12 @@ def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Pat
 
 def expected_tags(record: Record) -> dict[str, str]:
     """The tags that say which training it is."""
-    identity = {"kind": "training", "variant": record.variant, "seed": str(record.seed), "threads": str(THREADS)}
+    identity = {"kind": "training", "variant": record.variant, "seed": str(record.seed)}
     return identity | digest_tags(record.fingerprints)
 
 
 def digest_tags(fingerprints: Mapping[str, str]) -> dict[str, str]:
-    """A record's or a metrics file's digests, under the tags' names."""
+    """A record's or a metrics file's fingerprints, under the tags' names."""
     return {("run.key" if name == "key" else name): digest for name, digest in fingerprints.items()}
 
 

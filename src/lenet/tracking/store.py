@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 from filelock import FileLock
 
-from lenet import journal
+from lenet import places
 from lenet.current import Runs
 from lenet.errors import InputError
 from lenet.files import whole
@@ -61,7 +61,7 @@ def uri() -> str:
     given = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SCHEME}mlflow.db"
     if not given.startswith(_SCHEME):
         return given
-    return f"{_SCHEME}{journal.root() / given.removeprefix(_SCHEME)}"
+    return f"{_SCHEME}{places.root() / given.removeprefix(_SCHEME)}"
 
 
 def open_store() -> "MlflowClient":
