@@ -57,7 +57,7 @@ def test_confident_truth_is_calibrated(seed: int) -> None:
 
 def test_outputs_that_are_no_probabilities_have_no_likelihood() -> None:
     found = evaluate.test_metrics(evaluate.Answers(torch.tensor([1]), torch.zeros(1, 10), None), torch.tensor([1]))
-    assert set(found) == {"misses", "count", "error", "error.per_class"}
+    assert set(found) == {"misses", "count", "error", "answers.sha256", "error.per_class"}
 
 
 def test_confusion_counts_digit_by_answer() -> None:

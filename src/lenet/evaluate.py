@@ -81,12 +81,13 @@ def answer(recogniser: packaged.Recogniser, digits: Digits) -> Answers:
 
 
 def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any]:
-    """Misses, count and error; error per class; likelihood and calibration where there are probabilities."""
+    """Misses, count, error, a digest of the answers, errors per class; for probabilities likelihood and calibration."""
     wrong = answers.decided != labels
     metrics: dict[str, Any] = {
         "misses": int(wrong.sum()),
         "count": len(labels),
         "error": int(wrong.sum()) / len(labels),
+        "answers.sha256": fingerprint.sha256_of(answers.decided.numpy().astype(np.uint8).tobytes()),
         "error.per_class": [float(wrong[labels == digit].double().mean()) for digit in range(CLASSES)],
     }
     if answers.probabilities is not None:
