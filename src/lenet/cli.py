@@ -19,7 +19,7 @@ HERE = click.Path(path_type=Path)
 def cli() -> None:
     """LeNet-5 of 1998 and of today, in one reproducible pipeline.
 
-    Every job first checks params.yaml. Exit status: 0 done, 1 failed, 2 bad input.
+    Every job first checks params.yaml. Exit status: 0 done, 1 failed, 2 bad input; `lenet rerun` has more.
     """
 
 
@@ -325,6 +325,73 @@ def verify(params: Any, against: str) -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)
+
+
+@job
+@click.argument("reference", metavar="[RUN]", required=False)
+@click.option("--preflight", is_flag=True, help="Stop before any stage; exit status 0 if bitwise is in reach, else 3.")
+@click.option("--env", is_flag=True, help="Run in a new virtual environment of the run's own requirements.lock.")
+@click.option(
+    "--accept",
+    type=click.Choice(["bitwise", "predictions", "metrics", "within-noise", "different"]),
+    default="bitwise",
+    show_default=True,
+    help="End with status 0 for this grade, too, and better ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
+@click.option("--all", "everything", is_flag=True, help="Rerun all finished runs, as many at once as there are cores.")
+@click.option("--filter", "condition", help="Of these, the ones that meet a condition in MLflow's filter language.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Reruns at once with --all; by default the number of cores.")
+@tracking_option
+@stage
+def rerun(
+    params: Any,
+    reference: str | None,
+    preflight: bool,
+    env: bool,
+    accept: str,
+    as_json: bool,
+    everything: bool,
+    condition: str | None,
+    jobs: int | None,
+    track: bool,
+) -> None:
+    """Run a tracked run again from its own sources, and judge what comes out.
+
+    A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
+    results. Nothing of yours is touched. Exit status: 0 bitwise the same weights, 4 a weaker grade, 1 different, 2 it
+    cannot be rerun.
+
+    \b
+    Example: lenet rerun modern-1
+             lenet rerun --all --filter "tags.variant = 'modern'" --accept within-noise
+    """
+    from lenet.rerun import view
+
+    if everything == bool(reference) or (condition and not everything):
+        raise InputError("name one RUN, or --all, with --filter if need be")
+    options = [*(["--preflight"] if preflight else []), *(["--env"] if env else []), "--accept", accept]
+    options += [] if track else ["--no-track"]
+    try:
+        if everything:
+            raise SystemExit(view.show_all(params, condition, options, jobs or cores(), as_json))
+        raise SystemExit(view.show(params, str(reference), preflight, env, accept, as_json, track))
+    except KeyboardInterrupt:
+        print("lenet: interrupted; nothing is left of this rerun", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@job
+@click.option("--dry-run", is_flag=True, help="Only list it.")
+def clean(params: Any, dry_run: bool) -> None:
+    """Remove what killed commands have left: folders of reruns, checkpoints that no present training goes on from.
+
+    Example: lenet clean --dry-run
+    """
+    from lenet import clean as module
+
+    for path, why in module.clean(params, Path("data/train.safetensors"), Path("requirements-numeric.lock"), dry_run):
+        print(f"{path}: {why}")
 
 
 @job

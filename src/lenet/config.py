@@ -1,7 +1,7 @@
 """params.yaml as closed, frozen, default-free types. Every value is stated in the file, once; no torch here."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -218,17 +218,17 @@ def validate(data: Any, source: str) -> Params:
     raise ParamsError("\n".join(faults)) from None
 
 
-def flatten(block: Section) -> dict[str, Any]:
-    """Return a section's leaves by dotted name, for example ``optimizer.lr``."""
+def flatten(block: Section | Mapping[str, Any]) -> dict[str, Any]:
+    """Return a block's leaves by dotted name, for example ``optimizer.lr``."""
 
     def leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             for key, item in value.items():
                 yield from leaves(item, (*path, key))
         else:
             yield ".".join(path), value
 
-    return dict(leaves(block.model_dump(), ()))
+    return dict(leaves(block.model_dump() if isinstance(block, Section) else block, ()))
 
 
 def _explain(fault: Any, data: Any) -> str:

@@ -60,7 +60,7 @@ def fetch(out: Path) -> None:
     each source's fault, when none gives the right bytes.
     """
     folder = os.environ.get("LENET_DATA_DIR")
-    missing = [name for name in SHA256 if folder or not _is_right(out / name, name)]
+    missing = [name for name in SHA256 if folder or not is_right(out / name)]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar, TemporaryDirectory() as scratch:
@@ -100,9 +100,10 @@ def _from_first(sources: Sequence[Source], name: str) -> bytes:
     )
 
 
-def _is_right(path: Path, name: str) -> bool:
+def is_right(path: Path) -> bool:
+    """Whether a file is MNIST's of its name."""
     try:
-        return bool(check(name, path.read_bytes()))
+        return bool(check(path.name, path.read_bytes()))
     except (OSError, SourceError):
         return False
 

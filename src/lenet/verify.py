@@ -7,7 +7,7 @@ must lie within what its seeds' spread allows.
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,16 @@ def judge_bits(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Verd
     ]
 
 
-def judge_spread(variant: str, before: list[int], after: list[int]) -> Verdict:
+def judge_spread(variant: str, before: Sequence[int], after: Sequence[int], seeds: Sequence[int] = ()) -> Verdict:
     """Within noise: the means differ by less than 2.58 standard errors (1 % level, normal).
 
-    A side's variance is that of its seeds, but at least its mean: what counting rare misses alone gives, so that few
-    seeds that happen to agree, or one, do not make the judge too strict.
+    A side's variance is that of its seeds (where it is a single run: of ``seeds``), but at least its mean: what
+    counting rare misses alone gives, so that few seeds that happen to agree do not make the judge too strict.
     """
     means, variances = [np.mean(misses) for misses in (before, after)], []
     for misses in (before, after):
-        sample = np.var(misses, ddof=1) if len(misses) > 1 else 0.0
+        spread = misses if len(misses) > 1 else seeds
+        sample = np.var(spread, ddof=1) if len(spread) > 1 else 0.0
         variances.append(max(float(sample), float(np.mean(misses))) / len(misses))
     limit = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sum(variances) ** 0.5
     gap = float(abs(means[0] - means[1]))

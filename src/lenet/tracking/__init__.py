@@ -6,17 +6,18 @@ there. What fails is said once, on standard error, and the stage goes on.
 
 Read in this order: ``store`` (where records lie), ``mirror`` (one training's run), ``live`` (beside a training, and
 bounded in time), ``sync`` (all of it again, from files), ``check`` (whether it is so), ``lookup`` (what is known of a
-run; it only looks).
+run; it only looks), ``reruns`` (their own runs).
 """
 
 from lenet.tracking.check import check
 from lenet.tracking.live import Run, compared, evaluated, mark_current, training
 from lenet.tracking.lookup import Tracked, lookup
 from lenet.tracking.mirror import TRAINED
+from lenet.tracking.reruns import reran, trainings
 from lenet.tracking.store import EXPERIMENT, end_dead_runs, find, open_store, serve, uri
 from lenet.tracking.sync import sync
 
 __all__ = [
     "EXPERIMENT", "TRAINED", "Run", "Tracked", "check", "compared", "end_dead_runs", "evaluated", "find", "lookup",
-    "mark_current", "open_store", "serve", "sync", "training", "uri",
+    "mark_current", "open_store", "reran", "serve", "sync", "training", "trainings", "uri",
 ]  # fmt: skip

@@ -1,0 +1,63 @@
+"""`lenet clean`: what killed commands have left behind."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lenet import THREADS, checkpoint, fingerprint
+from lenet.config import Params
+from lenet.data import Digits, load_digits
+from lenet.errors import InputError
+from lenet.rerun import workplace
+
+
+def clean(params: Params, data: Path, numerics: Path, dry_run: bool) -> Iterator[tuple[Path, str]]:
+    """Remove folders of reruns that are gone, and checkpoints that no training of params.yaml would go on from.
+
+    Args:
+        params: the variants.
+        data: the training digits; without them it is not known which training goes on from what.
+        numerics: the lock of the packages that can change bits.
+        dry_run: remove nothing.
+
+    Yields:
+        What is removed, or would be, and why.
+    """
+    for folder in workplace.orphans():
+        yield folder, "of a rerun that was killed"
+        if not dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
+    folders = [folder for folder in sorted(checkpoint.home().glob("*-*-*")) if folder.is_dir()]
+    try:
+        digits = load_digits(data) if folders else None
+    except InputError:
+        return
+    for folder in folders:
+        assert digits is not None
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:  # of a training under way
+            continue
+        try:
+            name, _, key = folder.name.rpartition("-")
+            if _key(params, name, digits, numerics) != key:
+                yield folder, f"checkpoints of a {name} of other parameters, sources, packages or digits"
+                if not dry_run:
+                    shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            lock.release()
+
+
+def _key(params: Params, name: str, digits: Digits, numerics: Path) -> str | None:
+    """The ``run.key`` that a training of this name would have now."""
+    variant_name, _, seed = name.rpartition("-")
+    if variant_name not in params.variants:
+        return None
+    variant = params.variants[variant_name]
+    validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
+    data = fingerprint.data_sha256(rest[: variant.train_size], validation)
+    packages = fingerprint.numerics(numerics)
+    return fingerprint.run_key(variant, int(seed), data, fingerprint.source_sha256(), packages, THREADS)

@@ -1,0 +1,165 @@
+"""One run again, from beginning to end."""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lenet import tracking
+from lenet.config import Params, flatten
+from lenet.errors import InputError
+from lenet.rerun import evidence, preflight, sources, verdict, workplace
+from lenet.rerun.preflight import Preflight
+from lenet.rerun.verdict import Verdict
+from lenet.rerun.workplace import Workplace
+from lenet.tracking import Tracked
+
+EXIT = {"bitwise": 0, "different": 1}
+"""The exit status of a grade; of the others 4."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a rerun has to tell.
+
+    Attributes:
+        run: the run.
+        sources: where its sources came from.
+        preflight: what was known beforehand.
+        verdict: what came out; None if it was asked for the preflight alone.
+        seconds: that the stages took.
+        id: MLflow's, of the rerun; None where it could not be recorded.
+    """
+
+    run: Tracked
+    sources: str
+    preflight: Preflight
+    verdict: Verdict | None
+    seconds: float
+    id: str | None
+
+    def exit_status(self, accepted: str) -> int:
+        """0 for this grade or a better one; else 4, or 1 for ``different``. Of a preflight: 0 bitwise, 3 weaker."""
+        if self.verdict is None:
+            return 0 if self.preflight.best == "bitwise" else 3
+        if verdict.GRADES.index(self.verdict.grade) <= verdict.GRADES.index(accepted):
+            return 0
+        return EXIT.get(self.verdict.grade, 4)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for ``--json`` and the run's artifact."""
+        return {
+            "run": {"name": self.run.name, "id": self.run.id, "key": self.run.key},
+            "sources": self.sources,
+            "preflight": preflight.to_json(self.preflight),
+            "verdict": asdict(self.verdict) if self.verdict else None,
+            "rerun": self.id,
+        }
+
+
+def rerun(
+    reference: str,
+    params: Params,
+    tell: Callable[[object], None],
+    only_preflight: bool,
+    build_environment: bool,
+    track: bool,
+) -> Report:
+    """Build a run's sources, parameters and data again, execute its stages, and compare what comes out.
+
+    Args:
+        reference: an MLflow run id, a ``run.key``, or ``<variant>-<seed>``.
+        params: the whole of params.yaml, for a run of which the metrics file alone is there.
+        tell: called with what there is to see on the way: the preflight, and lines of progress.
+        only_preflight: stop before any stage.
+        build_environment: run in a new virtual environment of the run's own lock.
+        track: record the rerun in MLflow.
+
+    Raises:
+        InputError: no such run, nothing to compare with, or it cannot be built or executed here.
+    """
+    run = tracking.lookup(reference, params, Path("runs"), Path("metrics"))
+    then = evidence.outcome(run)
+    if then.weights is None:
+        raise InputError(f"{run.name}: it has no weights.sha256, so there is nothing to compare a rerun with")
+    found = sources.of(run)
+    with workplace.of(found, build_environment) as place:
+        workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
+        probed = workplace.probe(place)
+        flight, inputs = preflight.examine(run, found, place, probed)
+        tell(flight)
+        if only_preflight:
+            return Report(run, str(found), flight, None, 0.0, None)
+        began = time.monotonic()
+        _execute(place, run.name, tell)
+        seconds = time.monotonic() - began
+        files = _outputs(place.project, run.name)
+        again = _read(run.name, files)
+        judged = verdict.judge(
+            (inputs, then), (preflight.inputs_again(again, probed), evidence.outcome(again)), _misses_of_seeds(run)
+        )
+        report = Report(run, str(found), flight, judged, seconds, None)
+        if not track:
+            return report
+        return _recorded(report, again, files)
+
+
+def _block(run: Tracked) -> dict[str, Any] | None:
+    """The variant's parameters as the run recorded them; None where it did not."""
+    record = run.parse("run.json", json.loads)
+    return dict(record["parameters"]) if record else None
+
+
+def _execute(place: Workplace, name: str, tell: Callable[[object], None]) -> None:
+    def progress(line: str) -> None:
+        if re.match(rf"{re.escape(name)}: epoch ", line):
+            tell(line)
+
+    # it has been compared before; whatever else is installed, it is to run
+    place.run("-m", "dvc", "repro", f"evaluate@{name}", tell=progress, LENET_ALLOW_OTHER_NUMERICS="1")
+
+
+def _outputs(project: Path, name: str) -> dict[str, Path]:
+    """The files that the stages have made, by their names as artifacts."""
+    files = {path.name: path for path in sorted((project / "runs" / name).iterdir()) if not path.name.startswith(".")}
+    return files | {f"{name}.json": project / "metrics" / f"{name}.json"}
+
+
+def _read(name: str, files: Mapping[str, Path]) -> Tracked:
+    """A rerun's files as a run."""
+    record = json.loads(files["run.json"].read_bytes())
+    digests = {("run.key" if key == "key" else key): value for key, value in record["run"].items()}
+    rows = pd.read_csv(files["history.csv"], float_precision="round_trip").to_dict("records")
+    return Tracked(
+        name=name,
+        id=None,
+        parameters={key: str(value) for key, value in flatten(record["parameters"]).items()},
+        tags=digests,
+        metrics={},
+        history=rows,
+        notes=(),
+        read=lambda path: files[path].read_bytes() if path in files else None,
+    )
+
+
+def _misses_of_seeds(run: Tracked) -> list[int]:
+    """The test misses of the variant's published seeds."""
+    variant = run.tags["variant"]
+    found = []
+    for path in [*Path().glob(f"metrics/{variant}-*.json"), *Path().glob(f"*/metrics/{variant}-*.json")]:
+        if re.fullmatch(rf"{re.escape(variant)}-\d+", path.stem):
+            found.append(int(json.loads(path.read_bytes())["test"]["misses"]))
+    return found
+
+
+def _recorded(report: Report, again: Tracked, files: Mapping[str, Path]) -> Report:
+    """The report, with the id of the rerun's own run in MLflow where it could be recorded."""
+    assert report.verdict is not None
+    tags = {"grade": report.verdict.grade, "how": report.verdict.summary}
+    run_id = tracking.reran(report.run, again, tags, report.to_json(), files)
+    return Report(report.run, report.sources, report.preflight, report.verdict, report.seconds, run_id)

@@ -1,0 +1,93 @@
+"""What a run was a function of, and what came of it: read alike from a tracked run and from its rerun's files."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lenet import fingerprint
+from lenet.tracking import Tracked
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All that decides a training's bits. None or empty: not known.
+
+    Attributes:
+        key: ``run.key``, the digest of what follows up to the threads.
+        data: ``data.sha256``.
+        source: ``source.sha256``.
+        parameters: the variant's block, flat, as text.
+        packages: versions of the packages that can change bits.
+        threads: that torch uses.
+        build: torch's, for example ``2.13.0+cpu``.
+        processor: the instruction set that torch uses, for example ``AVX512``.
+        canary: the digest of the arithmetic.
+    """
+
+    key: str | None
+    data: str | None
+    source: str | None
+    parameters: Mapping[str, str]
+    packages: Mapping[str, str]
+    threads: str | None
+    build: str | None
+    processor: str | None
+    canary: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run. None or empty: not known.
+
+    Attributes:
+        weights: ``weights.sha256``.
+        answers: the digest of all answers to the test digits.
+        misses: of the test digits.
+        numbers: validation and test metrics.
+        losses: each step's, in rows of epochs, as the bits of float32.
+        epochs: the weights' digest at the end of each epoch.
+    """
+
+    weights: str | None
+    answers: str | None
+    misses: int | None
+    numbers: Mapping[str, float]
+    losses: "np.ndarray | None"
+    epochs: tuple[str, ...]
+
+
+def outcome(run: Tracked) -> Outcome:
+    """What is known of what came of a tracked run, or of a rerun. Raises InputError for a faulty artifact."""
+    content = run.parse(f"{run.name}.json", json.loads) or {}
+    tested = content.get("test", {})
+    answers = tested.get("answers.sha256") or run.parse("predictions.csv", _answers)
+    epochs = tuple(str(row["weights.sha256"]) for row in run.history if "weights.sha256" in row)
+    trace = run.parse("trace", lambda found: np.frombuffer(found, "<u4"))
+    fits = trace is not None and epochs and len(trace) % len(epochs) == 0
+    numbers = {f"{part}/{n}": float(v) for part in ("validation", "test") for n, v in _plain(content.get(part, {}))}
+    recorded = {n: float(v) for n, v in run.metrics.items() if n.startswith(("validation/", "test/"))}
+    numbers = recorded | numbers
+    misses = numbers.get("test/misses")
+    return Outcome(
+        weights=run.tags.get("weights.sha256"),
+        answers=answers,
+        misses=None if misses is None else round(misses),
+        numbers=numbers,
+        losses=trace.reshape(len(epochs), -1) if trace is not None and fits else None,
+        epochs=epochs,
+    )
+
+
+def _plain(part: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return [(name, value) for name, value in part.items() if isinstance(value, int | float)]
+
+
+def _answers(table: bytes) -> str:
+    """As evaluate computes ``answers.sha256``."""
+    answers = pd.read_csv(io.BytesIO(table), usecols=["index", "answer"]).sort_values("index")["answer"]
+    return fingerprint.sha256_of(answers.to_numpy(np.uint8).tobytes())

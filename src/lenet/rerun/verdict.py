@@ -1,0 +1,187 @@
+"""How much a rerun has in common with its run, where the two part, and what differs in what they were made of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lenet.rerun.evidence import Inputs, Outcome
+from lenet.verify import judge_spread
+
+GRADES = ("bitwise", "predictions", "metrics", "within-noise", "different")
+"""The best first: the same weights, bit for bit; the same answers to all test digits; the same metrics as printed;
+misses as far apart as those of the variant's seeds; none of these."""
+PRINTED = ".4g"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one stage made again.
+
+    Attributes:
+        name: the stage.
+        reproduced: what came out, in short.
+        same: whether it is what came out then; None if that is not known.
+        note: how they differ.
+    """
+
+    name: str
+    reproduced: str
+    same: bool | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What differs between the inputs of a run and of its rerun.
+
+    Attributes:
+        kind: data, code, parameters, environment, threads or hardware.
+        detail: what exactly.
+    """
+
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a rerun has shown.
+
+    Attributes:
+        grade: one of GRADES.
+        how: how it was found.
+        stages: prepare, train and evaluate.
+        step: the first step whose loss differs, as (epoch, step), both from 1; None if none does, or it is not known.
+        epoch: the first epoch, from 1, after which the weights differ; None likewise.
+        causes: what differs in the inputs.
+    """
+
+    grade: str
+    how: str
+    stages: Sequence[Stage]
+    step: tuple[int, int] | None
+    epoch: int | None
+    causes: Sequence[Cause]
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        parts = [f"{self.grade}: {self.how}"]
+        if self.grade != "bitwise":
+            parts.append(self.parting)
+            parts.append("; ".join(f"{cause.kind}: {cause.detail}" for cause in self.causes))
+        return ". ".join(part for part in parts if part)
+
+    @property
+    def parting(self) -> str:
+        """Where the two part, in words."""
+        where = f"the loss of step {self.step[1]} in epoch {self.step[0]}" if self.step else ""
+        after = f"the weights after epoch {self.epoch}" if self.epoch else ""
+        found = " and ".join(part for part in (where, after) if part)
+        return f"first to differ: {found}" if found else "where they part is not known"
+
+
+def judge(then: tuple[Inputs, Outcome], now: tuple[Inputs, Outcome], misses_of_seeds: Sequence[int]) -> Verdict:
+    """Compare a rerun with its run.
+
+    Args:
+        then: what the run was made of, and what came of it.
+        now: the same of the rerun.
+        misses_of_seeds: the test misses of the variant's published seeds, for the spread.
+    """
+    (inputs, before), (new_inputs, after) = then, now
+    grade, how = _grade(before, after, misses_of_seeds)
+    step, epoch = first_step(before, after), first_epoch(before, after)
+    causes = [] if grade == "bitwise" else list(differences(inputs, new_inputs))
+    if grade != "bitwise" and not causes:
+        causes = [Cause("unknown", "nothing that is recorded of the inputs differs")]
+    return Verdict(grade, how, [*_stages(inputs, before, new_inputs, after)], step, epoch, causes)
+
+
+def _grade(before: Outcome, after: Outcome, misses_of_seeds: Sequence[int]) -> tuple[str, str]:
+    if before.weights == after.weights:
+        return "bitwise", "the weights are the same, bit for bit"
+    if before.answers is not None and before.answers == after.answers:
+        return "predictions", "other weights, but every test digit is answered alike"
+    if same_as_printed(before.numbers, after.numbers):
+        return "metrics", "other weights, but the same metrics as printed"
+    if before.misses is None or after.misses is None:
+        return "different", "other weights, and the test misses of one of the two are not known"
+    spread = judge_spread("", [before.misses], [after.misses], misses_of_seeds)
+    if spread.same:
+        return "within-noise", f"other weights; {spread.how}"
+    return "different", spread.how
+
+
+def same_as_printed(before: Mapping[str, float], after: Mapping[str, float]) -> bool:
+    """Whether all metrics that both have are the same to four digits; the test misses have to be among them."""
+    shared = before.keys() & after.keys()
+    return "test/misses" in shared and all(f"{before[n]:{PRINTED}}" == f"{after[n]:{PRINTED}}" for n in shared)
+
+
+def first_step(before: Outcome, after: Outcome) -> tuple[int, int] | None:
+    """The first step, as (epoch, step) from 1, whose losses' bits differ."""
+    if before.losses is None or after.losses is None:
+        return None
+    if before.losses.shape[1] != after.losses.shape[1]:
+        return 1, 1
+    epochs = min(len(before.losses), len(after.losses))
+    places = np.argwhere(before.losses[:epochs] != after.losses[:epochs])
+    return (int(places[0][0]) + 1, int(places[0][1]) + 1) if len(places) else None
+
+
+def first_epoch(before: Outcome, after: Outcome) -> int | None:
+    """The first epoch, from 1, after which the weights differ."""
+    pairs = zip(before.epochs, after.epochs, strict=False)
+    return next((epoch for epoch, (one, other) in enumerate(pairs, 1) if one != other), None)
+
+
+def differences(then: Inputs, now: Inputs) -> Iterator[Cause]:
+    """What differs between inputs, class by class. What is not known of one side is not compared."""
+    if _differ(then.data, now.data):
+        yield Cause("data", f"other digits: data.sha256 {_short(then.data)} → {_short(now.data)}")
+    threads = _differ(then.threads, now.threads)
+    if _differ(then.source, now.source) and not threads:  # their number stands in a source file
+        yield Cause("code", f"other source modules: source.sha256 {_short(then.source)} → {_short(now.source)}")
+    if then.parameters and now.parameters and (changed := _changed(then.parameters, now.parameters)):
+        yield Cause("parameters", changed)
+    packages = _changed(then.packages, now.packages) if then.packages and now.packages else ""
+    if packages or _differ(then.build, now.build):
+        yield Cause("environment", packages or f"another build of torch: {then.build} → {now.build}")
+    if threads:
+        yield Cause("threads", f"{then.threads} → {now.threads}")
+    explained = packages or threads or _differ(then.build, now.build)
+    if _differ(then.canary, now.canary) and not explained:
+        if _differ(then.processor, now.processor):
+            yield Cause("hardware", f"another instruction set: {then.processor} → {now.processor}")
+        elif then.processor and then.build:
+            yield Cause("environment", "the same packages compute otherwise: another build, or settings of it")
+        else:
+            yield Cause("hardware", "another processor or build: the canary differs")
+
+
+def _stages(inputs: Inputs, before: Outcome, new_inputs: Inputs, after: Outcome) -> Iterator[Stage]:
+    def stage(name: str, what: str, one: Any, other: Any, note: str = "") -> Stage:
+        same = None if one is None or other is None else one == other
+        return Stage(name, f"{what} {_short(other)}", same, note if same is False else "")
+
+    yield stage("prepare", "data.sha256", inputs.data, new_inputs.data)
+    yield stage("train", "weights.sha256", before.weights, after.weights)
+    tested = stage("evaluate", "answers.sha256", before.answers, after.answers)
+    misses = f"test misses {before.misses} → {after.misses}"
+    yield Stage("evaluate", f"{after.misses} misses, {tested.reproduced}", tested.same, "" if tested.same else misses)
+
+
+def _changed(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    names = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+    return ", ".join(f"{name} {then.get(name, 'absent')} → {now.get(name, 'absent')}" for name in names)
+
+
+def _differ(one: str | None, other: str | None) -> bool:
+    return one is not None and other is not None and one != other
+
+
+def _short(digest: Any) -> str:
+    return "unknown" if digest is None else str(digest)[:12]

@@ -1,0 +1,91 @@
+"""Reruns on a terminal, and as JSON."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from lenet.config import Params
+from lenet.rerun.again import Report, rerun
+from lenet.rerun.many import Result, rerun_all, worst
+from lenet.rerun.preflight import Preflight
+from lenet.rerun.verdict import Verdict
+
+WIDTH = 140  # where the output is no terminal
+SAME = {True: "yes", False: "[red]NO[/red]", None: "not known"}
+
+
+def show(
+    params: Params, reference: str, only_preflight: bool, environment: bool, accepted: str, as_json: bool, track: bool
+) -> int:
+    """Rerun a run and print what there is to know; return the exit status."""
+    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+
+    def tell(what: object) -> None:
+        if isinstance(what, str):
+            print(what, file=sys.stderr, flush=True)
+        elif isinstance(what, Preflight) and not as_json:
+            console.print(preflight_table(what))
+            console.print(f"best grade in reach here: [bold]{what.best}[/bold]")
+
+    report = rerun(reference, params, tell, only_preflight, environment, track)
+    if as_json:
+        print(json.dumps(report.to_json() | {"seconds": round(report.seconds, 1)}, indent=2))
+    elif report.verdict:
+        console.print(verdict_table(report.verdict))
+        console.print(f"[bold]{report.run.name}: {report.verdict.summary}[/bold]")
+        _print_place(report, console)
+    return report.exit_status(accepted)
+
+
+def _print_place(report: Report, console: Console) -> None:
+    where = f", MLflow run {report.id}" if report.id else ""
+    console.print(f"from {report.sources} in {report.seconds:.0f} s{where}")
+
+
+def show_all(params: Params, condition: str | None, options: Sequence[str], jobs: int, as_json: bool) -> int:
+    """Rerun many and print a line of each; return the worst exit status."""
+
+    def tell(result: Result) -> None:
+        print(f"{result.name}: {_grade(result)}", file=sys.stderr, flush=True)
+
+    results = sorted(rerun_all(params, condition, options, jobs, tell), key=lambda result: result.name)
+    if as_json:
+        print(json.dumps([vars(result) for result in results], indent=2))
+    else:
+        table = Table("Run", "Sources", "Grade", "First to differ", "Because of", "Seconds")
+        for result in results:
+            report = result.report or {}
+            found = report.get("verdict") or {}
+            where = "" if found.get("epoch") is None else f"epoch {found['epoch']}"
+            where = f"step {found['step'][1]} in epoch {found['step'][0]}" if found.get("step") else where
+            causes = "; ".join(cause["kind"] for cause in found.get("causes", []))
+            sources = report.get("sources", "")
+            table.add_row(result.name, sources, _grade(result), where, causes, str(report.get("seconds", "")))
+        Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(table)
+    return worst(results)
+
+
+def _grade(result: Result) -> str:
+    if result.report is None:
+        return result.fault or f"ended with status {result.status}"
+    verdict = result.report["verdict"]
+    return str(verdict["grade"] if verdict else f"in reach: {result.report['preflight']['best']}")
+
+
+def preflight_table(preflight: Preflight) -> Table:
+    """What a rerun has and finds."""
+    table = Table("", "Then", "Here", "Same")
+    for line in preflight.lines:
+        table.add_row(line.what, line.then, line.here, SAME[line.same])
+    return table
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """What each stage has reproduced."""
+    table = Table("Stage", "Reproduced", "Same", "")
+    for stage in verdict.stages:
+        table.add_row(stage.name, stage.reproduced, SAME[stage.same], stage.note)
+    return table

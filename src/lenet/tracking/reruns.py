@@ -1,0 +1,107 @@
+"""The record of reruns: runs of an experiment of their own, linked with the runs that they repeat."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lenet import journal
+from lenet.errors import InputError
+from lenet.tracking import store
+from lenet.tracking.live import bounded, surroundings
+from lenet.tracking.lookup import Tracked
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = f"{store.EXPERIMENT}-reruns"
+
+
+def reran(
+    run: Tracked, again: Tracked, verdict: Mapping[str, str], report: Any, files: Mapping[str, Path]
+) -> str | None:
+    """Record a rerun; return MLflow's id, or None where the store did not take it, which is said.
+
+    Args:
+        run: what was repeated.
+        again: what came out.
+        verdict: tags that tell how they compare, without their prefix ``rerun.``.
+        report: all that was found, as JSON, for the artifact ``rerun.json``.
+        files: the rerun's outputs, by name.
+    """
+    recorded = None
+
+    def record(client: "MlflowClient") -> None:
+        nonlocal recorded
+        recorded = _record(client, run, again, verdict, report, files)
+        if run.id:
+            earlier = client.get_run(run.id).data.tags.get("reruns", "").split()
+            client.set_tag(run.id, "reruns", " ".join([*earlier, recorded]))
+            client.set_tag(run.id, "rerun.grade", verdict["grade"])
+
+    bounded(f"the rerun of {run.name}", record, "it is not kept")
+    return recorded
+
+
+def trainings(condition: str | None) -> list[tuple[str, str]]:
+    """Name and id of the finished trainings that meet a condition in MLflow's filter language, the oldest first.
+
+    Raises:
+        InputError: the condition is none, or the store does not answer.
+    """
+    client = store.look()
+    if client is None:
+        return []
+    both = " and ".join(filter(None, ["tags.kind = 'training' and attributes.status = 'FINISHED'", condition]))
+    try:
+        return [(str(run.info.run_name), run.info.run_id) for run in store.search(client, both)]
+    except Exception as error:
+        raise InputError(f"--filter {condition!r}: {store.reason(error)}") from None
+
+
+def _record(
+    client: "MlflowClient",
+    run: Tracked,
+    again: Tracked,
+    verdict: Mapping[str, str],
+    report: Any,
+    files: Mapping[str, Path],
+) -> str:
+    from mlflow.entities import Metric, Param
+
+    experiment = store.experiment_id(client, EXPERIMENT)
+    of = run.id or run.key
+    tags = {name: value for name, value in surroundings().items() if not name.startswith(("mlflow.source", "git."))}
+    tags |= {"kind": "rerun", "variant": run.tags["variant"], "seed": run.tags["seed"], "rerun.of": of}
+    tags |= dict(again.tags) | {f"rerun.{name}": value for name, value in verdict.items()}
+    tags["mlflow.note.content"] = f"Again: {_link(client, run)}. {verdict['how']}"
+    made = client.create_run(experiment, tags=tags, run_name=run.name).info.run_id
+    time = journal.now()
+    points = [
+        Metric(name, value, time, int(row["epoch"]))
+        for row in again.history
+        for name, value in row.items()
+        if isinstance(value, float)
+    ]
+    tested = again.parse(f"{run.name}.json", json.loads) or {}
+    points += [
+        Metric(f"test/{name}", float(value), time, len(again.history))
+        for name, value in tested.get("test", {}).items()
+        if isinstance(value, int | float)
+    ]
+    parameters = {"variant": run.tags["variant"], "seed": run.tags["seed"], **again.parameters}
+    client.log_batch(made, points, [Param(name, value) for name, value in parameters.items()])
+    with tempfile.TemporaryDirectory() as scratch:
+        (Path(scratch) / "rerun.json").write_text(json.dumps(report | {"rerun": made}, indent=2))
+        client.log_artifact(made, str(Path(scratch) / "rerun.json"))
+    for path in files.values():
+        client.log_artifact(made, str(path))
+    client.set_terminated(made, "FINISHED")
+    return str(made)
+
+
+def _link(client: "MlflowClient", run: Tracked) -> str:
+    if run.id is None:
+        return f"{run.name} {run.key[:12]}"
+    return f"[{run.name}](#/experiments/{client.get_run(run.id).info.experiment_id}/runs/{run.id})"

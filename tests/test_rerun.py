@@ -1,0 +1,363 @@
+"""`lenet rerun`: a run again from its own sources; what it says of planted differences; and that nothing is touched."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from safetensors.torch import load_file, save_file
+
+from conftest import ENVIRONMENT, commit, lenet_command, run, small_checkout
+from lenet.data import shuffled
+
+pytestmark = pytest.mark.slow
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
+    """A committed checkout whose pipeline has run: `modern` with two seeds, `tutorial-average` beside it."""
+    folder = small_checkout(tmp_path_factory.mktemp("rerun") / "checkout", 2, seeds=[1, 2], compare=["modern"])
+    run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
+    commit(folder, "results")
+    return folder
+
+
+@pytest.fixture
+def folder(built: Path, tmp_path: Path) -> Path:
+    """A copy of it, store and cache included."""
+    return Path(shutil.copytree(built, tmp_path / "copy", symlinks=True))
+
+
+def rerun(folder: Path, *words: str, status: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run(*lenet_command("rerun", *words), cwd=folder, status=status, **environment)
+
+
+def judged(folder: Path, *words: str, status: int, **environment: str) -> dict[str, Any]:
+    """The verdict of a rerun."""
+    return json.loads(rerun(folder, *words, "--json", status=status, **environment).stdout)["verdict"]
+
+
+def runs(folder: Path, experiment: str = "lenet5", condition: str = "") -> list[Run]:
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found = client.get_experiment_by_name(experiment)
+    return client.search_runs([found.experiment_id], condition) if found else []
+
+
+def train(folder: Path, variant: str = "modern", seed: int = 1, **environment: str) -> Run:
+    """Train and evaluate in the checkout as it is, without DVC; the run in MLflow."""
+    before = {one.info.run_id for one in runs(folder)}
+    out, metrics = f"runs/{variant}-{seed}", f"metrics/{variant}-{seed}.json"
+    data = ("--data", "data/train.safetensors", "--numerics", "requirements-numeric.lock", "--out", out)
+    run(*lenet_command("train", variant, str(seed), *data), cwd=folder, **environment)
+    run(*lenet_command("evaluate", out, "--test", "data/test.safetensors", "--out", metrics), cwd=folder, **environment)
+    (made,) = [one for one in runs(folder) if one.info.run_id not in before]
+    return made
+
+
+def artifacts(folder: Path, made: Run) -> Path:
+    return folder / "mlartifacts" / made.info.run_id / "artifacts"
+
+
+def edit_json(path: Path, change: Callable[[dict], object]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def edit_source(folder: Path, name: str, old: str, new: str) -> None:
+    path = folder / "src" / "lenet" / name
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+
+
+def edit_snapshot(folder: Path, made: Run, name: str, old: str, new: str) -> None:
+    """Change a line in the sources that a run has kept."""
+    path = artifacts(folder, made) / "source" / "source.zip"
+    with zipfile.ZipFile(path) as archive:
+        files = {member: archive.read(member) for member in archive.namelist()}
+    assert files[f"src/lenet/{name}"].count(old.encode()) == 1
+    files[f"src/lenet/{name}"] = files[f"src/lenet/{name}"].replace(old.encode(), new.encode())
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, content in files.items():
+            archive.writestr(member, content)
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """All of the user's that a rerun could touch: work tree, index, stash, branches, DVC's cache and outputs."""
+    git = {
+        words: run("git", *words.split(), cwd=folder, GIT_OPTIONAL_LOCKS="0").stdout
+        for words in ("status --porcelain", "stash list", "for-each-ref", "worktree list", "diff --cached")
+    }
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".dvc/tmp" not in str(path) and not path.name.startswith("mlflow.db")
+    ]
+    kept = {
+        str(path): path.stat().st_mtime_ns
+        for path in files
+        if "mlartifacts" not in path.parts and path.suffix != ".pyc"
+    }
+    return git | kept
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list((folder / ".dvc" / "tmp" / "lenet" / "reruns").glob("*"))
+
+
+def test_a_published_run_is_rerun_bitwise_and_recorded_with_links(folder: Path) -> None:
+    before = state(folder)
+    done = rerun(folder, "modern-1")
+    assert "best grade in reach here: bitwise" in done.stdout
+    assert "modern-1: bitwise" in done.stdout
+    assert [line.split("│")[1].strip() for line in done.stdout.splitlines() if line.count("│") == 5][-3:] == [
+        "prepare", "train", "evaluate",
+    ]  # fmt: skip
+    (again,) = runs(folder, "lenet5-reruns")
+    (original,) = runs(folder, condition="attributes.run_name = 'modern-1'")
+    assert again.data.tags["rerun.of"] == original.info.run_id
+    assert original.data.tags["reruns"].split() == [again.info.run_id]
+    assert again.data.tags["rerun.grade"] == original.data.tags["rerun.grade"] == "bitwise"
+    assert original.info.run_id in again.data.tags["mlflow.note.content"]
+    assert again.data.tags["weights.sha256"] == original.data.tags["weights.sha256"]
+    assert again.data.params == original.data.params
+    for name in ("train/loss", "validation/error", "test/misses"):
+        assert again.data.metrics[name] == original.data.metrics[name]
+    kept = json.loads((artifacts(folder, again) / "rerun.json").read_text())
+    assert kept["verdict"]["grade"] == "bitwise"
+    assert (artifacts(folder, again) / "weights.safetensors").exists()
+    assert len(runs(folder)) == 3  # two trainings and their comparison, as before
+    assert state(folder) == before
+    assert leftovers(folder) == []
+
+
+def test_a_fresh_clone_without_store_and_outputs_reruns_what_is_published(
+    built: Path, tmp_path: Path, mnist: Path
+) -> None:
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(built), str(clone), cwd=tmp_path)
+    done = rerun(clone, "modern-2", "--no-track", LENET_DATA_DIR=str(mnist))
+    assert "modern-2: bitwise" in done.stdout
+    assert not (clone / "mlflow.db").exists()
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
+
+
+def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Path) -> None:
+    assert "best grade in reach here: bitwise" in rerun(folder, "modern-1", "--preflight").stdout
+    weaker = rerun(folder, "modern-1", "--preflight", status=3, **AVX2).stdout
+    assert "best grade in reach here: predictions" in weaker
+    assert [line for line in weaker.splitlines() if "canary" in line and "NO" in line]
+    assert runs(folder, "lenet5-reruns") == []
+
+
+def test_one_pixel_is_found_in_the_data_at_its_step(folder: Path) -> None:
+    path = folder / "data" / "train.safetensors"
+    tensors = load_file(path)
+    validation, digit = 500, 777
+    tensors["images"][validation + digit, 14, 14] ^= 255
+    path.unlink()
+    save_file(tensors, path)
+    made = train(folder)
+    verdict = judged(folder, made.info.run_id, status=None)
+    order = shuffled(1500, 1, 1).tolist()
+    assert verdict["step"] == [1, order.index(digit) // 64 + 1]
+    assert verdict["epoch"] == 1
+    assert [cause["kind"] for cause in verdict["causes"]] == ["data"]
+    assert {stage["name"]: stage["same"] for stage in verdict["stages"]} == {
+        "prepare": False, "train": False, "evaluate": False,
+    }  # fmt: skip
+
+
+def test_a_dirty_run_is_rerun_from_its_snapshot_and_a_changed_source_line_is_found(folder: Path) -> None:
+    edit_source(
+        folder,
+        "optimizer.py",
+        "parameters, lr=section.lr, betas=betas",
+        "parameters, lr=section.lr * 1.01, betas=betas",
+    )
+    edit_source(folder, "classifier.py", 'group["lr"] = self.rate', 'group["lr"] = self.rate * 1.01')
+    made = train(folder)
+    assert made.data.tags["git.dirty"] == "true"
+    run("git", "checkout", "-q", "src", cwd=folder)
+    done = rerun(folder, made.info.run_id)
+    assert "bitwise" in done.stdout
+    assert "the run's own snapshot" in done.stdout
+    edit_snapshot(folder, made, "classifier.py", 'group["lr"] = self.rate * 1.01', 'group["lr"] = self.rate * 1.02')
+    verdict = judged(folder, made.info.run_id, status=None)
+    assert [cause["kind"] for cause in verdict["causes"]] == ["code"]
+    assert verdict["step"] == [1, 2]  # the first loss is taken before the first update
+    assert verdict["epoch"] == 1
+
+
+def test_one_parameter_is_found(folder: Path) -> None:
+    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
+    edit_json(artifacts(folder, made) / "run.json", lambda record: record["parameters"]["optimizer"].update(lr=0.0031))
+    verdict = judged(folder, made.info.run_id, status=None)
+    assert [cause["kind"] for cause in verdict["causes"]] == ["parameters"]
+    assert "optimizer.lr 0.003 → 0.0031" in verdict["causes"][0]["detail"]
+
+
+def test_another_instruction_set_is_named_hardware(folder: Path) -> None:
+    verdict = judged(folder, "modern-1", status=None, **AVX2)
+    assert [cause["kind"] for cause in verdict["causes"]] == ["hardware"]
+    assert "→ AVX2" in verdict["causes"][0]["detail"]
+    assert verdict["grade"] in ("predictions", "metrics", "within-noise")
+    accepted = rerun(folder, "modern-1", "--accept", "within-noise", **AVX2)
+    assert accepted.returncode == 0
+
+
+def test_another_build_or_version_is_named_environment(folder: Path) -> None:
+    other = {"MKL_CBWR": "COMPATIBLE", "ONEDNN_MAX_CPU_ISA": "SSE41"}  # as another build would compute
+    verdict = judged(folder, "modern-1", status=None, **other)
+    assert [cause["kind"] for cause in verdict["causes"]] == ["environment"]
+    assert verdict["grade"] != "bitwise"
+    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
+    path = artifacts(folder, made) / "source" / "environment.txt"
+    path.write_text("".join("numpy==1.26.0\n" if line.startswith("numpy==") else line for line in path.open()))
+    assert "numpy 1.26.0" in rerun(folder, made.info.run_id, "--preflight", status=3).stdout
+    (cause,) = judged(folder, made.info.run_id, status=None, **other)["causes"]
+    assert cause["kind"] == "environment"
+    assert "numpy 1.26.0 → " in cause["detail"]
+
+
+def test_two_threads_are_found(folder: Path) -> None:
+    edit_source(folder, "__init__.py", "THREADS = 1\n", "THREADS = 2\n")
+    made = train(folder)
+    assert made.data.tags["threads"] == "2"
+    run("git", "checkout", "-q", "src", cwd=folder)
+    edit_snapshot(folder, made, "__init__.py", "THREADS = 2\n", "THREADS = 1\n")
+    verdict = judged(folder, made.info.run_id, status=None)
+    if verdict["grade"] == "bitwise":
+        pytest.skip("two threads give the bits of one here")
+    assert [cause["kind"] for cause in verdict["causes"]] == ["threads"]
+    assert verdict["causes"][0]["detail"] == "2 → 1"
+
+
+def test_an_experiment_of_dvc_is_rerun_with_its_parameters(folder: Path) -> None:
+    run("dvc", "exp", "run", "-S", "variants.modern.optimizer.lr=0.0021", "train@modern-1", cwd=folder)
+    (made,) = [one for one in runs(folder) if one.data.params.get("optimizer.lr") == "0.0021"]
+    run("git", "checkout", "-q", ".", cwd=folder)
+    done = rerun(folder, made.info.run_id, status=None)
+    assert "bitwise" in done.stdout, done.stdout + done.stderr
+
+
+def test_many_are_rerun_side_by_side(folder: Path) -> None:
+    done = rerun(folder, "--all", "--filter", "tags.variant = 'modern'")
+    assert sorted(line.split(": ")[0] for line in done.stderr.splitlines() if "bitwise" in line) == [
+        "modern-1",
+        "modern-2",
+    ]
+    assert done.stdout.count("bitwise") == 2
+    assert rerun(folder, "--all", "--filter", "tags.variant = 'none'", status=2).stdout == ""
+    assert "--filter" in rerun(folder, "--all", "--filter", "nonsense", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["modern-7"], "modern-7: no present run of this name"),
+        (["0123456789abcdef"], "no run with such an id or run.key"),
+        (["no/such"], "names no run"),
+        ([], "name one RUN"),
+        (["modern-1", "--all"], "name one RUN"),
+    ],
+)
+def test_a_bad_reference_is_one_line_and_status_2(built: Path, words: list[str], said: str) -> None:
+    done = rerun(built, *words, status=2)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path) -> None:
+    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "git.commit", "0" * 40)
+    assert "the run's own snapshot" in rerun(folder, made.info.run_id, "--preflight").stdout
+    (artifacts(folder, made) / "source" / "source.zip").unlink()
+    for path in (folder / ".dvc" / "tmp" / "lenet" / "journal").glob("*/source.zip"):
+        path.unlink()
+    done = rerun(folder, made.info.run_id, "--preflight", status=2)
+    assert "that commit is not in this repository, and there is no snapshot" in done.stderr
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def text(folder: Path) -> str:
+    return "".join(
+        path.read_text(errors="replace") for path in folder.glob(".dvc/tmp/lenet/reruns/*/log") if path.exists()
+    )
+
+
+STEPS: dict[str, Callable[[Path], object]] = {
+    "rebuild": lambda folder: leftovers(folder),
+    "probe": lambda folder: list(folder.glob(".dvc/tmp/lenet/reruns/*/log")),
+    "prepare": lambda folder: "Running stage 'prepare'" in text(folder),
+    "train": lambda folder: "Running stage 'train@modern-1'" in text(folder),
+    "evaluate": lambda folder: "Running stage 'evaluate@modern-1'" in text(folder),
+}
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_any_step_it_leaves_everything_of_the_user_s_as_it_was(
+    folder: Path, step: str, how: signal.Signals
+) -> None:
+    (folder / "README.md").write_text("a change of the user's\n")
+    run("git", "add", "README.md", cwd=folder)
+    (folder / "params.yaml").write_text((folder / "params.yaml").read_text() + "# another\n")
+    before = state(folder)
+    command = [*lenet_command("rerun", "modern-1")]
+    process = subprocess.Popen(
+        command, cwd=folder, env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for(lambda: STEPS[step](folder))
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    wait_for(lambda: not strays(folder), 30)
+    if how != signal.SIGKILL:
+        assert leftovers(folder) == []
+    run(*lenet_command("clean"), cwd=folder)
+    assert leftovers(folder) == []
+    assert state(folder) == before
+    assert runs(folder, "lenet5-reruns") == []
+
+
+def strays(folder: Path) -> list[psutil.Process]:
+    """Processes at work in a rerun's folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if str(folder) in process.cwd() and "reruns" in process.cwd():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_traces_are_float32_bits_and_every_epoch_has_its_digest(built: Path) -> None:
+    for path in (built / "runs").glob("*/trace"):
+        losses = np.frombuffer(path.read_bytes(), "<f4")
+        assert len(losses) == 2 * 24
+        assert np.isfinite(losses).all()
+        digests = [line.split(",")[-1] for line in (path.parent / "history.csv").read_text().splitlines()[1:]]
+        assert len({*digests}) == 2
+        assert all(len(digest) == 64 for digest in digests)
