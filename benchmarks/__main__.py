@@ -11,7 +11,7 @@ import click
 
 from benchmarks import costs, report, suite, training
 from benchmarks.suite import Group, Results, Row, Way
-from lenet import config
+from lenet import checkpoint, config
 from lenet.cli import cores as available_cores
 
 BATCHES = (128, 256)  # beside each variant's own
@@ -99,6 +99,13 @@ def writing(repetitions: int) -> Group:
     return suite.alternate("writing", "s", ways, repetitions, {})
 
 
+def checkpoints(variant: str, repetitions: int) -> Group:
+    """A checkpoint's time beside the training between two."""
+    saved = suite.alternate("", "ms", {"a checkpoint": (training.saving, (variant,))}, repetitions, {}).rows[0]
+    between = Row("training between two", [1000 * checkpoint.SECONDS] * repetitions)
+    return Group(f"checkpoints: {variant}", "ms", [between, saved])
+
+
 def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
     """Every group by its name, to be called with a number of repetitions."""
     params = config.load()
@@ -114,6 +121,8 @@ def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
     return groups | {
         "writing": writing,
         "stage: modern": costs.stage,
+        "checkpoints: modern": partial(checkpoints, "modern"),
+        "rerun: modern-1": costs.rerun,
         "training size": costs.size,
         "pipeline": costs.pipeline,
     }

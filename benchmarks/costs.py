@@ -106,5 +106,24 @@ def stage(repetitions: int) -> Group:
     return Group("stage: modern", "s", [Row(name, values) for name, values in took.items()])
 
 
+def rerun(repetitions: int) -> Group:
+    """`modern-1` in fresh clones, from fetch to evaluate by plain `dvc repro`; and `lenet rerun modern-1` of it."""
+    environment = os.environ | {"LENET_DATA_DIR": str(Path("data/raw").resolve()), "LENET_TRACK": "0"}
+    took: dict[str, list[float]] = {"dvc repro evaluate@modern-1": [], "lenet rerun modern-1": []}
+    commands = (("dvc", "repro", "--force", "evaluate@modern-1"), ("lenet", "rerun", "modern-1"))
+    for _ in range(repetitions):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, command in zip(took, commands, strict=True):
+                clone = Path(folder) / command[0]
+                subprocess.run(["git", "clone", "-q", ".", str(clone)], check=True)
+                start = time.perf_counter()
+                subprocess.run(
+                    [sys.executable, "-m", *command], cwd=clone, env=environment | {"PYTHONPATH": "src"}, check=True,
+                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                )  # fmt: skip
+                took[name].append(time.perf_counter() - start)
+    return Group("rerun: modern-1", "s", [Row(name, values) for name, values in took.items()])
+
+
 if __name__ == "__main__":
     print(json.dumps(_one_size(int(sys.argv[1]))))

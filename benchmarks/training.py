@@ -8,12 +8,15 @@ from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lenet import THREADS, config, fingerprint, kernels, objective, optimizer, packaged, summary, tracking
+from lenet.checkpoint import Checkpoints
+from lenet.classifier import Classifier
 from lenet.config import Variant
 from lenet.data import Batches, Digits, load_digits, shuffled, to_inputs
 from lenet.model import LeNet5
@@ -62,7 +65,9 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
     """The path of the train stage: ``fit`` inside its MLflow run."""
     _store()
     clock, variant = Clock(), block(name, batch_size, digits, epochs)
-    record = Record("benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", source="", threads=THREADS, canary="")
+    record = Record(
+        "benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", source="", threads=THREADS, canary=""
+    )
     with tracking.training(record, "lenet5" if track else None) as run:
         fit(variant, 1, some(digits), some(digits)[:0], [run.epoch], [clock])
     return epochs * digits / clock.seconds
@@ -201,8 +206,8 @@ def _packaged(name: str, how: str) -> Callable:
     network = LeNet5(variant.network).initialise(variant.initialisation, 1)
     if how == "modules":
         return lambda images: network(to_inputs(torch.as_tensor(images), variant.pixels))
-    recogniser = packaged.Recogniser(Record("benchmark", 1, variant, key="", data="", source="", threads=THREADS, canary=""), network)
-    return recogniser.predict
+    record = Record("benchmark", 1, variant, key="", data="", source="", threads=THREADS, canary="")
+    return packaged.Recogniser(record, network).predict
 
 
 def latency(name: str, how: str) -> float:
@@ -215,6 +220,22 @@ def latency(name: str, how: str) -> float:
             recognise(image)
             seconds.append(time.perf_counter() - start)
     return 1000 * sorted(seconds)[len(seconds) // 2]
+
+
+def saving(name: str) -> float:
+    """Milliseconds that a checkpoint takes."""
+    variant = block(name, config.load().variant(name).batch_size, digits=55_000)
+    took: list[float] = []
+
+    class Timed(Checkpoints):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            start = time.perf_counter()
+            self.save(cast(Classifier, pl_module).state())
+            took.append(1000 * (time.perf_counter() - start))
+
+    with tempfile.TemporaryDirectory() as folder:
+        fit(variant, 1, some(55_000), some(55_000)[:0], callbacks=[Timed(Path(folder), name)])
+    return took[-1]
 
 
 def writing(name: str) -> float:

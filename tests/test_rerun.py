@@ -314,8 +314,16 @@ STEPS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("step", "how"),
+    [
+        *((step, signal.SIGKILL) for step in STEPS),
+        ("rebuild", signal.SIGTERM),
+        ("probe", signal.SIGINT),
+        ("train", signal.SIGINT),
+        ("evaluate", signal.SIGTERM),
+    ],
+)
 def test_killed_at_any_step_it_leaves_everything_of_the_user_s_as_it_was(
     folder: Path, step: str, how: signal.Signals
 ) -> None:
@@ -361,3 +369,36 @@ def test_traces_are_float32_bits_and_every_epoch_has_its_digest(built: Path) -> 
         digests = [line.split(",")[-1] for line in (path.parent / "history.csv").read_text().splitlines()[1:]]
         assert len({*digests}) == 2
         assert all(len(digest) == 64 for digest in digests)
+
+
+def test_verify_computes_the_published_result_in_a_clean_copy_and_sees_planted_drift(
+    built: Path, tmp_path: Path, mnist: Path
+) -> None:
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(built), str(clone), cwd=tmp_path)
+    done = run(*lenet_command("verify", "modern-1"), cwd=clone, LENET_DATA_DIR=str(mnist))
+    rows = [line for line in done.stdout.splitlines() if "bitwise" in line]
+    assert len(rows) == 5  # fetch, prepare, train, evaluate, metrics
+    assert all(" yes " in row for row in rows)
+    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
+    assert not (clone / "runs").exists()
+    path = clone / "metrics" / "modern-1.json"
+    edit_json(path, lambda content: content["test"].update(misses=content["test"]["misses"] - 1))
+    commit(clone, "drift")
+    done = run(*lenet_command("verify", "modern-1"), cwd=clone, status=1, LENET_DATA_DIR=str(mnist))
+    (row,) = [line for line in done.stdout.splitlines() if "NO" in line]
+    assert "metrics/modern-1.json" in row
+    assert "modern-9" in run(*lenet_command("verify", "modern-9"), cwd=clone, status=2).stderr
+
+
+@pytest.mark.parametrize("name", ["original-sigmoid-1", "original-tanh-2", "modern-3"])
+def test_a_published_run_of_this_project_is_rerun_in_a_fresh_clone(name: str, tmp_path: Path, mnist: Path) -> None:
+    clone = tmp_path / "clone"
+    run("git", "clone", "-q", str(ROOT), str(clone), cwd=tmp_path)
+    published = json.loads((clone / "metrics" / f"{name}.json").read_text())["run"]
+    same_arithmetic = published["canary"] == fingerprint.canary()
+    done = run(
+        *lenet_command("rerun", name, "--no-track", "--accept", "within-noise"), cwd=clone, timeout=580,
+        LENET_DATA_DIR=str(mnist),
+    )  # fmt: skip
+    assert f"{name}: {'bitwise' if same_arithmetic else ''}" in done.stdout

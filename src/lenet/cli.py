@@ -311,17 +311,28 @@ def doctor(params: Any, deep: bool) -> None:
 
 
 @job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
-def verify(params: Any, against: str) -> None:
-    """Compare what was computed here with the committed result.
+@click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
+@stage
+def verify(params: Any, names: tuple[str, ...], against: str, here: bool) -> None:
+    """Compute the published result again, in a clean copy of the commit, and compare.
 
-    Exit status 1 if anything differs beyond what is promised. Example: lenet verify --against v0.1.0
+    All of it, or these runs. Exit status 1 if anything differs beyond what is promised.
+
+    \b
+    Example: lenet verify modern-1 original-tanh-1
+             lenet verify --here --against v0.1.0
     """
     from rich.console import Console
 
     from lenet import verify as module
+    from lenet.rerun import published
 
-    verdicts = module.verify(params, against, Path("metrics"))
+    if here:
+        verdicts = module.verify(params, against, Path(), names)
+    else:
+        verdicts = published.compute(against, names, cores(), lambda line: print(line, file=sys.stderr, flush=True))
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)

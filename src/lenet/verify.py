@@ -1,4 +1,4 @@
-"""`lenet verify`: is what this checkout computed what the commit says?
+"""Is what was computed what a commit says?
 
 Where the numerics canary equals the recorded one, bits are promised: dvc.lock, parsed (the order of its entries
 varies), and every metrics file must be equal. Elsewhere the data must be equal bit for bit, and each variant's misses
@@ -20,6 +20,7 @@ from scipy import stats
 from lenet.config import Params
 from lenet.errors import InputError
 
+METRICS = Path("metrics")
 DATA_STAGES = frozenset({"fetch", "prepare"})
 CONFIDENCE = 0.99
 
@@ -33,28 +34,46 @@ class Verdict:
     how: str
 
 
-def verify(params: Params, revision: str, metrics: Path) -> list[Verdict]:
-    """Judge the present dvc.lock and ``metrics`` against those of a Git revision.
+def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = ()) -> list[Verdict]:
+    """Judge a project's dvc.lock and metrics against those of a Git revision.
 
-    Raises InputError if the revision or one of its files is missing, or nothing has been computed here.
+    Args:
+        params: what is compared.
+        revision: of the repository that this process works in.
+        folder: the project that has computed.
+        names: runs, as ``<variant>-<seed>``, if not all of it is to be judged.
+
+    Raises:
+        InputError: the revision or one of its files is missing, or nothing has been computed in ``folder``.
     """
-    names = [f"{variant}-{seed}" for variant, seed in params.runs()]
-    before = {name: json.loads(_at(revision, metrics / f"{name}.json")) for name in names}
-    after = {name: json.loads(_here(metrics / f"{name}.json")) for name in names}
-    locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(Path("dvc.lock")))]
-    if all(before[name]["run"]["canary"] == after[name]["run"]["canary"] for name in names):
+    runs = check_names(params, names)
+    before = {name: json.loads(_at(revision, METRICS / f"{name}.json")) for name in runs}
+    after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
+    locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(folder / "dvc.lock"))]
+    if names:
+        wanted = DATA_STAGES.union(*({f"train@{name}", f"evaluate@{name}"} for name in names))
+        locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
+    if all(before[name]["run"]["canary"] == after[name]["run"]["canary"] for name in runs):
         return judge_bits(*locks) + judge_bits(
-            {f"metrics/{name}.json": before[name] for name in names},
-            {f"metrics/{name}.json": after[name] for name in names},
+            {f"metrics/{name}.json": before[name] for name in runs},
+            {f"metrics/{name}.json": after[name] for name in runs},
         )
     data = [{name: lock.get(name) for name in DATA_STAGES} for lock in locks]
-    spread = [
-        judge_spread(
-            variant, *([by[f"{variant}-{seed}"]["test"]["misses"] for seed in params.seeds] for by in (before, after))
+    spread = []
+    for variant in dict.fromkeys(variant for variant, _ in runs.values()):
+        misses = (
+            [by[name]["test"]["misses"] for name, (of, _) in runs.items() if of == variant] for by in (before, after)
         )
-        for variant in params.compare
-    ]
+        spread.append(judge_spread(variant, *misses))
     return judge_bits(*data) + spread
+
+
+def check_names(params: Params, names: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """Variant and seed of these runs, or of all compared ones. Raises InputError for one that is not compared."""
+    runs = {f"{variant}-{seed}": (variant, seed) for variant, seed in params.runs()}
+    if unknown := [name for name in names if name not in runs]:
+        raise InputError(f"{', '.join(unknown)}: not compared; legal: {', '.join(runs)}")
+    return {name: run for name, run in runs.items() if name in (names or runs)}
 
 
 def judge_bits(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Verdict]:
@@ -91,7 +110,7 @@ def table(verdicts: list[Verdict]) -> Table:
 
 
 def _at(revision: str, path: Path) -> str:
-    found = subprocess.run(["git", "show", f"{revision}:{path}"], capture_output=True, text=True)
+    found = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True, text=True)
     if found.returncode:
         raise InputError(f"{path} at {revision}: {found.stderr.strip()}")
     return found.stdout

@@ -57,9 +57,9 @@ def of(run: Tracked) -> Sources:
     Raises:
         InputError: nowhere.
     """
-    commit, dirty = run.tags.get("git.commit", "none"), run.tags.get("git.dirty")
-    if dirty == "false" and _has(commit):
-        return Commit(commit)
+    at, dirty = run.tags.get("git.commit", "none"), run.tags.get("git.dirty")
+    if dirty == "false" and _has(at):
+        return Commit(at)
     if archive := run.read("source/source.zip"):
         return Snapshot(archive)
     if dirty is None and (published := _publisher(run)):
@@ -69,16 +69,21 @@ def of(run: Tracked) -> Sources:
             f"{run.name}: no commit here publishes metrics with its run.key, and there is no snapshot of it"
         )
     state = "with uncommitted changes" if dirty == "true" else "and that commit is not in this repository"
-    raise InputError(f"{run.name}: it ran at commit {commit[:12]}, {state}, and there is no snapshot of its sources")
+    raise InputError(f"{run.name}: it ran at commit {at[:12]}, {state}, and there is no snapshot of its sources")
+
+
+def commit(revision: str) -> Commit:
+    """The commit that a revision names. Raises InputError if there is none."""
+    return Commit(_git("rev-parse", "--verify", f"{revision}^{{commit}}").decode().strip())
 
 
 def _publisher(run: Tracked) -> Commit | None:
     paths = [Path("metrics") / f"{run.name}.json", *sorted(Path().glob(f"*/metrics/{run.name}.json"))]
     for path in paths:
-        for commit in _git("log", "--format=%H", "--", str(path), missing="").decode().split():
-            text = _git("show", f"{commit}:./{path}", missing="")
+        for one in _git("log", "--format=%H", "--", str(path), missing="").decode().split():
+            text = _git("show", f"{one}:./{path}", missing="")
             if text and json.loads(text).get("run", {}).get("key") == run.key:
-                return Commit(commit)
+                return Commit(one)
     return None
 
 

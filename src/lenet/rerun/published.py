@@ -1,0 +1,31 @@
+"""The published result computed again: a clean copy of a commit, forced, and judged by its lock and metrics."""
+
+from collections.abc import Callable, Sequence
+
+from lenet import config, verify
+from lenet.rerun import sources, workplace
+
+
+def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str], None]) -> list[verify.Verdict]:
+    """Execute a commit's pipeline in a clean copy of it, and judge what comes out by what the commit says.
+
+    Args:
+        revision: the commit.
+        names: runs, as ``<variant>-<seed>``; none for all of the pipeline.
+        jobs: stages at once.
+        tell: called with each line of progress.
+
+    Raises:
+        InputError: no such commit or run, or its stages fail here.
+    """
+    with workplace.of(sources.commit(revision), build_environment=False) as place:
+        params = config.load(place.project / "params.yaml")
+        verify.check_names(params, names)
+        (place.project / "dvc.lock").unlink(missing_ok=True)  # what is there afterwards was computed
+        for path in (place.project / verify.METRICS).glob("*.json"):
+            path.unlink()
+        if names:
+            place.run("-m", "dvc", "repro", "--force", *(f"evaluate@{name}" for name in names), tell=tell)
+        else:
+            place.run("-m", "lenet", "repro", "--jobs", str(jobs), "--no-track", tell=tell)
+        return verify.verify(params, revision, place.project, names)
