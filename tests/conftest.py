@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ruamel.yaml import YAML
 from lenet import checkpoint, config, fetch, journal
 from lenet.data import Digits, load_digits
 from lenet.model import LeNet5
+from lenet.rerun import workplace
 
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {
@@ -89,6 +91,7 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(journal, "home", lambda: folder)
         patch.setattr(checkpoint, "home", lambda: folder / "checkpoints")
+        patch.setattr(workplace, "home", lambda: folder / "reruns")
         yield
 
 
@@ -167,3 +170,14 @@ def run(
 def lenet_command(*words: str) -> list[str]:
     """The command line on the code of the folder it runs in, as dvc.yaml calls it."""
     return ["env", "PYTHONPATH=src", sys.executable, "-m", "lenet", *words]
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of its own at a folder."""
+    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]).returncode:
+        pytest.skip("only root may mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from conftest import ROOT
-from lenet import checkpoint, train
+from lenet import checkpoint, clean, train
 from lenet.checkpoint import Checkpoints
 from lenet.config import Params, Variant
-from lenet.data import Digits
+from lenet.data import Digits, load_digits
 from lenet.train import Fitted, fit
 
 
@@ -169,3 +169,22 @@ def test_the_stage_removes_its_checkpoints_when_it_is_complete(
     train.train(one, "modern", 4, data, lock, tmp_path / "modern-4", allow_other=False, experiment=None)
     assert len(saved) >= 3
     assert not saved[0].exists()
+
+
+def test_clean_keeps_what_a_training_would_go_on_from_and_removes_the_rest(
+    params: Params, prepared: Path, tmp_path: Path
+) -> None:
+    data, lock = prepared / "train.safetensors", ROOT / "requirements-numeric.lock"
+    key = clean._key(params, "modern-7", load_digits(data), lock)
+    kept, changed, unknown = (checkpoint.home() / name for name in (f"modern-7-{key}", "modern-7-0a", "none-1-0b"))
+    for folder in (kept, changed, unknown):
+        folder.mkdir(parents=True)
+    assert [path for path, _ in clean.clean(params, tmp_path / "absent", lock, dry_run=False)] == []
+    assert [path for path, _ in clean.clean(params, data, lock, dry_run=True)] == [changed, unknown]
+    assert changed.exists()
+    with checkpoint.kept("none-1", "0b"):  # a training under way
+        assert [path for path, _ in clean.clean(params, data, lock, dry_run=False)] == [changed]
+    assert [path for path, _ in clean.clean(params, data, lock, dry_run=False)] == [unknown]
+    assert list(checkpoint.home().glob("*")) == [kept]
+    kept.joinpath(".lock").unlink()
+    kept.rmdir()

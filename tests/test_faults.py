@@ -26,7 +26,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, edit_params, run
+from conftest import ENVIRONMENT, ROOT, commit, edit_params, run, small_disk
 from lenet import compare, config, evaluate, journal, packaged, snapshot, tracking, train
 from lenet.data import load_digits
 from lenet.errors import InputError
@@ -294,17 +294,6 @@ def listening() -> Iterator[str]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=50) as bare:
         yield f"http://127.0.0.1:{bare.getsockname()[1]}"
-
-
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[None]:
-    """A file system of its own at a folder."""
-    if os.getuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]).returncode:
-        pytest.skip("only root may mount a small disk")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def fill(folder: Path) -> None:

@@ -165,6 +165,21 @@ def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
         assert cells[-4:] == list(results.cells(found)), name
 
 
+@pytest.mark.results
+def test_the_readme_s_verdicts_are_the_report_s() -> None:
+    for pair in results.load(ROOT / "reports")["pairs"]:
+        assert f"- {pair['verdict']}\n" in README
+
+
+def test_the_readme_s_word_on_the_ladder_is_what_was_measured() -> None:
+    assert "Three seeds do not show that any single step matters" in README
+    steps = json.loads((ROOT / "studies" / "ladder.json").read_text())["steps"]
+    assert min(step["p_adjusted"] for step in steps) > 0.05
+    largest = sorted(steps, key=lambda step: -abs(step["difference"]))[:2]
+    assert [step["to"] for step in largest] == ["overview-relu", "modern"]
+    assert all(f"(−{-100 * step['difference']:.2f}" in README for step in largest)
+
+
 def test_the_readme_s_word_on_translation_is_what_was_measured(params: Params) -> None:
     assert "less than two, but at three, which cost next to no ink, all three variants miss 14 to 21 of 100" in README
     for name in params.compare:

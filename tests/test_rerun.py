@@ -402,3 +402,27 @@ def test_a_published_run_of_this_project_is_rerun_in_a_fresh_clone(name: str, tm
         LENET_DATA_DIR=str(mnist),
     )  # fmt: skip
     assert f"{name}: {'bitwise' if same_arithmetic else ''}" in done.stdout
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
+    before = state(folder)
+    place = folder / ".dvc" / "tmp" / "lenet" / "reruns"
+    place.mkdir(parents=True)
+    with small_disk(place, "200k"):
+        done = rerun(folder, "modern-1", status=2)
+        assert leftovers(folder) == []
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state(folder) == before
+
+
+def test_two_at_once_are_not_in_each_other_s_way(folder: Path) -> None:
+    both = [
+        subprocess.Popen(
+            lenet_command("rerun", "modern-1", "--json"), cwd=folder, env=os.environ | ENVIRONMENT, stdout=-1
+        )
+        for _ in range(2)
+    ]
+    assert [json.loads(one.communicate()[0])["verdict"]["grade"] for one in both] == ["bitwise", "bitwise"]
+    assert len(runs(folder, "lenet5-reruns")) == 2
+    assert leftovers(folder) == []

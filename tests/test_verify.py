@@ -84,8 +84,12 @@ def test_one_seed_is_given_what_counting_alone_gives() -> None:
 
 
 def test_missing_files_and_revisions_are_one_line(published: Path, params: Params) -> None:
-    with pytest.raises(InputError, match="at nowhere"):
-        verify.verify(params, "nowhere", Path("metrics"))
+    with pytest.raises(InputError, match="nowhere"):
+        verify.verify(params, "nowhere", Path())
+    extended = params.model_copy(update={"seeds": (*params.seeds, 4)})
+    with pytest.raises(InputError, match="modern-4: not published at HEAD; name the runs"):
+        verify.verify(extended, "HEAD", Path())
+    assert all(verdict.same for verdict in verify.verify(extended, "HEAD", Path(), ["modern-1"]))
     (published / "metrics" / "modern-1.json").unlink()
     with pytest.raises(InputError, match=r"metrics/modern-1\.json: No such file.*make repro"):
         verify.verify(params, "HEAD", Path())

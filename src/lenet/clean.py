@@ -25,10 +25,8 @@ def clean(params: Params, data: Path, numerics: Path, dry_run: bool) -> Iterator
     Yields:
         What is removed, or would be, and why.
     """
-    for folder in workplace.orphans():
+    for folder in workplace.orphans(remove=not dry_run):
         yield folder, "of a rerun that was killed"
-        if not dry_run:
-            shutil.rmtree(folder, ignore_errors=True)
     folders = [folder for folder in sorted(checkpoint.home().glob("*-*-*")) if folder.is_dir()]
     try:
         digits = load_digits(data) if folders else None

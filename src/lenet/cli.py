@@ -88,7 +88,7 @@ def check(params: Any) -> None:
 @job
 @click.argument("variant")
 def summary(params: Any, variant: str) -> None:
-    """Print a variant's layers: sizes, connections, operations, parameters.
+    """Print a variant's layers and their sizes.
 
     Example: lenet summary original-tanh
     """
@@ -240,7 +240,10 @@ def results(params: Any) -> None:
 
     from lenet import results as module
 
-    Console(width=None if sys.stdout.isatty() else 140).print(module.table(module.load(Path("reports"))))
+    content = module.load(Path("reports"))
+    Console(width=None if sys.stdout.isatty() else 140).print(module.table(content))
+    if not module.is_of(content, params):
+        print("lenet: params.yaml compares other runs by now; `make repro` computes them", file=sys.stderr)
 
 
 @job
@@ -249,7 +252,7 @@ def results(params: Any) -> None:
 @tracking_option
 @stage
 def repro(params: Any, jobs: int | None, pipeline: Path, track: bool) -> None:
-    """Bring the whole pipeline up to date, independent stages side by side.
+    """Run what is out of date, side by side.
 
     Another pipeline brings up to date what it needs of the root's, too. Example: lenet repro --jobs 4 --pipeline ladder
     """
@@ -277,7 +280,9 @@ def ui(params: Any, port: int) -> None:
 
 @job
 def sync(params: Any) -> None:
-    """Complete MLflow's record from files: what a dead tracker missed, or all of it in an empty store.
+    """Complete MLflow's record from files.
+
+    What a dead tracker missed, or all of it in an empty store.
 
     A second call adds nothing. Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
     """
@@ -294,7 +299,9 @@ def sync(params: Any) -> None:
 @job
 @click.option("--deep", is_flag=True, help="Also compute all results again from weights and test digits.")
 def doctor(params: Any, deep: bool) -> None:
-    """Check that dvc.lock, files, MLflow's record, environment and arithmetic agree.
+    """Check that lock, files, record and machine agree.
+
+    That is dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine.
 
     Names each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
     """
@@ -316,13 +323,13 @@ def doctor(params: Any, deep: bool) -> None:
 @click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
 @stage
 def verify(params: Any, names: tuple[str, ...], against: str, here: bool) -> None:
-    """Compute the published result again, in a clean copy of the commit, and compare.
+    """Compute the published result again, and compare.
 
-    All of it, or these runs. Exit status 1 if anything differs beyond what is promised.
+    In a clean copy of the commit; all of it, or these runs. Exit status 1 if anything differs beyond what is promised.
 
     \b
     Example: lenet verify modern-1 original-tanh-1
-             lenet verify --here --against v0.1.0
+             lenet verify --here --against HEAD~1
     """
     from rich.console import Console
 
@@ -367,8 +374,9 @@ def rerun(
     jobs: int | None,
     track: bool,
 ) -> None:
-    """Run a tracked run again from its own sources, and judge what comes out.
+    """Run a tracked run again, and judge the result.
 
+    It is built from its own sources, parameters and data.
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
     results. Nothing of yours is touched. Exit status: 0 bitwise the same weights, 4 a weaker grade, 1 different, 2 it
     cannot be rerun.
@@ -395,7 +403,9 @@ def rerun(
 @job
 @click.option("--dry-run", is_flag=True, help="Only list it.")
 def clean(params: Any, dry_run: bool) -> None:
-    """Remove what killed commands have left: folders of reruns, checkpoints that no present training goes on from.
+    """Remove what killed commands have left.
+
+    That is folders of reruns, and checkpoints that no training of params.yaml would go on from.
 
     Example: lenet clean --dry-run
     """
@@ -409,7 +419,9 @@ def clean(params: Any, dry_run: bool) -> None:
 @click.argument("references", metavar="RUN RUN…", nargs=-1)
 @click.option("--code", is_flag=True, help="Print the unified diffs of the sources, too.")
 def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
-    """Show what differs between runs: parameters, code, environment, metrics, answers.
+    """Show what differs between runs.
+
+    Parameters, code, environment, metrics and answers.
 
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
     results; differences are against the first. Exit status 0 whether they differ or not.

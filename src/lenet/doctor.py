@@ -93,11 +93,15 @@ def pipeline(params: Params, places: Places) -> Iterator[str]:
     try:
         with Repo() as repo:
             stages = [stage for stage in repo.index.stages if Path(stage.path_in_repo) in pipelines]
+            new = {stage.addressing for stage in stages if not any(out.hash_info for out in stage.outs)}
             status = repo.status(targets=[stage.addressing for stage in stages])
     except DvcException as error:
         yield f"DVC: {' '.join(str(error).split())}"
         return
     for stage, changes in status.items():
+        if stage in new:
+            yield f"{stage}: has not been run yet; `make repro` runs it"
+            continue
         for change in changes:
             if isinstance(change, str):
                 yield f"{stage}: {change}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lenet.config import Params
 from lenet.errors import InputError
 
 
@@ -15,6 +16,12 @@ def load(reports: Path) -> dict[str, Any]:
         return json.loads((reports / "comparison.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{reports}/comparison.json is missing; `make repro` makes it") from None
+
+
+def is_of(content: dict[str, Any], params: Params) -> bool:
+    """Whether the comparison is of the runs that params.yaml names."""
+    found = [(name, int(seed)) for name, variant in content["variants"].items() for seed in variant["seeds"]]
+    return sorted(found) == sorted(params.runs())
 
 
 def table(content: dict[str, Any]) -> Table:

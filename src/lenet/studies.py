@@ -60,7 +60,8 @@ class Answers:
         name = f"{variant}-{seed}"
         found = [folder / name for folder in self.folders if (folder / name / "predictions.csv").exists()]
         if not found:
-            raise InputError(f"{name}: no evaluated run in {' or '.join(map(str, self.folders))}; `dvc repro` makes it")
+            places = " or ".join(map(str, self.folders))
+            raise InputError(f"{name}: no evaluated run in {places}; `make ladder` or `make sizes` makes them")
         if Record.read(found[0] / "run.json").parameters != self.params.variant(variant):
             raise InputError(f"{found[0]}: trained with another block than params.yaml has; `dvc repro` trains it anew")
         try:

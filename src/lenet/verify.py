@@ -47,6 +47,8 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
         InputError: the revision or one of its files is missing, or nothing has been computed in ``folder``.
     """
     runs = check_names(params, names)
+    if new := [name for name in runs if not _is_at(revision, METRICS / f"{name}.json")]:
+        raise InputError(f"{', '.join(new)}: not published at {revision}; name the runs that are to be judged")
     before = {name: json.loads(_at(revision, METRICS / f"{name}.json")) for name in runs}
     after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
     locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(folder / "dvc.lock"))]
@@ -109,10 +111,18 @@ def table(verdicts: list[Verdict]) -> Table:
     return view
 
 
+def _is_at(revision: str, path: Path) -> bool:
+    return bool(_git("ls-tree", revision, str(path)))
+
+
 def _at(revision: str, path: Path) -> str:
-    found = subprocess.run(["git", "show", f"{revision}:./{path}"], capture_output=True, text=True)
+    return _git("show", f"{revision}:./{path}")
+
+
+def _git(*words: str) -> str:
+    found = subprocess.run(["git", *words], capture_output=True, text=True)
     if found.returncode:
-        raise InputError(f"{path} at {revision}: {found.stderr.strip()}")
+        raise InputError(f"git {' '.join(words)}: {' '.join(found.stderr.split())}")
     return found.stdout
 
 

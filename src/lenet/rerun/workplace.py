@@ -113,11 +113,11 @@ def of(sources: Sources, build_environment: bool) -> Iterator[Workplace]:
     Raises:
         InputError: the sources cannot be had or the environment not be built.
     """
-    remove_orphans()
-    home().mkdir(parents=True, exist_ok=True)
-    folder = Path(mkdtemp(dir=home()))
-    lock = FileLock(folder / ".lock")
-    lock.acquire()
+    orphans(remove=True)
+    with _alone():
+        folder = Path(mkdtemp(dir=home()))
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
     try:
         place = Workplace(folder / "project", Path(sys.executable))
         place.project.mkdir()
@@ -126,6 +126,8 @@ def of(sources: Sources, build_environment: bool) -> Iterator[Workplace]:
         if build_environment:
             place = Workplace(place.project, _build_environment(place))
         yield place
+    except OSError as error:
+        raise InputError(f"{folder}: {error.strerror or error}") from None
     finally:
         _remove(folder)
         lock.release()
@@ -141,22 +143,25 @@ def home() -> Path:
     return places.kept("reruns")
 
 
-def orphans() -> list[Path]:
-    """Folders whose rerun is gone."""
+def orphans(remove: bool) -> list[Path]:
+    """The folders whose rerun is gone; removed, if asked for."""
     found = []
-    for folder in sorted(home().glob("*")):
-        try:
-            with FileLock(folder / ".lock", timeout=0):
-                found.append(folder)
-        except (Timeout, OSError):
-            continue
+    with _alone():
+        for folder in sorted(home().glob("*/")):
+            try:
+                with FileLock(folder / ".lock", timeout=0):
+                    found.append(folder)
+                    if remove:
+                        _remove(folder)
+            except (Timeout, OSError):
+                continue
     return found
 
 
-def remove_orphans() -> None:
-    """Remove them."""
-    for folder in orphans():
-        _remove(folder)
+def _alone() -> FileLock:
+    """While a folder is made it is not locked yet: nobody may take it for an orphan."""
+    home().mkdir(parents=True, exist_ok=True)
+    return FileLock(home().with_suffix(".lock"))
 
 
 def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | None) -> None:

@@ -44,7 +44,9 @@ def check(params: Params, runs: Path, metrics: Path) -> Iterator[str]:
     for run in trainings:
         pair = (str(run.info.run_name), str(run.data.tags.get("run.key")))
         if (run.data.tags.get("current") == "true") != (pair in present):
-            state = "is not tagged current" if pair in present else "is tagged current, and its outputs are not here"
+            state = (
+                "is not tagged current" if pair in present else "is tagged current, and is no run of params.yaml here"
+            )
             yield f"{_name(run)} {state}"
     for folder in current.folders(params, runs):
         record = Record.read(folder / "run.json")

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import socket
 import sqlite3
 import subprocess
@@ -189,14 +190,24 @@ def may_live(process: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line."""
+    """An error in one line; of a connection that failed, why."""
+    if found := re.search(
+        r"HTTPS?ConnectionPool\(host='(.+?)', port=(\d+)\).*\[Errno -?\d+\] ([^'\")]+)", str(error), re.S
+    ):
+        return f"{found[1]}:{found[2]}: {found[3]}"
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def serve(port: int) -> None:
-    """Become `mlflow ui` on the store, made first if it is not there. Raises InputError if a server has it."""
+    """Become `mlflow ui` on the store, made if it is not there. Raises InputError if a server has it or the port."""
     if not uri().startswith("sqlite:"):
         raise InputError(f"MLFLOW_TRACKING_URI is {uri()}; open that server's own pages")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise InputError(f"port {port} cannot be had ({error.strerror}); --port chooses another") from None
     try:
         open_store()
     except (OSError, sqlite3.Error, RuntimeError) as error:
