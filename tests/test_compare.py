@@ -45,7 +45,7 @@ def runs(tmp_path: Path, params: Params) -> Path:
         answers = LABELS.copy()
         answers[list(missed)] = (answers[list(missed)] + 1) % 10
         predictions(params.variants[name], answers).to_csv(folder / "predictions.csv", index=False)
-        errors = {"epoch": [1, 2], "train/error": [0.2, 0.1], "validation/error": [0.1, 0.01 * seed]}
+        errors = {"epoch": [1, 2], "train/error": [0.2, 0.1], "validation/error": [0.001, 0.01 * seed]}
         pd.DataFrame(errors).to_csv(folder / "history.csv", index=False)
         wrong = np.flatnonzero(answers != LABELS)
         save_file({"images": np.full((len(wrong), 28, 28), 7, np.uint8), "index": wrong}, folder / "missed.safetensors")
@@ -110,6 +110,32 @@ def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, ru
     assert pair["verdict"].endswith(cell.replace("+", "").replace(" ", ""))
     assert cell in page
     assert report.p_value(pair["p"]) in page
+
+
+def test_the_report_s_words_are_the_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
+    content = compared(two, runs, tmp_path)
+    per_cent = "\N{NO-BREAK SPACE}%"
+    last = f"modern ends at 10.00{per_cent} on its training digits and 2.00{per_cent} on validation digits"
+    assert last in report.curves(content)  # the last epoch, not the best
+    assert f"modern errs most on 0 (5.00{per_cent}), least on 3 (0.00{per_cent})" in report.classes(content)
+    assert "modern most often takes 0 for 1, 1.0 times a run" in report.confusions(content)
+    assert "modern is on average 9.30 points less sure than right" in report.certainty(content)
+    assert report.rejections(content).startswith(f"modern gets to 0.50{per_cent}")
+    content["pairs"][0] |= {"p": 0.01, "p_adjusted": 0.2}  # verdicts rest on the corrected p
+    assert "do not show any two variants" in report.lead(content)
+    one_sided = json.loads(json.dumps(LADDER))
+    one_sided["steps"][0] |= {"p": 0.01, "p_adjusted": 0.2}
+    assert report.ladder(one_sided).startswith("1 of 2 steps")
+
+
+def test_the_confusion_figure_is_of_one_run(
+    two: Params, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content, seen = compared(two, runs, tmp_path), list[tuple[str, np.ndarray]]()
+    drawn = figures.confusion
+    monkeypatch.setattr(figures, "confusion", lambda counts: (seen.extend(counts), drawn(counts))[1])
+    compare.draw(content)
+    assert [counts.sum() for _, counts in seen] == pytest.approx([200, 200])
 
 
 def test_confidence_and_classes_are_counted_from_the_predictions(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -201,6 +227,7 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
         (lambda content: content.pop("chains"), "chains: Field required"),
         (lambda content: content["steps"][0].update(difference=float("nan")), "NaN is no number"),
         (lambda content: content["chains"][0].append("unknown"), "unknown not among its variants"),
+        (lambda content: content["steps"][0].update({"to": "unknown"}), "unknown not among its variants"),
     ],
 )
 def test_a_faulty_ladder_is_one_line(edit: Any, message: str, tmp_path: Path) -> None:
@@ -211,6 +238,14 @@ def test_a_faulty_ladder_is_one_line(edit: Any, message: str, tmp_path: Path) ->
         committed.ladder(tmp_path / "ladder.json")
     assert "\n" not in str(caught.value)
     assert "`make ladder`" in str(caught.value)
+
+
+def test_faulty_sizes_are_one_line(tmp_path: Path) -> None:
+    content = json.loads(json.dumps(SIZES))
+    content["variants"]["modern"][0]["train_size"] = 0
+    (tmp_path / "sizes.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"greater than 0.*`make sizes`"):
+        committed.sizes(tmp_path / "sizes.json")
 
 
 def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -229,6 +264,7 @@ def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: P
     one = two.model_copy(update={"seeds": (1,)})
     content = compared(one, runs, tmp_path)
     assert content["pairs"][0]["p"] is None
+    assert (content["missed_by_any"], content["missed_by_all"]) == (10, 1)
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "one seed each: no interval" in page
     assert "with one seed each, that may be chance" in page
@@ -284,6 +320,18 @@ def test_numbers_that_are_none_or_of_other_digits_are_one_line(
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "reports").exists()
+
+
+def test_runs_that_do_not_fit_each_other_are_one_line(two: Params, runs: Path, tmp_path: Path) -> None:
+    history = (runs / "modern-2" / "history.csv").read_text()
+    (runs / "modern-2" / "history.csv").write_text("".join(history.splitlines(keepends=True)[:2]))
+    with pytest.raises(InputError, match="modern: the seeds' histories differ"):
+        compared(two, runs, tmp_path)
+    (runs / "modern-2" / "history.csv").write_text(history)
+    curve = {"unit": "pixels", "levels": [0, 1], "errors": [0.1, None]}
+    (runs / "modern-2" / "robustness.json").write_text(json.dumps({"translation": curve}))
+    with pytest.raises(InputError, match="modern-2: not a whole"):
+        compared(two, runs, tmp_path)
 
 
 def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params, runs: Path, tmp_path: Path) -> None:

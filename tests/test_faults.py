@@ -929,12 +929,17 @@ def change(folder: Path) -> None:
     run("git", "add", "src/lenet/staged.py", cwd=folder)
 
 
-@pytest.mark.parametrize("settings", [[], ["diff.noprefix=true", "color.ui=always", "diff.renames=copies"]])
+@pytest.mark.parametrize(
+    "settings", [[], ["diff.noprefix=true", "color.ui=always", "diff.renames=copies", "diff.external=true"]]
+)
 def test_the_diff_applies_to_the_commit_and_gives_the_sources(sources: Path, tmp_path: Path, settings) -> None:
     for setting in settings:
         run("git", "config", *setting.split("="), cwd=sources)
     assert snapshot.diff() == b""
     assert not snapshot.is_dirty()
+    (sources / "src/lenet/untracked.py").write_text("new\n")
+    assert snapshot.is_dirty()
+    (sources / "src/lenet/untracked.py").unlink()
     change(sources)
     assert snapshot.is_dirty()
     (tmp_path / "uncommitted.diff").write_bytes(snapshot.diff())

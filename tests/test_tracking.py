@@ -229,10 +229,16 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
     mine = store_module.this_process()
     runs = {
         process: client.create_run(experiment, tags={"process": process}).info.run_id
-        for process in (mine, f"{socket.gethostname()}:999999@1.00", "elsewhere:1@1.00")
-    }
+        for process in (
+            mine,
+            f"{socket.gethostname()}:999999@1.00",
+            "elsewhere:1@1.00",
+            f"{socket.gethostname()}:{os.getpid()}@1.00",
+        )
+    }  # fmt: skip  the last had this process's number before it
     tracking.end_dead_runs(client)
-    assert [client.get_run(run_id).info.status for run_id in runs.values()] == ["RUNNING", "KILLED", "RUNNING"]
+    found = [client.get_run(run_id).info.status for run_id in runs.values()]
+    assert found == ["RUNNING", "KILLED", "RUNNING", "KILLED"]
 
 
 def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
