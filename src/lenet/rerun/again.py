@@ -4,7 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +133,12 @@ def _outputs(project: Path, name: str) -> dict[str, Path]:
 def _read(name: str, files: Mapping[str, Path]) -> Tracked:
     """A rerun's files as a run."""
     record = json.loads(files["run.json"].read_bytes())
-    digests = {("run.key" if key == "key" else key): value for key, value in record["run"].items()}
     rows = pd.read_csv(files["history.csv"], float_precision="round_trip").to_dict("records")
     return Tracked(
         name=name,
         id=None,
         parameters={key: str(value) for key, value in flatten(record["parameters"]).items()},
-        tags=digests,
+        tags=tracking.digest_tags(record["run"]),
         metrics={},
         history=rows,
         notes=(),
@@ -162,4 +161,4 @@ def _recorded(report: Report, again: Tracked, files: Mapping[str, Path]) -> Repo
     assert report.verdict is not None
     tags = {"grade": report.verdict.grade, "how": report.verdict.summary}
     run_id = tracking.reran(report.run, again, tags, report.to_json(), files)
-    return Report(report.run, report.sources, report.preflight, report.verdict, report.seconds, run_id)
+    return replace(report, id=run_id)

@@ -12,12 +12,12 @@ run; it only looks), ``reruns`` (their own runs).
 from lenet.tracking.check import check
 from lenet.tracking.live import Run, compared, evaluated, mark_current, training
 from lenet.tracking.lookup import Tracked, lookup
-from lenet.tracking.mirror import TRAINED
+from lenet.tracking.mirror import TRAINED, digest_tags
 from lenet.tracking.reruns import reran, trainings
 from lenet.tracking.store import EXPERIMENT, end_dead_runs, find, open_store, serve, uri
 from lenet.tracking.sync import sync
 
 __all__ = [
-    "EXPERIMENT", "TRAINED", "Run", "Tracked", "check", "compared", "end_dead_runs", "evaluated", "find", "lookup",
-    "mark_current", "open_store", "reran", "serve", "sync", "training", "trainings", "uri",
+    "EXPERIMENT", "TRAINED", "Run", "Tracked", "check", "compared", "digest_tags", "end_dead_runs", "evaluated", "find",
+    "lookup", "mark_current", "open_store", "reran", "serve", "sync", "training", "trainings", "uri",
 ]  # fmt: skip

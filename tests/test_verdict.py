@@ -1,0 +1,95 @@
+"""The judge of reruns: grades in their order, where two trainings part, and what differs between their inputs."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lenet.rerun import verdict
+from lenet.rerun.evidence import Inputs, Outcome
+
+THEN = Inputs(
+    key="k", data="d", source="s", parameters={"optimizer.lr": "0.1", "epochs": "2"}, packages={"torch": "2.13.0"},
+    threads="1", build="2.13.0+cpu", processor="AVX512", canary="c",
+)  # fmt: skip
+LOSSES = np.arange(6, dtype="<u4").reshape(2, 3)
+BEFORE = Outcome("w", "a", 100, {"test/misses": 100.0, "validation/loss": 0.123456}, LOSSES, ("e1", "w"))
+
+
+def judged(after: Outcome, now: Inputs = THEN, seeds: tuple[int, ...] = ()) -> verdict.Verdict:
+    return verdict.judge((THEN, BEFORE), (now, after), seeds)
+
+
+@pytest.mark.parametrize(
+    ("after", "grade"),
+    [
+        (BEFORE, "bitwise"),
+        (replace(BEFORE, weights="v"), "predictions"),
+        (replace(BEFORE, weights="v", answers="b", numbers=BEFORE.numbers | {"validation/loss": 0.12346}), "metrics"),
+        (replace(BEFORE, weights="v", answers="b", misses=101, numbers={"test/misses": 101.0}), "within-noise"),
+        (replace(BEFORE, weights="v", answers="b", misses=150, numbers={"test/misses": 150.0}), "different"),
+        (replace(BEFORE, weights="v", answers=None, misses=None, numbers={}), "different"),
+    ],
+)
+def test_each_grade_is_given_for_what_it_says(after: Outcome, grade: str) -> None:
+    assert judged(after).grade == grade
+    assert grade in verdict.GRADES
+
+
+def test_noise_is_that_of_the_variant_s_seeds_and_at_least_that_of_counting() -> None:
+    """√(2 · 100) · 2.58 = 36; seeds of 70, 100 and 130 have a variance of 900: √(2 · 900) · 2.58 = 109."""
+    far = replace(BEFORE, weights="v", answers="b", misses=140, numbers={"test/misses": 140.0})
+    assert judged(far).grade == "different"
+    assert judged(far, seeds=(99, 100, 101)).grade == "different"
+    assert judged(far, seeds=(70, 100, 130)).grade == "within-noise"
+
+
+def test_unknown_answers_are_not_the_same_answers() -> None:
+    then = replace(BEFORE, answers=None)
+    after = replace(BEFORE, weights="v", answers=None, misses=101, numbers={"test/misses": 101.0})
+    found = verdict.judge((THEN, then), (THEN, after), ())
+    assert found.grade == "within-noise"
+    assert [stage.same for stage in found.stages] == [True, False, None]
+
+
+def test_the_first_step_and_epoch_that_differ_are_named() -> None:
+    losses = LOSSES.copy()
+    losses[1, 0] += 1
+    losses[1, 2] += 1
+    found = judged(replace(BEFORE, weights="v", losses=losses, epochs=("e1", "v")))
+    assert (found.step, found.epoch) == ((2, 1), 2)
+    assert "the loss of step 1 in epoch 2 and the weights after epoch 2" in found.summary
+    unknown = judged(replace(BEFORE, weights="v", losses=None, epochs=()))
+    assert (unknown.step, unknown.epoch) == (None, None)
+    assert "where they part is not known" in unknown.summary
+    fewer = judged(replace(BEFORE, weights="v", losses=LOSSES[:, :2], epochs=("e0", "v")))
+    assert (fewer.step, fewer.epoch) == ((1, 1), 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        ({"data": "x"}, ["data"]),
+        ({"source": "x"}, ["code"]),
+        ({"parameters": {"optimizer.lr": "0.2", "epochs": "2"}}, ["parameters"]),
+        ({"packages": {"torch": "2.14.0"}, "build": "2.14.0+cpu", "canary": "x"}, ["environment"]),
+        ({"build": "2.13.0+cu130", "canary": "x"}, ["environment"]),
+        ({"canary": "x"}, ["environment"]),
+        ({"threads": "2", "source": "x", "canary": "x"}, ["threads"]),
+        ({"processor": "AVX2", "canary": "x"}, ["hardware"]),
+        ({"processor": "AVX2"}, ["unknown"]),  # it computes alike
+        ({"data": "x", "source": "x"}, ["data", "code"]),
+        ({"data": None, "packages": {}, "canary": None}, ["unknown"]),  # what is not known is not a difference
+        ({}, ["unknown"]),
+    ],
+)
+def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]) -> None:
+    found = judged(replace(BEFORE, weights="v"), replace(THEN, **change))
+    assert [cause.kind for cause in found.causes] == kinds
+    assert judged(BEFORE, replace(THEN, **change)).causes == []
+
+
+def test_a_canary_that_differs_on_an_unknown_processor_is_hardware_or_build() -> None:
+    now = replace(THEN, canary="x")
+    found = verdict.judge((replace(THEN, processor=None, build=None), BEFORE), (now, replace(BEFORE, weights="v")), ())
+    assert [(cause.kind, "processor or build" in cause.detail) for cause in found.causes] == [("hardware", True)]
