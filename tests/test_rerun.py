@@ -18,7 +18,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from conftest import ENVIRONMENT, commit, lenet_command, run, small_checkout
+from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout, small_disk
+from lenet import fingerprint
 from lenet.data import shuffled
 
 pytestmark = pytest.mark.slow
@@ -27,7 +28,7 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2"}
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
-    """A committed checkout whose pipeline has run: `modern` with two seeds, `tutorial-average` beside it."""
+    """A committed checkout whose pipeline has run: `modern` with two seeds."""
     folder = small_checkout(tmp_path_factory.mktemp("rerun") / "checkout", 2, seeds=[1, 2], compare=["modern"])
     run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
     commit(folder, "results")
@@ -225,7 +226,8 @@ def test_another_build_or_version_is_named_environment(folder: Path) -> None:
     assert verdict["grade"] != "bitwise"
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
     path = artifacts(folder, made) / "source" / "environment.txt"
-    path.write_text("".join("numpy==1.26.0\n" if line.startswith("numpy==") else line for line in path.open()))
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join("numpy==1.26.0\n" if line.startswith("numpy==") else line for line in lines))
     assert "numpy 1.26.0" in rerun(folder, made.info.run_id, "--preflight", status=3).stdout
     (cause,) = judged(folder, made.info.run_id, status=None, **other)["causes"]
     assert cause["kind"] == "environment"
@@ -238,11 +240,12 @@ def test_two_threads_are_found(folder: Path) -> None:
     assert made.data.tags["threads"] == "2"
     run("git", "checkout", "-q", "src", cwd=folder)
     edit_snapshot(folder, made, "__init__.py", "THREADS = 2\n", "THREADS = 1\n")
+    table = rerun(folder, made.info.run_id, "--preflight", status=3).stdout
+    (line,) = [line for line in table.splitlines() if "│ threads" in line]
+    assert [cell.strip() for cell in line.strip("│").split("│")] == ["threads", "2", "1", "NO"]
     verdict = judged(folder, made.info.run_id, status=None)
-    if verdict["grade"] == "bitwise":
-        pytest.skip("two threads give the bits of one here")
-    assert [cause["kind"] for cause in verdict["causes"]] == ["threads"]
-    assert verdict["causes"][0]["detail"] == "2 → 1"
+    if verdict["grade"] != "bitwise":  # networks this small may be computed alike
+        assert [(cause["kind"], cause["detail"]) for cause in verdict["causes"]] == [("threads", "2 → 1")]
 
 
 def test_an_experiment_of_dvc_is_rerun_with_its_parameters(folder: Path) -> None:
@@ -367,8 +370,7 @@ def test_traces_are_float32_bits_and_every_epoch_has_its_digest(built: Path) -> 
         assert len(losses) == 2 * 24
         assert np.isfinite(losses).all()
         digests = [line.split(",")[-1] for line in (path.parent / "history.csv").read_text().splitlines()[1:]]
-        assert len({*digests}) == 2
-        assert all(len(digest) == 64 for digest in digests)
+        assert [len(digest) for digest in digests] == [64, 64]
 
 
 def test_verify_computes_the_published_result_in_a_clean_copy_and_sees_planted_drift(
