@@ -89,6 +89,11 @@ def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]
     assert judged(BEFORE, replace(THEN, **change)).causes == []
 
 
+def test_a_run_key_of_unknown_parts_is_said_to_differ() -> None:
+    (cause,) = judged(replace(BEFORE, weights="v"), replace(THEN, key="other")).causes
+    assert (cause.kind, cause.detail[:15]) == ("unknown", "run.key differs")
+
+
 def test_a_canary_that_differs_on_an_unknown_processor_is_hardware_or_build() -> None:
     now = replace(THEN, canary="x")
     found = verdict.judge((replace(THEN, processor=None, build=None), BEFORE), (now, replace(BEFORE, weights="v")), ())

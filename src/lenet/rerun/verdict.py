@@ -96,7 +96,8 @@ def judge(then: tuple[Inputs, Outcome], now: tuple[Inputs, Outcome], misses_of_s
     step, epoch = first_step(before, after), first_epoch(before, after)
     causes = [] if grade == "bitwise" else list(differences(inputs, new_inputs))
     if grade != "bitwise" and not causes:
-        causes = [Cause("unknown", "nothing that is recorded of the inputs differs")]
+        which = "run.key differs, but" if _differ(inputs.key, new_inputs.key) else "run.key is the same, and"
+        causes = [Cause("unknown", f"{which} nothing that is known of its parts does")]
     return Verdict(grade, how, [*_stages(inputs, before, new_inputs, after)], step, epoch, causes)
 
 
