@@ -290,20 +290,20 @@ def test_an_experiment_in_the_workspace_is_named_in_its_run(checkout: Checkout, 
 
 
 @pytest.mark.slow
-def test_a_killed_training_is_recorded_as_such_and_starts_anew(checkout: Checkout, mnist: Path) -> None:
+def test_a_killed_training_is_recorded_as_such_and_goes_on(checkout: Checkout, mnist: Path) -> None:
     folder = checkout(seeds=[1], compare=["modern"])
     edit_params(folder, lambda content: content["variants"]["modern"].update(epochs=5000))
     run("dvc", "repro", "prepare", cwd=folder, LENET_DATA_DIR=str(mnist))
     run(*lenet_command("sync"), cwd=folder)  # makes the store
 
     def killed(victim: str, number: signal.Signals) -> None:
-        """Start `dvc repro`, wait for the training's second epoch, kill, and see the training end without outputs."""
+        """Start `dvc repro`, wait until the training learns, kill, and see it end without outputs."""
         environment = os.environ | ENVIRONMENT | {"LENET_PROGRESS_LINES": "1"}
         with subprocess.Popen(
             ["dvc", "repro"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         ) as dvc:
             assert dvc.stderr
-            assert any("epoch 2/5000" in line for line in dvc.stderr)
+            assert any("/5000  loss" in line for line in dvc.stderr)  # maybe from a checkpoint on
             deadline = time.monotonic() + 60
             while "RUNNING" not in [found.info.status for found in tracked(folder)]:  # the record follows beside it
                 assert time.monotonic() < deadline
