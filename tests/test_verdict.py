@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lenet.cli import cli
 from lenet.rerun import verdict
 from lenet.rerun.evidence import Inputs, Outcome
 
@@ -87,6 +88,11 @@ def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]
     found = judged(replace(BEFORE, weights="v"), replace(THEN, **change))
     assert [cause.kind for cause in found.causes] == kinds
     assert judged(BEFORE, replace(THEN, **change)).causes == []
+
+
+def test_the_command_line_offers_every_grade() -> None:
+    (option,) = [one for one in cli.commands["rerun"].params if one.name == "accept"]
+    assert tuple(option.type.choices) == verdict.GRADES
 
 
 def test_a_run_key_of_unknown_parts_is_said_to_differ() -> None:

@@ -4,9 +4,3 @@ Read in this order: ``sources`` (commit or snapshot), ``workplace`` (where they 
 user's), ``preflight`` (what is known to differ beforehand), ``evidence`` (what a run was made of and what came of it),
 ``verdict`` (the grade, where the two part, and why), ``again`` (all of it in order), ``many`` (several at once).
 """
-
-from lenet.rerun.again import Report, rerun
-from lenet.rerun.many import rerun_all
-from lenet.rerun.verdict import GRADES
-
-__all__ = ["GRADES", "Report", "rerun", "rerun_all"]

@@ -19,9 +19,6 @@ from lenet.rerun.verdict import Verdict
 from lenet.rerun.workplace import Workplace
 from lenet.tracking import Tracked
 
-EXIT = {"bitwise": 0, "different": 1}
-"""The exit status of a grade; of the others 4."""
-
 
 @dataclass(frozen=True)
 class Report:
@@ -49,7 +46,7 @@ class Report:
             return 0 if self.preflight.best == "bitwise" else 3
         if verdict.GRADES.index(self.verdict.grade) <= verdict.GRADES.index(accepted):
             return 0
-        return EXIT.get(self.verdict.grade, 4)
+        return 1 if self.verdict.grade == "different" else 4
 
     def to_json(self) -> dict[str, Any]:
         """All of it, for ``--json`` and the run's artifact."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -133,6 +134,7 @@ def of(sources: Sources, build_environment: bool) -> Iterator[Workplace]:
         lock.release()
 
 
+@cache
 def raw_is_whole() -> bool:
     """Whether MNIST's four files are here, as they should be."""
     return all(fetch.is_right(RAW / name) for name in fetch.SHA256)

@@ -11,6 +11,7 @@ from lenet.errors import InputError
 from lenet.tracking import store
 from lenet.tracking.live import bounded, surroundings
 from lenet.tracking.lookup import Tracked
+from lenet.tracking.mirror import test_numbers
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -84,12 +85,8 @@ def _record(
         for name, value in row.items()
         if isinstance(value, float)
     ]
-    tested = again.parse(f"{run.name}.json", json.loads) or {}
-    points += [
-        Metric(f"test/{name}", float(value), time, len(again.history))
-        for name, value in tested.get("test", {}).items()
-        if isinstance(value, int | float)
-    ]
+    tested = test_numbers(files[f"{run.name}.json"])
+    points += [Metric(name, value, time, len(again.history)) for name, value in tested.items()]
     parameters = {"variant": run.tags["variant"], "seed": run.tags["seed"], **again.parameters}
     client.log_batch(made, points, [Param(name, value) for name, value in parameters.items()])
     with tempfile.TemporaryDirectory() as scratch:
