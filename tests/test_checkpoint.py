@@ -172,8 +172,9 @@ def test_the_stage_removes_its_checkpoints_when_it_is_complete(
 
 
 def test_clean_keeps_what_a_training_would_go_on_from_and_removes_the_rest(
-    params: Params, prepared: Path, tmp_path: Path
+    params: Params, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(checkpoint, "home", lambda: tmp_path / "checkpoints")
     data, lock = prepared / "train.safetensors", ROOT / "requirements-numeric.lock"
     key = clean._key(params, "modern-7", load_digits(data), lock)
     kept, changed, unknown = (checkpoint.home() / name for name in (f"modern-7-{key}", "modern-7-0a", "none-1-0b"))

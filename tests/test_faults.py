@@ -26,7 +26,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, edit_params, run, small_disk
+from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, small_disk, wait_for
 from lenet import compare, config, evaluate, journal, packaged, snapshot, tracking, train
 from lenet.data import load_digits
 from lenet.errors import InputError
@@ -266,13 +266,6 @@ def untracked(tmp_path_factory: pytest.TempPathFactory, small_digits: Path) -> t
     return made.weights, ended.seconds
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 def metrics_in(database: Path) -> int:
     """How many numbers a store has of finished epochs."""
     try:
@@ -426,36 +419,11 @@ def test_a_killed_server_is_not_in_the_way(project, untracked, recorded) -> None
 
 @contextmanager
 def served(project: Project) -> Iterator[tuple[Process, str]]:
-    """MLflow's own server on a project's store; artifacts go through it."""
-    with socket.create_server(("127.0.0.1", 0)) as once:
-        port = once.getsockname()[1]
+    """MLflow's own server on a project's store."""
     with closing(sqlite3.connect(project.database)) as connection, connection:
         connection.execute("DELETE FROM experiments WHERE name = 'lenet5'")  # the server chooses the artifacts' place
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{project.database}",
-        "--artifacts-destination", f"{project.folder}/proxied", "--serve-artifacts", "--workers", "1",
-        "--host", "127.0.0.1", "--port", str(port),
-    ]  # fmt: skip
-    environment = os.environ | ENVIRONMENT | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    with (project.folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(
-            command, cwd=project.folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True
-        )
-    try:
-        wait_for(lambda: answers(port))
-        yield server, f"http://127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def answers(port: int) -> bool:
-    try:
-        return requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
-    except requests.RequestException:
-        return False
+    with mlflow_server(project.folder) as found:
+        yield found
 
 
 def test_a_process_that_keeps_a_run_s_lock_is_not_in_the_way(project, recorded, monkeypatch, capfd) -> None:

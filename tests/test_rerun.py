@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout, small_disk
+from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_checkout, small_disk, wait_for
 from lenet import fingerprint
 from lenet.data import shuffled
 
@@ -57,15 +56,19 @@ def runs(folder: Path, experiment: str = "lenet5", condition: str = "") -> list[
     return client.search_runs([found.experiment_id], condition) if found else []
 
 
-def train(folder: Path, variant: str = "modern", seed: int = 1, **environment: str) -> Run:
+def train(folder: Path) -> Run:
     """Train and evaluate in the checkout as it is, without DVC; the run in MLflow."""
     before = {one.info.run_id for one in runs(folder)}
-    out, metrics = f"runs/{variant}-{seed}", f"metrics/{variant}-{seed}.json"
-    data = ("--data", "data/train.safetensors", "--numerics", "requirements-numeric.lock", "--out", out)
-    run(*lenet_command("train", variant, str(seed), *data), cwd=folder, **environment)
-    run(*lenet_command("evaluate", out, "--test", "data/test.safetensors", "--out", metrics), cwd=folder, **environment)
+    train_stages(folder)
     (made,) = [one for one in runs(folder) if one.info.run_id not in before]
     return made
+
+
+def train_stages(folder: Path, **environment: str) -> None:
+    out, metrics = "runs/modern-1", "metrics/modern-1.json"
+    data = ("--data", "data/train.safetensors", "--numerics", "requirements-numeric.lock", "--out", out)
+    run(*lenet_command("train", "modern", "1", *data), cwd=folder, **environment)
+    run(*lenet_command("evaluate", out, "--test", "data/test.safetensors", "--out", metrics), cwd=folder, **environment)
 
 
 def artifacts(folder: Path, made: Run) -> Path:
@@ -249,12 +252,40 @@ def test_two_threads_are_found(folder: Path) -> None:
         assert [(cause["kind"], cause["detail"]) for cause in verdict["causes"]] == [("threads", "2 → 1")]
 
 
-def test_an_experiment_of_dvc_is_rerun_with_its_parameters(folder: Path) -> None:
-    run("dvc", "exp", "run", "-S", "variants.modern.optimizer.lr=0.0021", "train@modern-1", cwd=folder)
+@pytest.mark.parametrize("how", [[], ["--temp"], ["--queue"]])
+def test_an_experiment_of_dvc_is_rerun_with_its_parameters_and_sources(folder: Path, how: list[str]) -> None:
+    run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)  # the copy's cache knows its outputs
+    edit_source(folder, "optimizer.py", "lr=section.lr, betas", "lr=0.99 * section.lr, betas")
+    change = ["-S", "variants.modern.optimizer.lr=0.0021"]
+    run("dvc", "exp", "run", *how, *change, "train@modern-1", cwd=folder)
+    if how == ["--queue"]:
+        run("git", "checkout", "-q", ".", cwd=folder)
+        run("dvc", "exp", "run", "--run-all", cwd=folder)
     (made,) = [one for one in runs(folder) if one.data.params.get("optimizer.lr") == "0.0021"]
+    assert made.data.tags["git.dirty"] == "true"
     run("git", "checkout", "-q", ".", cwd=folder)
-    done = rerun(folder, made.info.run_id, status=None)
+    done = rerun(folder, made.info.run_id)
     assert "bitwise" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_run_on_another_tracking_server_is_rerun_from_what_is_kept_there(folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "mlartifacts")
+    (folder / "mlflow.db").unlink()
+    (tmp_path / "server").mkdir()
+    with mlflow_server(tmp_path / "server") as (_, address):
+        edit_source(folder, "optimizer.py", "lr=section.lr, betas", "lr=0.99 * section.lr, betas")
+        train_stages(folder, MLFLOW_TRACKING_URI=address)
+        run("git", "checkout", "-q", ".", cwd=folder)
+        client = MlflowClient(address)
+        (made,) = client.search_runs([client.get_experiment_by_name("lenet5").experiment_id])
+        for here in ("runs", "metrics", ".dvc/tmp/lenet"):  # nothing is left of it but the server's record
+            shutil.rmtree(folder / here)
+        report = json.loads(rerun(folder, made.info.run_id, "--json", MLFLOW_TRACKING_URI=address).stdout)
+        assert report["sources"] == "the run's own snapshot"
+        assert report["verdict"]["grade"] == "bitwise"
+        assert client.get_run(made.info.run_id).data.tags["reruns"] == report["rerun"]
+        assert client.get_run(report["rerun"]).data.tags["rerun.of"] == made.info.run_id
+    assert not (folder / "mlflow.db").exists()
 
 
 def test_many_are_rerun_side_by_side(folder: Path) -> None:
@@ -266,6 +297,19 @@ def test_many_are_rerun_side_by_side(folder: Path) -> None:
     assert done.stdout.count("bitwise") == 2
     assert rerun(folder, "--all", "--filter", "tags.variant = 'none'", status=2).stdout == ""
     assert "--filter" in rerun(folder, "--all", "--filter", "nonsense", status=2).stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_many_are_interrupted_at_once(folder: Path, how: signal.Signals) -> None:
+    command = lenet_command("rerun", "--all", "--jobs", "1")
+    process = subprocess.Popen(command, cwd=folder, env=os.environ | ENVIRONMENT, stdout=-1, stderr=-1, text=True)
+    wait_for(lambda: leftovers(folder))
+    process.send_signal(how)
+    _, said = process.communicate(timeout=20)  # the other one has not begun
+    assert process.returncode == 128 + how
+    assert "Traceback" not in said
+    wait_for(lambda: not strays(folder), 30)
+    assert leftovers(folder) == []
 
 
 @pytest.mark.parametrize(
@@ -294,13 +338,6 @@ def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path) -> Non
         path.unlink()
     done = rerun(folder, made.info.run_id, "--preflight", status=2)
     assert "that commit is not in this repository, and there is no snapshot" in done.stderr
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def text(folder: Path) -> str:

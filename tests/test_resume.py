@@ -3,17 +3,22 @@
 import random
 import shutil
 import sqlite3
-from contextlib import closing
+from collections import Counter
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from conftest import lenet_command, run, small_checkout
+import killer
+from conftest import ROOT, lenet_command, run, small_checkout, small_disk
+from lenet import config
 
-pytestmark = pytest.mark.slow
-VARIANTS = ("original-sigmoid", "original-tanh", "modern", "overview-relu", "explanation-cross-entropy")
-EPOCHS, STEPS = 3, {16: 282, 64: 72}
+BLOCKS = config.load(ROOT / "params.yaml").variants
+VARIANTS = [
+    name for name, block in BLOCKS.items() if block.train_size + block.validation_size == config.TRAINING_DIGITS
+]
+EPOCHS = 3
 HOOK = """
 
 if "KILL" in os.environ:  # for a test
@@ -31,7 +36,7 @@ if "KILL" in os.environ:  # for a test
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
     """A checkout with prepared digits and an empty store, whose stages can be killed."""
-    folder = small_checkout(tmp_path_factory.mktemp("resume") / "checkout", EPOCHS, seeds=[1], compare=list(VARIANTS))
+    folder = small_checkout(tmp_path_factory.mktemp("resume") / "checkout", EPOCHS, seeds=[1], compare=VARIANTS)
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("train_size: 1500", "train_size: 1504"))
     with (folder / "src" / "lenet" / "lifetime.py").open("a") as file:  # no stage depends on it
@@ -41,6 +46,26 @@ def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
     return folder
 
 
+def plan(variant: str) -> list[str]:
+    """Where to kill, at steps drawn by chance: two plans, in turn over the variants."""
+    chance = random.Random(variant)
+    steps = 24 if BLOCKS[variant].batch_size == 64 else 94
+    first = [f"step:{chance.randrange(1, steps)}", f"checkpoint:{chance.randrange(3, 5)}"]
+    if VARIANTS.index(variant) % 2:
+        return [*first, f"end:{chance.randrange(1, 5)}", "evaluate:1"]
+    return ["start:1", *first, f"tracking:{chance.randrange(1, 3)}"]
+
+
+def test_plans_cover_every_place_and_variant() -> None:
+    places = Counter(kill.partition(":")[0] for variant in VARIANTS for kill in plan(variant))
+    assert min(places[name] for name in killer.PLACES) >= 5
+    assert places.total() >= 40
+    assert {(block.network, block.objective, block.optimizer.kind) for block in BLOCKS.values()} == {
+        (BLOCKS[name].network, BLOCKS[name].objective, BLOCKS[name].optimizer.kind) for name in VARIANTS
+    }  # the rest are these with fewer digits
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stages_killed_anywhere_end_with_the_same_bits_in_the_same_run(
     built: Path, tmp_path: Path, variant: str
@@ -50,32 +75,48 @@ def test_stages_killed_anywhere_end_with_the_same_bits_in_the_same_run(
         shutil.copytree(built, folder, symlinks=True)
     command = ("dvc", "repro", f"evaluate@{variant}-1")
     run(*command, cwd=straight)
-    chance = random.Random(variant)
-    steps = 94 if variant != "modern" else 24
-    plan = [
-        "start:1",
-        f"step:{chance.randrange(1, steps)}",
-        "checkpoint:1",
-        f"step:{chance.randrange(1, steps)}",
-        f"checkpoint:{chance.randrange(2, 4)}",
-        f"tracking:{chance.randrange(1, 3)}",
-        f"end:{chance.randrange(1, 2)}",
-        "evaluate:1",
-    ]
-    for kill in plan:
-        done = run(*command, cwd=killed, status=None, KILL=kill)
-        assert done.returncode != 0, f"{kill}: {done.stdout}\n{done.stderr}"
-        assert "exited with -9" in done.stderr + done.stdout or "Killed" in done.stderr + done.stdout, done.stderr
-    run(*command, cwd=killed)
+    damaged = None
+    for kill in [*plan(variant), None]:
+        done = run(*command, cwd=killed, status=None, **({"KILL": kill} if kill else {}))
+        said = done.stdout + done.stderr
+        assert (done.returncode == 0) == (kill is None), f"{kill}: {said}"
+        assert kill is None or "exited with -9" in said or "Killed" in said, said
+        assert damaged is None or f"{damaged} is damaged" in said
+        damaged = damage_newest(killed) if kill and kill.startswith("checkpoint") else None
     for path in sorted((straight / "runs" / f"{variant}-1").iterdir()):
         assert (killed / "runs" / f"{variant}-1" / path.name).read_bytes() == path.read_bytes(), path.name
-    assert (killed / "metrics" / f"{variant}-1.json").read_bytes() == (
-        straight / "metrics" / f"{variant}-1.json"
-    ).read_bytes()
-    assert not list((killed / ".dvc" / "tmp" / "lenet" / "checkpoints").glob("*"))
+    name = f"metrics/{variant}-1.json"
+    assert (killed / name).read_bytes() == (straight / name).read_bytes()
+    assert not list(checkpoints(killed).glob("*"))
     with closing(sqlite3.connect(killed / "mlflow.db")) as store:
         runs = pd.read_sql("SELECT status FROM runs", store)
         points = pd.read_sql("SELECT key, step FROM metrics WHERE key LIKE '%/%' AND key NOT LIKE 'system/%'", store)
     assert runs["status"].tolist() == ["FINISHED"]
     assert not points.duplicated().any()
     assert sorted(points.loc[points["key"] == "train/loss", "step"]) == [1, 2, 3]
+
+
+def checkpoints(folder: Path) -> Path:
+    return folder / ".dvc" / "tmp" / "lenet" / "checkpoints"
+
+
+def damage_newest(folder: Path) -> Path:
+    """One bit of the last checkpoint."""
+    newest = max(checkpoints(folder).glob("*/*.safetensors"))
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    return newest
+
+
+@pytest.mark.slow
+def test_a_disk_too_small_for_checkpoints_is_said_and_changes_nothing(built: Path, tmp_path: Path) -> None:
+    weights = []
+    for name in ("roomy", "full"):
+        folder = Path(shutil.copytree(built, tmp_path / name, symlinks=True))
+        checkpoints(folder).mkdir(parents=True)
+        with small_disk(checkpoints(folder), "64k") if name == "full" else nullcontext():
+            done = run("dvc", "repro", "train@modern-1", cwd=folder, KILL="step:0")  # at every chance one is saved
+        assert ("no checkpoint can be saved" in done.stdout + done.stderr) == (name == "full")
+        weights.append((folder / "runs" / "modern-1" / "weights.safetensors").read_bytes())
+    assert weights[0] == weights[1]

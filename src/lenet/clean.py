@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lenet import THREADS, checkpoint, fingerprint
+from lenet import checkpoint, fingerprint
 from lenet.config import Params
 from lenet.data import Digits, load_digits
 from lenet.errors import InputError
@@ -54,8 +54,4 @@ def _key(params: Params, name: str, digits: Digits, numerics: Path) -> str | Non
     variant_name, _, seed = name.rpartition("-")
     if variant_name not in params.variants:
         return None
-    variant = params.variants[variant_name]
-    validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
-    data = fingerprint.data_sha256(rest[: variant.train_size], validation)
-    packages = fingerprint.numerics(numerics)
-    return fingerprint.run_key(variant, int(seed), data, fingerprint.source_sha256(), packages, THREADS)
+    return fingerprint.identify(params.variants[variant_name], int(seed), digits, numerics)[0]

@@ -160,11 +160,12 @@ class Data(Section):
 
 
 class Params(Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml. What may stand in ``sweep`` is told by its own part: no training depends on it."""
 
     seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(strict=False, min_length=1)]
     compare: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     data: Data
+    sweep: dict[str, Any]
     variants: Annotated[dict[Name, Variant], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lenet.config import Pixels
+from lenet.config import Pixels, Variant
 from lenet.errors import InputError
 from lenet.randomness import derive
 
@@ -36,6 +36,11 @@ class Digits:
 
     def __getitem__(self, part: slice) -> "Digits":
         return Digits(self.images[part], self.labels[part], self.index[part])
+
+    def split(self, variant: Variant) -> tuple["Digits", "Digits"]:
+        """A variant's training and validation set: validation takes the first, training the next."""
+        held_out = variant.validation_size
+        return self[held_out : held_out + variant.train_size], self[:held_out]
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:

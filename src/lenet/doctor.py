@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from safetensors.numpy import load_file
 
-from lenet import THREADS, current, fingerprint, packaged, tracking
+from lenet import current, fingerprint, packaged, tracking
 from lenet.config import Params
 from lenet.data import Digits, load_digits
 from lenet.errors import InputError
@@ -142,12 +142,10 @@ def _run(
     if weights != record.weights:
         yield "weights.safetensors: not the weights.sha256 of run.json"
     if digits is not None:
-        validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
-        data = fingerprint.data_sha256(rest[: variant.train_size], validation)
+        key, data, _, _ = fingerprint.identify(variant, record.seed, digits, numerics)
         if data != record.data:
             yield "run.json: data.sha256 is not that of the present digits"
-        source, packages = fingerprint.source_sha256(), fingerprint.numerics(numerics)
-        if fingerprint.run_key(variant, record.seed, data, source, packages, THREADS) != record.key:
+        if key != record.key:
             yield "run.json: run.key is not that of the present parameters, digits, sources and packages"
     history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
     if history["weights.sha256"].iloc[-1] != record.weights:

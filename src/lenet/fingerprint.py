@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from torch import Tensor, nn
 
+from lenet import THREADS
 from lenet.config import Variant
 from lenet.data import Digits
 from lenet.errors import InputError
@@ -133,6 +134,19 @@ def run_key(variant: Variant, seed: int, data: str, source: str, packages: Mappi
         "threads": threads,
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def identify(variant: Variant, seed: int, digits: Digits, lock: Path) -> tuple[str, str, str, int]:
+    """``run.key``, ``data.sha256``, ``source.sha256`` and threads of a training here.
+
+    Args:
+        variant: the resolved block.
+        seed: the run's seed.
+        digits: all training digits.
+        lock: ``requirements-numeric.lock``.
+    """
+    data, source = data_sha256(*digits.split(variant)), source_sha256()
+    return run_key(variant, seed, data, source, numerics(lock), THREADS), data, source, THREADS
 
 
 def processor() -> str:

@@ -108,26 +108,34 @@ def train(
     variant = params.variant(name)
     if not allow_other:
         fingerprint.check_numerics(numerics)
-    torch.set_num_threads(THREADS)
     with lifetime.sole_writer(out):
         digits = load_digits(data)
-        validation, rest = digits[: variant.validation_size], digits[variant.validation_size :]
-        training = rest[: variant.train_size]
-        digest, source = fingerprint.data_sha256(training, validation), fingerprint.source_sha256()
-        threads = torch.get_num_threads()
-        key = fingerprint.run_key(variant, seed, digest, source, fingerprint.numerics(numerics), threads)
-        record = Record(name, seed, variant, key, digest, source, threads, fingerprint.canary())
-        with checkpoint.kept(record.name, key) as checkpoints:
+        record = identify(name, seed, variant, digits, numerics)
+        with checkpoint.kept(record.name, record.key) as checkpoints:
             with (
                 tracking.training(record, experiment) as run,
                 progress.training(record.name, variant) as display,
             ):
                 observers, callbacks = [run.epoch, *display.observers], [*display.callbacks, checkpoints]
-                fitted = fit(variant, seed, training, validation, observers, callbacks, checkpoints.latest())
+                fitted = fit(variant, seed, *digits.split(variant), observers, callbacks, checkpoints.latest())
                 lifetime.check()
                 write(out, record, fitted)
                 run.trained(out, fitted.history)
             checkpoints.remove()
+
+
+def identify(name: str, seed: int, variant: Variant, digits: Digits, numerics: Path) -> Record:
+    """The record of a training that has yet to run, here.
+
+    Args:
+        name: the variant's name.
+        seed: the run's seed.
+        variant: the resolved block.
+        digits: all training digits.
+        numerics: the lock of the packages that can change bits.
+    """
+    torch.set_num_threads(THREADS)
+    return Record(name, seed, variant, *fingerprint.identify(variant, seed, digits, numerics), fingerprint.canary())
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:

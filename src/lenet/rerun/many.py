@@ -55,23 +55,31 @@ def rerun_all(
         ]
     if not runs:
         raise InputError(f"no finished run meets {condition!r} in {tracking.uri()}")
-    results = []
+    results, under_way = [], list[subprocess.Popen[str]]()
     with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(_one, name, reference, options) for name, reference in runs]
-        for done in as_completed(waiting):
-            results.append(done.result())
-            tell(results[-1])
+        waiting = [pool.submit(_one, name, reference, options, under_way) for name, reference in runs]
+        try:
+            for done in as_completed(waiting):
+                results.append(done.result())
+                tell(results[-1])
+        finally:  # interrupted, none is left and none begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(under_way):
+                process.terminate()
     return results
 
 
-def _one(name: str, reference: str, options: Sequence[str]) -> Result:
+def _one(name: str, reference: str, options: Sequence[str], under_way: "list[subprocess.Popen[str]]") -> Result:
     command = [sys.executable, "-m", "lenet", "rerun", reference, "--json", *options]
-    done = subprocess.run(command, capture_output=True, text=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        under_way.append(process)
+        output, said = process.communicate()
+        under_way.remove(process)
     try:
-        report = json.loads(done.stdout)
+        report = json.loads(output)
     except ValueError:
         report = None
-    return Result(name, reference, done.returncode, report, done.stderr.strip().splitlines()[-1] if done.stderr else "")
+    return Result(name, reference, process.returncode, report, said.strip().splitlines()[-1] if said else "")
 
 
 def worst(results: Sequence[Result]) -> int:
