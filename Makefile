@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help environment repro results ladder sizes check test test-slow test-results bench ui pictures wheel lock
+.PHONY: help environment repro results ladder sizes sweep check test test-slow test-results bench ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ ladder: environment ## what each change from 1998 to today is worth, into studie
 
 sizes: environment ## error against the number of training digits, into studies/sizes.json
 	@lenet repro --pipeline sizes
+
+sweep: environment ## a study of each variant in sweep/params.yaml, into sweep/studies (an hour; it may be interrupted)
+	@dvc repro sweep/dvc.yaml
 
 check: environment ## lint, format, types, params.yaml
 	ruff check

@@ -33,17 +33,23 @@ def main() -> None:
         raise SystemExit(2) from None
 
 
-def job(function: Callable[..., None]) -> Callable[..., None]:
+def job_of(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command that gets the checked params.yaml as its first argument."""
 
-    @cli.command(name=function.__name__.removesuffix("_job"))
-    @functools.wraps(function)
-    def run(**arguments: Any) -> None:
-        from lenet import config
+    def make(function: Callable[..., None]) -> Callable[..., None]:
+        @group.command(name=function.__name__.removesuffix("_job"))
+        @functools.wraps(function)
+        def run(**arguments: Any) -> None:
+            from lenet import config
 
-        function(config.load(), **arguments)
+            function(config.load(), **arguments)
 
-    return run
+        return run
+
+    return make
+
+
+job = job_of(cli)
 
 
 def stage(function: Callable[..., None]) -> Callable[..., None]:
@@ -82,7 +88,10 @@ def check(params: Any) -> None:
 
     Example: lenet check
     """
-    print(f"params.yaml is valid: {len(params.variants)} variants, {len(list(params.runs()))} runs", file=sys.stderr)
+    from lenet.sweep.settings import settings
+
+    counts = f"{len(params.variants)} variants, {len(list(params.runs()))} runs, {len(settings(params).spaces)} studies"
+    print(f"params.yaml is valid: {counts}", file=sys.stderr)
 
 
 @job
@@ -398,6 +407,130 @@ def rerun(
     except KeyboardInterrupt:
         print("lenet: interrupted; nothing is left of this rerun", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+class _Studies(click.Group):
+    """`lenet sweep WORDS` is `lenet sweep run WORDS` unless the first word is a command of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@cli.group(cls=_Studies, subcommand_metavar="VARIANT [OPTIONS] | COMMAND …")
+def sweep() -> None:
+    """Tune a variant with Optuna, on validation digits.
+
+    `lenet sweep VARIANT` computes the study that `sweep` in params.yaml describes, or goes on with it: it may be
+    interrupted at any time. `lenet sweep run --help` lists its options.
+
+    \b
+    Example: lenet sweep modern
+             lenet sweep show modern
+             lenet sweep promote modern
+    """
+
+
+storage_option = click.option(
+    "--storage", envvar="LENET_SWEEP_STORAGE", help="Where trials are kept; by default sqlite:///optuna.db."
+)
+
+
+@job_of(sweep)
+@click.argument("variant", required=False)
+@click.option("--all", "everything", is_flag=True, help="One after the other, all variants that are compared.")
+@click.option("--trials", type=click.IntRange(min=1), help="How many; by default what params.yaml says.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes here; by default the number of cores.")
+@storage_option
+@click.option("--study", help="The study's name; by default one that follows from all that it is made of.")
+@click.option("--join", envvar="LENET_SWEEP_JOIN", help="Execute trials of a study in this storage.")
+@click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
+@click.option("--numerics", type=HERE, default=Path("requirements-numeric.lock"), show_default=True)
+@click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones as JSON, and the report.")
+@click.option("--allow-other-numerics", is_flag=True, help="Take part with other packages or arithmetic.")
+@tracking_option
+@stage
+def run_job(
+    params: Any,
+    variant: str | None,
+    everything: bool,
+    trials: int | None,
+    workers: int | None,
+    storage: str | None,
+    study: str | None,
+    join: str | None,
+    data: Path,
+    numerics: Path,
+    out: Path | None,
+    allow_other_numerics: bool,
+    track: bool,
+) -> None:
+    """Compute a study, or go on with it.
+
+    \b
+    Example: lenet sweep modern --trials 30 --workers 2
+             lenet sweep --join postgresql://lenet@db/sweeps
+    """
+    from lenet.sweep import job, worker
+    from lenet.sweep import storage as storages
+
+    if (join is not None) + everything + (variant is not None) != 1:
+        raise InputError("name one VARIANT, or --all, or --join STORAGE")
+    if join:
+        worker.join(join, study, data, numerics, allow_other_numerics)
+        return
+    jobs = cores() if workers is None else workers
+    address = storage or storages.default()
+    for name in params.compare if everything else [str(variant)]:
+        place = out / name if out and everything else out
+        options = job.Options(trials, jobs, address, study, data, numerics, place, allow_other_numerics, track)
+        job.tell(job.sweep(params, name, options))
+
+
+@job_of(sweep)
+@click.argument("study")
+@storage_option
+@click.option("--out", type=HERE, help="The page; by default reports/study-….html beside the storage.")
+def show(params: Any, study: str, storage: str | None, out: Path | None) -> None:
+    """Print what mattered in a study, and write a page of it.
+
+    A STUDY is its name, a variant (its last study here, or the published one), or the folder of a published one.
+
+    Example: lenet sweep show modern
+    """
+    from rich.console import Console
+
+    from lenet.sweep import report, result
+    from lenet.sweep import storage as storages
+
+    found = result.find(study, storage or storages.default())
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    console.print(report.best_table(found))
+    if report.importances(found):
+        console.print(report.importance_table(found))
+    page = out or Path(f"sweep/{found.name}.html")
+    report.write(found, page)
+    print(f"the page: {page}", file=sys.stderr)
+
+
+@job_of(sweep)
+@click.argument("study")
+@click.option("--trial", type=click.IntRange(min=0), help="Its number; by default the best one's.")
+@storage_option
+def promote(params: Any, study: str, trial: int | None, storage: str | None) -> None:
+    """Write a study's winner into params.yaml.
+
+    Only what differs is replaced; prints the difference. `dvc repro` then gives the recorded validation error.
+
+    Example: lenet sweep promote modern
+    """
+    from lenet.config import PATH
+    from lenet.sweep import promote as module
+    from lenet.sweep import result
+    from lenet.sweep import storage as storages
+
+    print(module.promote(result.find(study, storage or storages.default()), trial, PATH))
 
 
 @job

@@ -6,7 +6,7 @@ there. What fails is said once, on standard error, and the stage goes on.
 
 Read in this order: ``store`` (where records lie), ``mirror`` (one training's run), ``live`` (beside a training, and
 bounded in time), ``sync`` (all of it again, from files), ``check`` (whether it is so), ``lookup`` (what is known of a
-run; it only looks), ``reruns`` (their own runs).
+run; it only looks), ``reruns`` and ``sweeps`` (their own runs).
 """
 
 from lenet.tracking.check import check
@@ -14,10 +14,12 @@ from lenet.tracking.live import Run, compared, evaluated, mark_current, training
 from lenet.tracking.lookup import Tracked, lookup
 from lenet.tracking.mirror import TRAINED, digest_tags
 from lenet.tracking.reruns import reran, trainings
-from lenet.tracking.store import EXPERIMENT, end_dead_runs, find, open_store, serve, uri
+from lenet.tracking.store import EXPERIMENT, end_dead_runs, find, may_live, open_store, serve, this_process, uri
+from lenet.tracking.sweeps import StudyRecord, TrialRecord, study
 from lenet.tracking.sync import sync
 
 __all__ = [
-    "EXPERIMENT", "TRAINED", "Run", "Tracked", "check", "compared", "digest_tags", "end_dead_runs", "evaluated", "find",
-    "lookup", "mark_current", "open_store", "reran", "serve", "sync", "training", "trainings", "uri",
+    "EXPERIMENT", "TRAINED", "Run", "StudyRecord", "Tracked", "TrialRecord", "check", "compared", "digest_tags",
+    "end_dead_runs", "evaluated", "find", "lookup", "mark_current", "may_live", "open_store", "reran", "serve", "study",
+    "sync", "this_process", "training", "trainings", "uri",
 ]  # fmt: skip

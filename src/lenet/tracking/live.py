@@ -42,7 +42,7 @@ class Run:
     def __init__(self, record: Record, experiment: str | None) -> None:
         self.record, self.experiment = record, experiment
         self.follower: _Follower | None = None
-        self.voice = _Voice(record.name)
+        self.voice = Voice(record.name)
         self.since = time.monotonic()
 
     def start(self) -> None:
@@ -101,7 +101,7 @@ def evaluated(record: Record, folder: Path, metrics: Path) -> None:
         folder: its folder, with evaluate's files.
         metrics: its metrics file.
     """
-    voice = _Voice(record.name)
+    voice = Voice(record.name)
     with voice.harmless():
         entry = entry_of(record, experiment_of(folder))
         follower = _Follower(entry, voice, outputs(record, folder, metrics))
@@ -197,7 +197,7 @@ def experiment_of(folder: Path) -> str:
 class _Follower(threading.Thread):
     """Copies a growing journal into MLflow. After a fault it tries again, now and then, and at the end."""
 
-    def __init__(self, entry: Entry, voice: "_Voice", files: Mapping[str, Path] | None = None) -> None:
+    def __init__(self, entry: Entry, voice: "Voice", files: Mapping[str, Path] | None = None) -> None:
         """Follow a training, or, given its files, what is known of it when it is over."""
         super().__init__(daemon=True, name="mlflow")
         self.entry, self.voice = entry, voice
@@ -206,7 +206,7 @@ class _Follower(threading.Thread):
         self.more = threading.Event()
         self.last = files is not None
         self.complete = False
-        self.questions = _Questions()
+        self.questions = Questions()
 
     def run(self) -> None:
         mirror: Mirror | None = None
@@ -262,15 +262,15 @@ class _Follower(threading.Thread):
             self.entry.add(max(steps, default=-1) + 1, numbers)
 
 
-class _Voice:
+class Voice:
     """Tells the first fault of a record, and no other, whichever thread meets it."""
 
     def __init__(self, name: str) -> None:
         self.name, self.told = name, threading.Lock()
 
-    def tell(self, error: Exception) -> None:
+    def tell(self, error: Exception, remedy: str = SYNC) -> None:
         if self.told.acquire(blocking=False):
-            _warn(f"{self.name} goes on without its MLflow record ({store.reason(error)})")
+            _warn(f"{self.name} goes on without its MLflow record ({store.reason(error)})", remedy)
 
     @contextmanager
     def harmless(self) -> Iterator[None]:
@@ -280,7 +280,7 @@ class _Voice:
             self.tell(error)
 
 
-class _Questions:
+class Questions:
     """What the store is being asked, and since when it has not answered."""
 
     def __init__(self) -> None:
@@ -312,7 +312,7 @@ class _Questions:
 
 
 class _Asking:
-    def __init__(self, client: "MlflowClient", questions: _Questions) -> None:
+    def __init__(self, client: "MlflowClient", questions: Questions) -> None:
         self.client, self.questions = client, questions
 
     def __getattr__(self, name: str) -> Any:
@@ -321,7 +321,7 @@ class _Asking:
 
 def bounded(what: str, action: "Callable[[MlflowClient], None]", remedy: str = SYNC) -> bool:
     """Do something with the store as long as it answers; tell whether it was done, and say so if it was not."""
-    questions, outcome = _Questions(), Future[None]()
+    questions, outcome = Questions(), Future[None]()
 
     def work() -> None:
         try:

@@ -1,0 +1,121 @@
+"""`lenet sweep VARIANT`: a study from its settings to what is published of it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from optuna.trial import FrozenTrial
+
+from lenet import fingerprint, tracking
+from lenet.config import Params
+from lenet.data import load_digits
+from lenet.sweep import display, report, result
+from lenet.sweep import storage as storages
+from lenet.sweep.coordinator import Coordinator, Trials
+from lenet.sweep.result import Result
+from lenet.sweep.settings import settings
+from lenet.sweep.study import STATES, Plan, plan
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a call may choose beside params.yaml.
+
+    Attributes:
+        trials: how many; None for what params.yaml says.
+        workers: how many on this machine; 0: they join from elsewhere.
+        address: the storage's.
+        name: the study's; None for one that follows from what it is made of.
+        data: the file of training digits.
+        numerics: the lock of the packages that can change bits.
+        out: the folder of what is published; None for nothing.
+        allow_other: let workers of other arithmetic, and other packages than locked, take part.
+        track: record in MLflow.
+    """
+
+    trials: int | None
+    workers: int
+    address: str
+    name: str | None
+    data: Path
+    numerics: Path
+    out: Path | None
+    allow_other: bool
+    track: bool
+
+
+def sweep(params: Params, variant: str, options: Options) -> Result:
+    """Compute a variant's study, or go on with it; return it when all of its trials have ended.
+
+    Raises:
+        InputError: settings, digits, packages or storage are not fit for it.
+    """
+    made = settings(params)
+    digits = load_digits(options.data)
+    of = plan(params, made, variant, digits, options.numerics)
+    if not options.allow_other:
+        fingerprint.check_numerics(options.numerics)
+    storage = storages.connect(options.address)
+    name, count = options.name or of.name, options.trials or made.trials
+    study_id = storages.begin(storage, name, of, fingerprint.canary())
+    words = ["--data", str(options.data), "--numerics", str(options.numerics)]
+    words += ["--allow-other-numerics"] if options.allow_other else []
+    published = [options.out / file for file in result.FILES] if options.out else []
+    record = tracking.StudyRecord(name, variant, of.run_seed, {"variant": variant, **of.settings, "space": of.space})
+    with ExitStack() as stack:
+        see = stack.enter_context(tracking.study(record if options.track else None, {p.name: p for p in published}))
+        show = stack.enter_context(display.board(name, count, options.workers))
+        stack.enter_context(storages.asking(f"study {name}"))
+        arguments = storage, options.address, name, study_id, of, count, options.workers, words
+        Coordinator(*arguments, see=_both(show, lambda trials: see(_records(trials), _best(of, trials)))).run()
+        found = result.of_storage(storage, name)
+        if options.out:
+            result.publish(found, options.out)
+    return found
+
+
+def _both(*actions: Callable[[Trials], None]) -> Callable[[Trials], None]:
+    def act(trials: Trials) -> None:
+        for action in actions:
+            action(trials)
+
+    return act
+
+
+def _best(of: Plan, trials: Trials) -> list[int]:
+    ended = [trial for trial in trials if trial.state.is_finished()]
+    return [trial.number for trial in Result("", of, "", ended).best]
+
+
+def _records(trials: Sequence[FrozenTrial]) -> list[tracking.TrialRecord]:
+    return [
+        tracking.TrialRecord(
+            number=trial.number,
+            state=STATES[trial.state],
+            block=trial.user_attrs["block"],
+            fingerprints=trial.user_attrs.get("fingerprints", {}),
+            rows=trial.user_attrs.get("history", []),
+            reason=trial.user_attrs.get("reason", ""),
+            started=_milliseconds(trial.datetime_start),
+            ended=_milliseconds(trial.datetime_complete),
+        )
+        for trial in trials
+    ]
+
+
+def _milliseconds(time: datetime | None) -> int | None:
+    return int(1000 * time.timestamp()) if time else None
+
+
+def tell(found: Result) -> None:
+    """The outcome on standard output, and what may come next on standard error."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 160).print(report.best_table(found))
+    more = f"`lenet sweep show {found.name}` tells what mattered"
+    if found.best:
+        more += f"; `lenet sweep promote {found.name}` writes the winner into params.yaml"
+    print(more, file=sys.stderr)

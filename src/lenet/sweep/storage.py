@@ -1,0 +1,159 @@
+"""Where a study's trials are kept: a sqlite file, a journal file, or a PostgreSQL database."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
+
+from lenet import places
+from lenet.errors import InputError
+from lenet.sweep.study import Plan
+
+PATIENCE = 60  # seconds for another process's write
+LINE = 2**20  # bytes; longer than any line of a journal
+LEGAL = "sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE"
+FAULTS = (SQLAlchemyError, StorageInternalError)
+_FILES = ("sqlite:///", "journal:///")
+
+
+def default() -> str:
+    """One sqlite file of the main checkout, also from DVC's temporary copies."""
+    return f"sqlite:///{places.root() / 'optuna.db'}"
+
+
+def shown(address: str) -> str:
+    """An address without its password."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", address)
+
+
+def absolute(address: str) -> str:
+    """An address that means the same from every folder; a relative file starts at the main checkout."""
+    scheme = next((scheme for scheme in _FILES if address.startswith(scheme)), None)
+    return f"{scheme}{places.root() / address.removeprefix(scheme)}" if scheme else address
+
+
+def connect(address: str) -> BaseStorage:
+    """Open a storage, made if it is not there. Raises InputError if it cannot be had."""
+    address = absolute(address)
+    try:
+        if address.startswith("journal:///"):
+            path = Path(address.removeprefix("journal:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(str(path), _RepairingLock(path)))
+        if address.startswith("sqlite:///"):
+            path = Path(address.removeprefix("sqlite:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock", timeout=PATIENCE):  # two that make one at a time break it
+                storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+                event.listen(storage.engine, "connect", _side_by_side)
+                storage.engine.dispose()
+                return get_storage(storage)
+        if re.match(r"postgresql(\+\w+)?://", address):
+            driver = address.replace("postgresql://", "postgresql+psycopg://", 1)
+            return get_storage(RDBStorage(driver, engine_kwargs={"pool_pre_ping": True}))
+    except (*FAULTS, OSError, ImportError, RuntimeError) as error:
+        raise InputError(f"{shown(address)}: {_reason(error)}") from None
+    raise InputError(f"{shown(address)}: names no storage of trials; legal: {LEGAL}")
+
+
+def begin(storage: BaseStorage, name: str, plan: Plan, canary: str) -> int:
+    """Optuna's id of a study, made if it is not there.
+
+    Raises:
+        InputError: the study is there, of another plan.
+    """
+    try:
+        study = optuna.create_study(
+            study_name=name, storage=storage, directions=["minimize"] * len(plan.objectives), load_if_exists=True
+        )
+    except optuna.exceptions.OptunaError as error:
+        raise InputError(f"study {name}: {_reason(error)}") from None
+    if "plan" not in study.user_attrs:
+        study.set_user_attr("canary", canary)
+        study.set_user_attr("plan", plan.to_json())
+        study.set_metric_names(plan.objectives)
+    elif before := Plan(**study.user_attrs["plan"]).differences(plan):
+        raise InputError(
+            f"study {name} was begun with other {', '.join(before)}; name a new one by --study, or take the default"
+        )
+    return study._study_id
+
+
+def names(storage: BaseStorage) -> dict[str, int]:
+    """The studies of ours that a storage has, by name, with Optuna's ids."""
+    found = storage.get_all_studies()
+    return {study.study_name: study._study_id for study in found if "plan" in study.user_attrs}
+
+
+def plan_of(storage: BaseStorage, study_id: int) -> Plan:
+    """A study's plan, as it was begun with."""
+    return Plan(**storage.get_study_user_attrs(study_id)["plan"])
+
+
+class _RepairingLock(JournalFileSymlinkLock):
+    """Optuna's lock of a journal file, which cuts off the half line of a writer that was killed.
+
+    Otherwise the next line would be added to it, and the file could never be read again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+    def acquire(self) -> bool:
+        super().acquire()
+        try:
+            self._repair()
+        except BaseException:
+            self.release()
+            raise
+        return True
+
+    def _repair(self) -> None:
+        if not self.path.exists() or not self.path.stat().st_size:
+            return
+        with self.path.open("rb+") as file:
+            before = max(0, self.path.stat().st_size - LINE)
+            file.seek(before)
+            start, line = _last_line(file.read())
+            try:
+                json.loads(line)
+                sound = line.endswith(b"\n")
+            except ValueError:
+                sound = False
+            if not sound:
+                file.truncate(before + start)
+
+
+def _last_line(content: bytes) -> tuple[int, bytes]:
+    """Where the last line begins, and the line."""
+    start = content.rfind(b"\n", 0, len(content) - 1) + 1
+    return start, content[start:]
+
+
+def _side_by_side(connection: object, _record: object) -> None:
+    """A reader does not stop a writer."""
+    connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[attr-defined]
+
+
+def _reason(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error.__cause__ or error
+    return (str(cause).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """A storage that fails is bad input."""
+    try:
+        yield
+    except (*FAULTS, OSError) as error:
+        raise InputError(f"{what}: {_reason(error)}") from None

@@ -1,0 +1,239 @@
+"""What a study is a function of, what it asks next, and which trials it stops: all of it decided by the batches before.
+
+A batch has a fixed size. Its trials are proposed by a sampler seeded for this batch, and pruned, from what is known of
+all earlier batches and nothing else. So neither interruptions nor the number of workers change a trial, which is known
+by its number from 0.
+"""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lenet import fingerprint, summary
+from lenet.config import Params, Variant
+from lenet.data import Digits
+from lenet.errors import InputError
+from lenet.randomness import derive
+from lenet.record import History
+from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
+from lenet.sweep.space import Range, Space
+
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+RUNG = "completed_rung_"
+"""Optuna's attributes of a trial that successive halving has looked at."""
+STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a study's trials are a function of, besides the arithmetic of the machine.
+
+    Attributes:
+        variant: the variant's name.
+        settings: ``sweep`` of params.yaml without spaces and the number of trials, which may grow.
+        space: the variant's entry in ``sweep.spaces``.
+        base: the variant's block; null where the space has something.
+        data: digest of all training digits.
+        source: ``source.sha256``.
+        packages: versions of the packages that can change bits, and Optuna's.
+    """
+
+    variant: str
+    settings: dict[str, Any]
+    space: dict[str, Any]
+    base: dict[str, Any]
+    data: str
+    source: str
+    packages: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The study's, unless it is given another."""
+        return f"{self.variant}-{self.digest[:8]}"
+
+    @property
+    def batch(self) -> int:
+        return int(self.settings["batch"])
+
+    @property
+    def run_seed(self) -> int:
+        return int(self.settings["run_seed"])
+
+    @property
+    def objectives(self) -> list[str]:
+        return list(self.settings["objectives"])
+
+    @property
+    def domains(self) -> Space:
+        return Space(self.space, self.variant)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def differences(self, other: "Plan") -> list[str]:
+        """What the two do not share, in words."""
+        words = {"data": "the training digits", "source": "the sources", "packages": "the packages"}
+        mine, others = asdict(self), asdict(other)
+        found = [words.get(part, part) for part in mine if mine[part] != others[part] and part != "settings"]
+        return found + [name for name, value in self.settings.items() if other.settings.get(name) != value]
+
+
+def plan(params: Params, settings: Settings, variant: str, digits: Digits, numerics: Path) -> Plan:
+    """The plan of a variant's study here.
+
+    Args:
+        params: the blocks of variants.
+        settings: ``sweep`` of params.yaml.
+        variant: the variant's name.
+        digits: all training digits.
+        numerics: ``requirements-numeric.lock``.
+
+    Raises:
+        InputError: no such variant, no space for it, or it holds no digits out.
+    """
+    block = params.variant(variant)
+    if variant not in settings.spaces:
+        legal = ", ".join(settings.spaces) or "none"
+        raise InputError(f"params.yaml: sweep.spaces has no {variant}, so there is nothing to try; it has: {legal}")
+    if not block.validation_size:
+        raise InputError(f"params.yaml: variants.{variant}.validation_size = 0, so there is nothing to judge trials by")
+    kept = settings.model_dump(mode="json", exclude={"trials", "spaces"})
+    space = settings.spaces[variant]
+    base = Space(space, variant).rest(block.model_dump())
+    return Plan(variant, kept, json.loads(json.dumps(space)), base, *identity(digits, numerics))
+
+
+def identity(digits: Digits, numerics: Path) -> tuple[str, str, dict[str, str]]:
+    """What trials depend on here, besides the plan's settings: digits, sources, packages."""
+    packages = fingerprint.numerics(numerics) | {"optuna": metadata.version("optuna")}
+    return fingerprint.data_sha256(digits, digits[:0]), fingerprint.source_sha256(), packages
+
+
+def proposals(plan: Plan, history: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:
+    """The trials of the batch that follows, to be executed.
+
+    Args:
+        plan: the study's.
+        history: all trials of the batches before, in order.
+        count: how many, of the batch's size at most.
+    """
+    study = _memory(plan, history, _sampler(plan, len(history)))
+    domains, found = plan.domains, []
+    for _ in range(count):
+        trial = study.ask()
+        block = domains.propose(trial, plan.base)
+        params = {name: _rounded(trial.distributions[name], value) for name, value in trial.params.items()}
+        found.append(
+            create_trial(
+                state=TrialState.WAITING,
+                params=params,
+                distributions=trial.distributions,
+                user_attrs={"block": block},
+            )
+        )
+    return found
+
+
+class Judge:
+    """Whether a trial is to be stopped.
+
+    Args:
+        plan: the study's.
+        history: all trials of the batches before its own, in order.
+        number: the trial's.
+    """
+
+    def __init__(self, plan: Plan, history: Sequence[FrozenTrial], number: int) -> None:
+        self.study = _memory(plan, history, optuna.samplers.RandomSampler(0))
+        for _ in range(number - len(history) + 1):  # of those beside it nothing is known
+            self.trial = self.study.ask()
+
+    def stops(self, epoch: int, error: float) -> bool:
+        """Whether it ends after this epoch (from 1) with this validation error."""
+        self.trial.report(error, epoch)
+        return self.trial.should_prune()
+
+    @property
+    def rungs(self) -> dict[str, Any]:
+        """What the pruner has noted of the trial; the batches after have to know it."""
+        attrs = self.study.get_trials(deepcopy=False)[-1].system_attrs
+        return {name: value for name, value in attrs.items() if name.startswith(RUNG)}
+
+
+def objective_values(names: Sequence[str], block: Variant, history: History) -> list[float]:
+    """A complete trial's values."""
+    totals = summary.totals(block.network)
+    known = {"validation/error": float(history[-1]["validation/error"])} | {n: float(v) for n, v in totals.items()}
+    return [known[name] for name in names]
+
+
+def earlier(trials: Sequence[FrozenTrial], batch: int, number: int) -> list[FrozenTrial]:
+    """Of all trials, in order, those of the batches before a trial's own."""
+    return list(trials[: number // batch * batch])
+
+
+def blank(plan: Plan) -> optuna.Study:
+    """A study in memory, without trials."""
+    return optuna.create_study(
+        study_name=plan.digest, directions=["minimize"] * len(plan.objectives), pruner=_pruner(plan)
+    )
+
+
+def _memory(plan: Plan, history: Sequence[FrozenTrial], sampler: BaseSampler) -> optuna.Study:
+    study = blank(plan)
+    study.sampler = sampler
+    study.add_trials(history)
+    return study
+
+
+def _sampler(plan: Plan, first: int) -> BaseSampler:
+    section = Settings.model_validate(plan.settings | {"trials": 1, "spaces": {}}).sampler
+    seed = derive(int(plan.settings["seed"]), "trials", first) % 2**32
+    if isinstance(section, Random):
+        return optuna.samplers.RandomSampler(seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=section.startup, multivariate=True, group=True)
+
+
+def _pruner(plan: Plan) -> BasePruner:
+    section = Settings.model_validate(plan.settings | {"trials": 1, "spaces": {}}).pruner
+    if isinstance(section, NoPruner):
+        return optuna.pruners.NopPruner()
+    if isinstance(section, MedianPruner):
+        return optuna.pruners.MedianPruner(n_startup_trials=section.startup, n_warmup_steps=section.first - 1)
+    if section.kind == "successive-halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=section.first, reduction_factor=section.keep)
+    domain = plan.domains.domains.get("epochs")
+    epochs = plan.base["epochs"] or max(domain.corners() if domain else [1])
+    return optuna.pruners.HyperbandPruner(
+        min_resource=section.first, max_resource=int(epochs), reduction_factor=section.keep
+    )
+
+
+def _rounded(distribution: BaseDistribution, value: Any) -> Any:
+    """As it stands in the block."""
+    if isinstance(distribution, FloatDistribution):
+        return Range(distribution.low, distribution.high, "log" if distribution.log else "linear").rounded(value)
+    return value

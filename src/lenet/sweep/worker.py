@@ -1,0 +1,267 @@
+"""A process that executes trials, one after the other, of a study that somebody else coordinates."""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytorch_lightning as pl
+from optuna import TrialPruned
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from lenet import checkpoint, fingerprint
+from lenet import train as training
+from lenet.classifier import Classifier
+from lenet.config import Variant
+from lenet.data import Digits, load_digits
+from lenet.errors import InputError
+from lenet.record import Row
+from lenet.sweep import storage as storages
+from lenet.sweep.study import STATES, Judge, Plan, earlier, identity, objective_values
+from lenet.tracking import this_process
+
+POLL = 0.5  # seconds between looks for a trial
+BEAT = 10.0  # seconds between signs of life
+PATIENCE = 900.0  # seconds without a sign of life of the coordinator
+
+
+class Pruning(pl.Callback):
+    """Tells of each epoch, and ends the training where ``stops`` says so. (Optuna's own takes another Lightning.)
+
+    The Trainer's metrics are float32; the history has the exact numbers. A training that goes on from a checkpoint
+    tells of its earlier epochs again.
+
+    Args:
+        tell: called with each row of the history.
+        stops: of an epoch, but the last, and its validation error.
+    """
+
+    def __init__(self, tell: Callable[[Row], None], stops: Callable[[int, float], bool]) -> None:
+        self.tell, self.stops, self.told = tell, stops, 0
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tell(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._tell(pl_module)
+
+    def _tell(self, module: pl.LightningModule) -> None:
+        classifier = cast(Classifier, module)
+        while self.told < len(classifier.history):
+            row = classifier.history[self.told]
+            self.told += 1
+            self.tell(row)
+            last = self.told == classifier.variant.epochs
+            if not last and self.stops(int(row["epoch"]), float(row["validation/error"])):
+                raise TrialPruned
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One that has been let in.
+
+    Attributes:
+        storage: where the trials are.
+        study_id: Optuna's.
+        plan: the study's.
+        digits: all training digits.
+        numerics: the lock of the packages that can change bits.
+        say: called with a line for each trial.
+    """
+
+    storage: BaseStorage
+    study_id: int
+    plan: Plan
+    digits: Digits
+    numerics: Path
+    say: Callable[[str], None]
+
+    def work(self) -> None:
+        """Execute trials until the study has ended."""
+        watch = _Watch()
+        while True:
+            trial = self._claim()
+            if trial is not None:
+                self.execute(trial)
+                continue
+            attrs = self.storage.get_study_user_attrs(self.study_id)
+            if attrs.get("ended"):
+                return
+            if watch.silence(attrs.get("coordinator")) > PATIENCE:
+                self.say("nobody coordinates this study any more; ending")
+                return
+            time.sleep(POLL)
+
+    def _claim(self) -> FrozenTrial | None:
+        waiting = self.storage.get_all_trials(self.study_id, deepcopy=False, states=(TrialState.WAITING,))
+        for trial in sorted(waiting, key=lambda trial: trial.number):
+            with suppress(UpdateFinishedTrialError):
+                if self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    self.storage.set_trial_user_attr(trial._trial_id, "process", this_process())
+                    return self.storage.get_trial(trial._trial_id)
+        return None
+
+    def execute(self, trial: FrozenTrial) -> None:
+        """Train a trial and keep what came of it. Interrupted, it is handed back."""
+        number, place = trial.number, trial._trial_id
+        handed_back = True
+        try:
+            with _alive(self.storage, place):
+                state, values, reason = self._train(trial)
+            handed_back = False
+            with suppress(UpdateFinishedTrialError):  # another one has done it, after a long silence here
+                if reason:
+                    self.storage.set_trial_user_attr(place, "reason", reason)
+                self.storage.set_trial_state_values(place, state, values)
+            self.say(f"trial {number}: {STATES[state]} {reason or _numbers(values)}")
+        finally:
+            if handed_back:
+                self.storage.set_trial_state_values(place, TrialState.WAITING)
+
+    def _train(self, trial: FrozenTrial) -> tuple[TrialState, list[float] | None, str | None]:
+        plan, rows = self.plan, list[Row]()
+        others = self.storage.get_all_trials(self.study_id, deepcopy=False)
+        judge = Judge(plan, earlier(others, plan.batch, trial.number), trial.number)
+
+        def tell(row: Row) -> None:
+            rows.append(row)
+            self.storage.set_trial_intermediate_value(
+                trial._trial_id, int(row["epoch"]), float(row["validation/error"])
+            )
+            self.storage.set_trial_user_attr(trial._trial_id, "history", rows)
+
+        def stops(epoch: int, error: float) -> bool:
+            if len(plan.objectives) > 1:
+                return False
+            stopped = judge.stops(epoch, error)
+            for name, value in judge.rungs.items():
+                self.storage.set_trial_system_attr(trial._trial_id, name, value)
+            return stopped
+
+        try:
+            block = Variant.model_validate(trial.user_attrs["block"])
+            record = training.identify(plan.variant, plan.run_seed, block, self.digits, self.numerics)
+            self.storage.set_trial_user_attr(trial._trial_id, "fingerprints", record.fingerprints)
+            with checkpoint.kept(f"{record.name}-trial", record.key) as checkpoints:
+                try:
+                    training.fit(
+                        block, plan.run_seed, *self.digits.split(block),
+                        callbacks=[Pruning(tell, stops), checkpoints], start=checkpoints.latest(),
+                    )  # fmt: skip
+                except (KeyboardInterrupt, SystemExit):
+                    raise
+                except BaseException:
+                    checkpoints.remove()
+                    raise
+                checkpoints.remove()
+        except storages.FAULTS:  # not the trial's
+            raise
+        except TrialPruned:
+            return TrialState.PRUNED, [float(rows[-1]["validation/error"])], None
+        except Exception as error:
+            said = (str(error).strip().splitlines() or [""])[0]
+            return TrialState.FAIL, None, said if isinstance(error, InputError) else f"{type(error).__name__}: {said}"
+        return TrialState.COMPLETE, objective_values(plan.objectives, block, rows), None
+
+
+def join(address: str, name: str | None, data: Path, numerics: Path, allow_other: bool) -> None:
+    """Work for a study until it has ended.
+
+    Args:
+        address: the storage's.
+        name: the study's; None for the only one that has not ended.
+        data: the file of training digits.
+        numerics: the lock of the packages that can change bits.
+        allow_other: work although the arithmetic here gives other bits.
+
+    Raises:
+        InputError: no such study, or this is no place for it.
+    """
+    storage = storages.connect(address)
+    name, study_id = _find(storage, name, storages.shown(address))
+    digits = load_digits(data)
+    plan = storages.plan_of(storage, study_id)
+    _admit(plan, storage.get_study_user_attrs(study_id)["canary"], digits, numerics, allow_other)
+    print(f"lenet: working for study {name}", file=sys.stderr, flush=True)
+
+    def say(line: str) -> None:
+        print(f"{name}: {line}", file=sys.stderr, flush=True)
+
+    with storages.asking(f"study {name}"):
+        Worker(storage, study_id, plan, digits, numerics, say).work()
+
+
+def _find(storage: BaseStorage, name: str | None, address: str) -> tuple[str, int]:
+    found = storages.names(storage)
+    if name is None:
+        going_on = [one for one in found if not storage.get_study_user_attrs(found[one]).get("ended")]
+        if len(going_on) != 1:
+            some = ", ".join(going_on) or "none"
+            raise InputError(f"{address}: --study is needed to choose among the studies under way: {some}")
+        name = going_on[0]
+    if name not in found:
+        raise InputError(f"{address}: no study {name}; there are: {', '.join(found) or 'none'}")
+    return name, found[name]
+
+
+def _admit(plan: Plan, canary: str, digits: Digits, numerics: Path, allow_other: bool) -> None:
+    """Raise InputError where trials would come out otherwise than elsewhere."""
+    data, source, packages = identity(digits, numerics)
+    if data != plan.data:
+        raise InputError("the training digits here are not those of the study")
+    if source != plan.source:
+        raise InputError("the sources here are not those of the study (source.sha256); check its commit out")
+    if allow_other:
+        return
+    if other := [f"{name} {version}" for name, version in packages.items() if plan.packages.get(name) != version]:
+        raise InputError(f"other packages are installed than the study's: {', '.join(other)}; --allow-other-numerics")
+    here = fingerprint.canary()
+    if here != canary:
+        raise InputError(
+            f"the arithmetic here (canary {here}, {fingerprint.processor()}) is not that of the study ({canary}): "
+            "trials would come out otherwise; --allow-other-numerics lets them"
+        )
+
+
+class _Watch:
+    """How long nobody has given a sign of life, by this machine's clock."""
+
+    def __init__(self) -> None:
+        self.seen: object = None
+        self.since = time.monotonic()
+
+    def silence(self, sign: object) -> float:
+        if sign != self.seen:
+            self.seen, self.since = sign, time.monotonic()
+        return time.monotonic() - self.since
+
+
+@contextmanager
+def _alive(storage: BaseStorage, trial_id: int) -> Iterator[None]:
+    """Signs of life beside a trial."""
+    done = threading.Event()
+
+    def beat() -> None:
+        count = 0
+        while not done.wait(BEAT):
+            count += 1
+            with suppress(Exception):  # the next one may come through
+                storage.set_trial_user_attr(trial_id, "beat", count)
+
+    thread = threading.Thread(target=beat, daemon=True, name="beat")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _numbers(values: list[float] | None) -> str:
+    return ", ".join(f"{value:g}" for value in values or [])
