@@ -205,7 +205,7 @@ def mlflow_server(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
             command, cwd=folder, env=environment, stdout=log, stderr=log, text=True, start_new_session=True
         )
     try:
-        wait_for(lambda: _answers(port))
+        wait_for(lambda: server_answers(port))
         yield server, f"http://127.0.0.1:{port}"
     finally:
         with suppress(ProcessLookupError):
@@ -213,7 +213,8 @@ def mlflow_server(folder: Path) -> Iterator[tuple[subprocess.Popen, str]]:
         server.wait()
 
 
-def _answers(port: int) -> bool:
+def server_answers(port: int) -> bool:
+    """Whether MLflow's server is up."""
     try:
         return requests.get(f"http://127.0.0.1:{port}/health", timeout=5).ok
     except requests.RequestException:

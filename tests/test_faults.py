@@ -26,7 +26,7 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, small_disk, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, server_answers, small_disk, wait_for
 from lenet import compare, config, evaluate, journal, packaged, snapshot, tracking, train
 from lenet.data import load_digits
 from lenet.errors import InputError
@@ -727,7 +727,7 @@ def test_the_pages_show_a_moved_store_s_artifacts(recorded, tmp_path: Path) -> N
         start_new_session=True,
     )
     try:
-        wait_for(lambda: answers(port))
+        wait_for(lambda: server_answers(port))
         with closing(sqlite3.connect(moved.database)) as connection:
             ((run_id,),) = connection.execute("SELECT run_uuid FROM runs WHERE name = 'modern-1'")
         answer = requests.get(

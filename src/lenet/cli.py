@@ -485,13 +485,17 @@ def run_job(
     for name in params.compare if everything else [str(variant)]:
         place = out / name if out and everything else out
         options = job.Options(trials, jobs, address, study, data, numerics, place, allow_other_numerics, track)
-        job.tell(job.sweep(params, name, options))
+        try:
+            job.tell(job.sweep(params, name, options))
+        except KeyboardInterrupt:
+            print("lenet: interrupted; the same command goes on", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
 @job_of(sweep)
 @click.argument("study")
 @storage_option
-@click.option("--out", type=HERE, help="The page; by default reports/study-….html beside the storage.")
+@click.option("--out", type=HERE, help="The page; by default sweep/STUDY.html.")
 def show(params: Any, study: str, storage: str | None, out: Path | None) -> None:
     """Print what mattered in a study, and write a page of it.
 

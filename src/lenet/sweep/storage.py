@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from lenet import places
@@ -55,6 +56,7 @@ def connect(address: str) -> BaseStorage:
             with FileLock(f"{path}.lock", timeout=PATIENCE):  # two that make one at a time break it
                 storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": PATIENCE}})
                 event.listen(storage.engine, "connect", _side_by_side)
+                event.listen(storage.engine, "begin", _one_at_a_time)
                 storage.engine.dispose()
                 return get_storage(storage)
         if re.match(r"postgresql(\+\w+)?://", address):
@@ -140,9 +142,15 @@ def _last_line(content: bytes) -> tuple[int, bytes]:
     return start, content[start:]
 
 
-def _side_by_side(connection: object, _record: object) -> None:
-    """A reader does not stop a writer."""
-    connection.execute("PRAGMA journal_mode=WAL")  # type: ignore[attr-defined]
+def _side_by_side(connection: sqlite3.Connection, _record: object) -> None:
+    """A reader, as Optuna's dashboard, does not stop a writer; transactions are begun by ``_one_at_a_time`` alone."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.isolation_level = None
+
+
+def _one_at_a_time(connection: Connection) -> None:
+    """Between what a transaction reads and what it writes no other one comes: else two workers have one trial."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _reason(error: BaseException) -> str:

@@ -222,7 +222,7 @@ def _pruner(plan: Plan) -> BasePruner:
     if isinstance(section, NoPruner):
         return optuna.pruners.NopPruner()
     if isinstance(section, MedianPruner):
-        return optuna.pruners.MedianPruner(n_startup_trials=section.startup, n_warmup_steps=section.first - 1)
+        return optuna.pruners.MedianPruner(n_startup_trials=section.startup, n_warmup_steps=section.first)
     if section.kind == "successive-halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=section.first, reduction_factor=section.keep)
     domain = plan.domains.domains.get("epochs")

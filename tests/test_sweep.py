@@ -1,0 +1,663 @@
+"""Studies: the same trials whoever computes them and however often they are interrupted; failures; the record."""
+
+import ctypes
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from conftest import ENVIRONMENT, ROOT, commit, edit_params, lenet_command, run, small_checkout, wait_for
+from lenet import tracking, train
+from lenet.config import Params
+from lenet.data import Digits
+from lenet.errors import InputError
+from lenet.sweep import coordinator, result, storage
+from lenet.sweep.coordinator import Coordinator
+from lenet.sweep.settings import parse
+from lenet.sweep.study import Judge, Plan, identity, plan, proposals
+from lenet.sweep.worker import Worker
+
+LOCK = ROOT / "requirements-numeric.lock"
+SMALL = {
+    "seed": 5, "run_seed": 1, "trials": 12, "batch": 4, "objectives": ["validation/error"],
+    "sampler": {"kind": "tpe", "startup": 4}, "pruner": {"kind": "successive-halving", "first": 1, "keep": 2},
+}  # fmt: skip
+SPACE = {
+    "optimizer": [
+        {"kind": "adam", "lr": {"low": 1e-4, "high": 1e-1, "scale": "log"}, "beta1": 0.9, "beta2": 0.999,
+         "weight_decay": 0.0},
+        {"kind": "sgd", "lr": {"low": 1e-3, "high": 1.0, "scale": "log"}, "momentum": [0.0, 0.9], "weight_decay": 0.0},
+    ],
+    "batch_size": [16, 32],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few(digits: Digits) -> Digits:
+    return digits[:600]
+
+
+def planned(params: Params, few: Digits, **changes: object) -> Plan:
+    """A study of `modern` that takes a second a trial."""
+    settings = parse({**SMALL, **changes, "spaces": {"modern": SPACE}})
+    block = params.variants["modern"].model_copy(update={"train_size": 300, "validation_size": 200, "epochs": 4})
+    return plan(params.model_copy(update={"variants": {"modern": block}}), settings, "modern", few, LOCK)
+
+
+class Study:
+    """A study that is computed in this process."""
+
+    def __init__(self, of: Plan, few: Digits, where: Path) -> None:
+        self.plan = of
+        self.storage = storage.connect(f"journal:///{where}/study.log")
+        study_id = storage.begin(self.storage, of.name, of, "here")
+        self.worker = Worker(self.storage, study_id, of, few, LOCK, lambda line: None)
+        self.coordinator = Coordinator(
+            self.storage, "", of.name, study_id, of, 12, 0, [], see=lambda trials: None
+        )  # fmt: skip
+
+    def compute(self, count: int, order: Callable[[list[FrozenTrial]], list[FrozenTrial]] = list) -> str:
+        """So many trials, those of a batch in an order of one's own; what is published of them."""
+        self.coordinator.count = count
+        for first in range(0, count, self.plan.batch):
+            self.coordinator._ask(first)
+            for trial in order([t for t in self.coordinator._trials() if t.state == TrialState.WAITING]):
+                assert self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+                self.worker.execute(trial)
+        return self.published()
+
+    def published(self) -> str:
+        return result._to_csv(result.of_storage(self.storage, self.plan.name))
+
+
+@pytest.fixture(scope="module")
+def straight(params: Params, few: Digits, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The trials of the study in one go."""
+    return Study(planned(params, few), few, tmp_path_factory.mktemp("straight")).compute(12)
+
+
+def test_a_study_goes_on_to_the_same_trials_in_whatever_order_a_batch_is_computed(
+    params: Params, few: Digits, straight: str, tmp_path: Path
+) -> None:
+    rows = pd.read_csv(pd.io.common.StringIO(straight))
+    assert set(rows["state"]) == {"complete", "pruned"}
+    assert rows["run.key"].is_unique
+    study = Study(planned(params, few), few, tmp_path)
+    study.compute(3)
+    study.compute(6, order=lambda trials: trials[::-1])  # the second batch is begun, the first completed
+    chance = random.Random(1)
+    assert study.compute(12, order=lambda trials: chance.sample(trials, len(trials))) == straight
+
+
+def test_another_seed_gives_other_trials_and_the_same_seed_the_same(params: Params, few: Digits) -> None:
+    first, again, other = (
+        [trial.params for trial in proposals(planned(params, few, seed=seed), [], 4)] for seed in (5, 5, 6)
+    )
+    assert first == again
+    assert first != other
+    of = planned(params, few)
+    assert [trial.params for trial in proposals(of, [], 2)] == first[:2]  # the first of a batch are its beginning
+
+
+def test_nothing_is_proposed_twice(params: Params, few: Digits) -> None:
+    of = planned(params, few)
+    history: list[FrozenTrial] = []
+    for _ in range(5):
+        history += [ended(trial, [0.1]) for trial in proposals(of, history, 4)]
+    assert len({json.dumps(trial.params, sort_keys=True) for trial in history}) == 20
+
+
+def ended(
+    trial: FrozenTrial, errors: list[float], rungs: dict[str, float] | None = None, pruned: bool = False
+) -> FrozenTrial:
+    """A proposed trial as it is at its end."""
+    return create_trial(
+        state=TrialState.PRUNED if pruned else TrialState.COMPLETE, value=errors[-1], params=trial.params,
+        distributions=trial.distributions, user_attrs=trial.user_attrs, system_attrs=rungs or {},
+        intermediate_values=dict(enumerate(errors, start=1)),
+    )  # fmt: skip
+
+
+def made(of: Plan, *what: Any, **more: Any) -> FrozenTrial:
+    return ended(proposals(of, [], 1)[0], *what, **more)
+
+
+def test_successive_halving_lets_one_in_so_many_go_on(params: Params, few: Digits) -> None:
+    """Worked out by hand: keep = 2, rungs after epochs 1 and 2; the better half of those at a rung goes on."""
+    of = planned(params, few)
+    history = [
+        made(of, [error, error / 2, error / 4], {"completed_rung_0": error, "completed_rung_1": error / 2})
+        for error in (0.1, 0.2, 0.3, 0.4)
+    ]
+    assert not Judge(of, history, 4).stops(1, 0.15)  # of five, the best two go on: 0.1 and this
+    assert Judge(of, history, 4).stops(1, 0.25)
+    assert not Judge(of, history, 7).stops(1, 0.15)  # those beside it are not known
+    judge = Judge(of, history, 5)
+    assert not judge.stops(1, 0.05)
+    assert judge.stops(2, 0.2)  # at this rung 0.05, 0.1, 0.15, 0.2 and this: it is not of the best two
+    assert judge.rungs == {"completed_rung_0": 0.05, "completed_rung_1": 0.2}
+
+
+def test_the_median_pruner_goes_by_complete_trials(params: Params, few: Digits) -> None:
+    of = planned(params, few, pruner={"kind": "median", "first": 2, "startup": 3})
+    history = [made(of, [0.5, error, error, error]) for error in (0.1, 0.2, 0.3)] + [made(of, [0.01], pruned=True)]
+    judge = Judge(of, history, 4)
+    assert not judge.stops(1, 0.9)  # before `first`
+    assert judge.stops(2, 0.25)
+    better = Judge(of, history, 4)
+    assert [better.stops(epoch, 0.15) for epoch in (1, 2, 3)] == [False] * 3
+    assert not Judge(of, history[:2], 4).stops(2, 0.9)  # too few are complete
+
+
+@pytest.mark.parametrize("kind", ["hyperband", "none"])
+def test_other_pruners_work(params: Params, few: Digits, kind: str, tmp_path: Path) -> None:
+    section = {"kind": "none"} if kind == "none" else {"kind": kind, "first": 1, "keep": 2}
+    study = Study(planned(params, few, pruner=section), few, tmp_path)
+    states = pd.read_csv(pd.io.common.StringIO(study.compute(8)))["state"].tolist()
+    if kind == "none":
+        assert states == ["complete"] * 8
+
+
+def test_a_trial_that_raises_diverges_or_has_no_memory_is_failed_with_its_reason(
+    params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(planned(params, few), few, tmp_path)
+    fit, calls = train.fit, iter(range(100))
+    faults = {
+        0: ValueError("something\nmore of it"),
+        1: MemoryError(),
+        2: RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        3: InputError("the training diverged: the loss is nan at step 3 of epoch 1"),
+    }
+
+    def faulty(*arguments: object, **options: object) -> object:
+        call = next(calls)
+        if call in faults:
+            raise faults[call]
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr(train, "fit", faulty)
+    rows = pd.read_csv(pd.io.common.StringIO(study.compute(8)))
+    assert rows["state"].tolist()[:4] == ["failed"] * 4
+    assert rows["reason"].tolist()[:4] == [
+        "ValueError: something",
+        "MemoryError: ",
+        "RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes",
+        "the training diverged: the loss is nan at step 3 of epoch 1",
+    ]
+    assert set(rows["state"][4:]) <= {"complete", "pruned"}
+
+
+def test_a_learning_rate_that_diverges_fails_its_trial_alone(params: Params, few: Digits, tmp_path: Path) -> None:
+    of = planned(params, few)
+    study = Study(of, few, tmp_path)
+    study.coordinator._ask(0)
+    first = study.coordinator._trials()[0]
+    block = json.loads(json.dumps(first.user_attrs["block"]))
+    block["optimizer"] = {"kind": "sgd", "lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}
+    study.storage.set_trial_user_attr(first._trial_id, "block", block)
+    rows = pd.read_csv(pd.io.common.StringIO(study.compute(4)))
+    assert rows["state"].tolist()[0] == "failed"
+    assert "the training diverged: the loss is" in rows["reason"][0]
+
+
+def test_an_interrupted_trial_is_handed_back_and_goes_on_from_its_checkpoint(
+    params: Params, few: Digits, straight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from lenet import checkpoint
+
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    study = Study(planned(params, few), few, tmp_path)
+    study.coordinator.count = 12
+    study.coordinator._ask(0)
+    first = study.coordinator._trials()[0]
+    told = study.storage.set_trial_intermediate_value
+
+    def interrupted(trial_id: int, step: int, value: float) -> None:
+        told(trial_id, step, value)
+        if step == 3:
+            raise SystemExit(143)
+
+    monkeypatch.setattr(study.storage, "set_trial_intermediate_value", interrupted)
+    study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+    with pytest.raises(SystemExit):
+        study.worker.execute(first)
+    assert study.coordinator._trials()[0].state == TrialState.WAITING
+    monkeypatch.undo()
+    assert study.compute(12) == straight
+    assert "goes on after epoch" in capsys.readouterr().err
+
+
+def test_a_storage_that_fails_is_no_fault_of_the_trial(
+    params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(planned(params, few), few, tmp_path)
+    study.coordinator._ask(0)
+    first = study.coordinator._trials()[0]
+    study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+
+    def broken(*arguments: object) -> None:
+        raise optuna.exceptions.StorageInternalError("gone")
+
+    monkeypatch.setattr(study.storage, "set_trial_intermediate_value", broken)
+    with pytest.raises(optuna.exceptions.StorageInternalError):
+        study.worker.execute(first)
+    assert study.coordinator._trials()[0].state == TrialState.WAITING
+
+
+def test_several_objectives_are_a_front_without_pruning(params: Params, few: Digits, tmp_path: Path) -> None:
+    of = planned(params, few, objectives=["validation/error", "parameters"], pruner={"kind": "none"})
+    of = Plan(**{**of.to_json(), "space": {"network.C3": ["table", "dense"], "batch_size": [16, 32]}})
+    of = Plan(**{**of.to_json(), "base": of.domains.rest(params.variants["modern"].model_dump() | {
+        "train_size": 300, "validation_size": 200, "epochs": 2})})  # fmt: skip
+    study = Study(of, few, tmp_path)
+    study.compute(8)
+    found = result.of_storage(study.storage, of.name)
+    points = {trial.number: tuple(trial.values) for trial in found.complete}
+    assert {parameters for _, parameters in points.values()} == {61_706.0, 60_806.0}
+    front = [n for n, p in points.items() if not any(q != p and all(np.array(q) <= p) for q in points.values())]
+    assert [trial.number for trial in found.best] == front
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_the_second_death_of_a_worker_fails_its_trial_but_not_one_that_an_interruption_left(
+    params: Params, few: Digits, tmp_path: Path, counted: bool
+) -> None:
+    study = Study(planned(params, few), few, tmp_path)
+    study.coordinator._ask(0)
+    gone = subprocess.Popen(["true"])
+    process = f"{tracking.this_process().rpartition(':')[0]}:{gone.pid}@1.0"
+    gone.wait()
+    for death in (1, 2):
+        first = study.coordinator._trials()[0]
+        study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+        study.storage.set_trial_user_attr(first._trial_id, "process", process)
+        if not counted:
+            study.coordinator.inherited = {(0, process)}
+        study.coordinator._hand_back_if_dead(study.coordinator._trials()[0])
+        state = study.coordinator._trials()[0].state
+        assert state == (TrialState.FAIL if counted and death == 2 else TrialState.WAITING)
+    if counted:
+        assert "its worker died 2 times" in study.coordinator._trials()[0].user_attrs["reason"]
+
+
+def test_a_worker_elsewhere_is_dead_when_it_gives_no_sign(
+    params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(planned(params, few), few, tmp_path)
+    study.coordinator._ask(0)
+    first = study.coordinator._trials()[0]
+    study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+    study.storage.set_trial_user_attr(first._trial_id, "process", "elsewhere:1@1.0")
+    now = [1000.0]
+    monkeypatch.setattr(coordinator.time, "monotonic", lambda: now[0])
+
+    def look() -> TrialState:
+        study.coordinator._hand_back_if_dead(study.coordinator._trials()[0])
+        return study.coordinator._trials()[0].state
+
+    assert look() == TrialState.RUNNING
+    now[0] += coordinator.SILENCE - 1
+    study.storage.set_trial_user_attr(first._trial_id, "beat", 1)
+    assert look() == TrialState.RUNNING
+    now[0] += coordinator.SILENCE + 1
+    assert look() == TrialState.WAITING
+
+
+def test_a_plan_follows_all_that_trials_depend_on(params: Params, few: Digits) -> None:
+    of = planned(params, few)
+    assert planned(params, few, trials=99).digest == of.digest
+    others = [
+        planned(params, few, seed=6), planned(params, few, run_seed=2), planned(params, few, batch=3),
+        planned(params, few, sampler={"kind": "random"}), planned(params, few, pruner={"kind": "none"}),
+        planned(params, few[:599]), Plan(**{**of.to_json(), "source": "0"}),
+    ]  # fmt: skip
+    assert len({one.digest for one in [of, *others]}) == 8
+    assert of.differences(others[0]) == ["seed"]
+    assert of.differences(others[5]) == ["the training digits"]
+    assert set(identity(few, LOCK)[2]) > {"torch", "optuna"}
+
+
+def test_importing_the_command_line_takes_no_optuna() -> None:
+    code = "import sys, lenet.cli, lenet.sweep.settings; print('optuna' in sys.modules, 'torch' in sys.modules)"
+    assert run(sys.executable, "-c", code, cwd=ROOT).stdout.split() == ["False", "False"]
+
+
+# The command itself
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A checkout with training digits alone, whose study of `modern` takes seconds."""
+    folder = small_checkout(tmp_path_factory.mktemp("sweep") / "checkout", 4, seeds=[1], compare=["modern"])
+    edit_params(folder, lambda content: content["sweep"].update(**SMALL, spaces={"modern": SPACE}))
+    edit_params(folder, lambda content: content["variants"]["modern"].update(train_size=600, validation_size=300))
+    commit(folder, "a small study")
+    (folder / "data").mkdir()
+    shutil.copy(prepared / "train.safetensors", folder / "data")
+    return folder
+
+
+@pytest.fixture
+def checkout(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "copy", symlinks=True))
+
+
+def sweep_command(*words: str) -> list[str]:
+    return lenet_command("sweep", *words)
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "study").iterdir())}
+
+
+@pytest.fixture(scope="module")
+def alone(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What is published of the study by one worker in one go."""
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("alone") / "copy", symlinks=True))
+    run(*sweep_command("modern", "--workers", "1", "--out", "study", "--no-track"), cwd=folder)
+    return published(folder)
+
+
+@pytest.mark.slow
+def test_one_worker_or_three_give_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
+    run(*sweep_command("modern", "--workers", "3", "--out", "study", "--no-track"), cwd=checkout)
+    assert published(checkout) == alone
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_ends_with_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
+    """By SIGKILL of the coordinator, or of it and all workers, after so much has been written since its start."""
+    chance = random.Random(20)
+    log = checkout / "trials.log"
+    words = ("--workers", "2", "--storage", f"journal:///{log}", "--out", "study", "--no-track")
+    for _ in range(20):
+        with started(checkout, "modern", *words) as process:
+            wait_for(partial(grown, log, size(log) + chance.choice((1, 300, 900, 2000)), process))
+            everyone = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+            for pid in everyone if chance.random() < 0.5 else everyone[:1]:
+                os.kill(pid, signal.SIGKILL)
+    run(*sweep_command("modern", *words), cwd=checkout)
+    assert published(checkout) == alone
+
+
+@contextmanager
+def started(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen]:
+    """A study under way."""
+    with (folder / "said").open("a") as said:
+        process = subprocess.Popen(
+            sweep_command(*words), cwd=folder, env=os.environ | ENVIRONMENT | environment, stdout=said, stderr=said
+        )
+    try:
+        yield process
+        process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def grown(path: Path, enough: int, process: subprocess.Popen) -> bool:
+    assert process.poll() is None, "it has ended before"
+    return size(path) >= enough
+
+
+def trials_of(folder: Path) -> list[FrozenTrial]:
+    found = storage.connect(f"sqlite:///{folder}/optuna.db")
+    (name,) = storage.names(found)
+    return found.get_all_trials(storage.names(found)[name])
+
+
+def at_work(folder: Path) -> list[FrozenTrial]:
+    if not (folder / "optuna.db").exists():
+        return []
+    try:
+        return [t for t in trials_of(folder) if t.state == TrialState.RUNNING and t.user_attrs.get("process")]
+    except (ValueError, InputError):  # it is being made
+        return []
+
+
+@pytest.mark.slow
+def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails_it(
+    checkout: Path, alone: dict[str, bytes]
+) -> None:
+    edit_params(checkout, lambda content: content["variants"]["modern"].update(epochs=400))
+    edit_params(checkout, lambda content: content["sweep"].update(trials=2, batch=1))
+    with started(checkout, "modern", "--workers", "1", "--out", "study", "--no-track") as process:
+        first: dict[int, Any] = {}
+        for _ in range(2):
+            wait_for(lambda: at_work(checkout))
+            (trial,) = at_work(checkout)
+            first.setdefault(trial.number, trial.params)
+            assert first == {0: trial.params}
+            os.kill(int(trial.user_attrs["process"].rpartition(":")[2].partition("@")[0]), signal.SIGKILL)
+            wait_for(lambda: not at_work(checkout))
+        wait_for(lambda: [trial.number for trial in at_work(checkout)] == [1])  # the study goes on
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    dead, other = trials_of(checkout)
+    assert dead.state == TrialState.FAIL
+    assert "its worker died 2 times" in dead.user_attrs["reason"]
+    assert other.state == TrialState.WAITING  # handed back
+    assert "interrupted; the same command goes on" in (checkout / "said").read_text()
+    assert "Traceback" not in (checkout / "said").read_text()
+
+
+AUDIT = """
+import os, sys
+
+def note(event, arguments):
+    if event == "open" and arguments[0] != {path!r}:
+        descriptor = os.open({path!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(descriptor, str(arguments[0]).encode() + b"\\n")
+        os.close(descriptor)
+
+sys.addaudithook(note)
+"""
+IN_OPEN = 0x20
+
+
+@pytest.mark.slow
+def test_a_study_sees_no_test_digit(
+    checkout: Path, alone: dict[str, bytes], prepared: Path, mnist: Path, tmp_path: Path
+) -> None:
+    """They are there, and nobody opens them; in ``alone`` they are not there, and the study is the same."""
+    shutil.copy(prepared / "test.safetensors", checkout / "data")
+    shutil.copytree(mnist, checkout / "data" / "raw")
+    hook = tmp_path / "hook"
+    hook.mkdir()
+    (hook / "sitecustomize.py").write_text(AUDIT.format(path=str(tmp_path / "opened")))
+    with watched(checkout / "data", checkout / "data" / "raw") as seen:
+        # safetensors opens files without Python's knowledge: the kernel tells of those
+        command = sweep_command("modern", "--workers", "2", "--out", "study", "--no-track")
+        command[1] = f"PYTHONPATH=src:{hook}"
+        run(*command, cwd=checkout)
+        names = seen()
+    assert names == {"train.safetensors"}
+    opened = (tmp_path / "opened").read_text()
+    assert "params.yaml" in opened
+    assert "t10k" not in opened
+    assert "test.safetensors" not in opened
+    assert published(checkout) == alone
+
+
+@contextmanager
+def watched(*folders: Path) -> Iterator[Callable[[], set[str]]]:
+    """Tells the names of files that anybody opens in folders (inotify)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    descriptor = libc.inotify_init1(os.O_NONBLOCK)
+    for folder in folders:
+        assert libc.inotify_add_watch(descriptor, bytes(folder), IN_OPEN) >= 0
+
+    def seen() -> set[str]:
+        names = set()
+        with suppress(BlockingIOError):
+            while content := os.read(descriptor, 2**16):
+                while content:
+                    _, _, _, length = struct.unpack_from("iIII", content)
+                    names.add(content[16 : 16 + length].rstrip(b"\0").decode())
+                    content = content[16 + length :]
+        return names - {""}  # the folder itself
+
+    try:
+        yield seen
+    finally:
+        os.close(descriptor)
+
+
+def tracked(folder: Path) -> tuple[list[Run], list[Run]]:
+    """The runs of studies, and of trials in order."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("lenet5-sweeps")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    trials = [found for found in runs if found.data.tags["kind"] == "trial"]
+    return [found for found in runs if found.data.tags["kind"] == "study"], sorted(
+        trials, key=lambda found: int(found.data.tags["trial"])
+    )
+
+
+@pytest.mark.slow
+def test_the_record_is_live_goes_on_and_shows_every_trial(checkout: Path, alone: dict[str, bytes]) -> None:
+    edit_params(checkout, lambda content: content["variants"]["modern"].update(epochs=8))
+    words = ("modern", "--workers", "2", "--out", "study")
+    run(*lenet_command("sync"), cwd=checkout)
+    with started(checkout, *words) as process:
+        wait_for(lambda: tracked(checkout)[1] and any(found.data.metrics for found in tracked(checkout)[1]))
+        ((study,), trials) = tracked(checkout)
+        assert study.info.status == "RUNNING"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    ((study,), trials) = tracked(checkout)
+    assert study.info.status == "KILLED"
+    assert not [found for found in trials if found.info.status == "RUNNING"]
+    run(*sweep_command(*words), cwd=checkout)
+    before = [found.info.run_id for found in trials]
+    ((study,), trials) = tracked(checkout)
+    assert study.info.status == "FINISHED"
+    assert [found.info.run_id for found in trials][: len(before)] == before
+    rows = pd.read_csv(checkout / "study" / "trials.csv")
+    assert [found.data.tags["state"] for found in trials] == rows["state"].tolist()
+    ends = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+    assert [found.info.status for found in trials] == [ends[state] for state in rows["state"]]
+    client = MlflowClient(f"sqlite:///{checkout}/mlflow.db")
+    for found, row in zip(trials, rows.itertuples(), strict=True):
+        assert found.data.tags["mlflow.parentRunId"] == study.info.run_id
+        assert found.data.tags["run.key"] == rows["run.key"][row.Index]
+        assert found.data.tags["weights.sha256"] == rows["weights.sha256"][row.Index]
+        points = client.get_metric_history(found.info.run_id, "validation/error")
+        assert [(point.step, point.value) for point in sorted(points, key=lambda point: point.step)] == [
+            (epoch, float(error)) for epoch, error in enumerate(row.errors.split(), start=1)
+        ]
+        assert {"train/loss", "train/error", "validation/loss", "learning_rate"} <= found.data.metrics.keys()
+        assert found.data.params["batch_size"] == str(row.batch_size)
+        assert found.data.params["optimizer.kind"] == rows["optimizer.kind"][row.Index]
+    best = json.loads((checkout / "study" / "best.json").read_text())["best"]
+    (winner,) = [found for found in trials if found.data.tags["trial"] == str(best["trial"])]
+    assert study.data.tags["best.trial"] == str(best["trial"])
+    assert study.data.tags["best.run"] == winner.info.run_id
+    assert f"runs/{winner.info.run_id}" in study.data.tags["mlflow.note.content"]
+    assert study.data.metrics["best/validation/error"] == best["validation/error"]
+    assert {item.path for item in client.list_artifacts(study.info.run_id)} == {
+        "trials.csv", "best.json", "study.json", "source",
+    }  # fmt: skip
+    again = run(*sweep_command(*words), cwd=checkout)
+    assert "12 trials" in again.stdout
+    assert len(tracked(checkout)[1]) == 12
+
+
+@pytest.mark.slow
+def test_without_an_mlflow_store_a_study_goes_on(checkout: Path, alone: dict[str, bytes]) -> None:
+    words = ("modern", "--workers", "1", "--out", "study")
+    done = run(*sweep_command(*words), cwd=checkout, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert published(checkout) == alone
+    assert done.stderr.count("warning") == 1
+    assert "goes on without its MLflow record" in done.stderr
+    run(*sweep_command(*words), cwd=checkout)  # completes it
+    ((study,), trials) = tracked(checkout)
+    assert (study.info.status, len(trials)) == ("FINISHED", 12)
+
+
+@pytest.mark.slow
+def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(checkout: Path, mnist: Path) -> None:
+    environment = {"LENET_DATA_DIR": str(mnist)}
+    shutil.rmtree(checkout / "data")
+    run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)
+    folder = checkout / "sweep" / "studies" / "modern"
+    best = json.loads((folder / "best.json").read_text())["best"]
+    assert "sweep/studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=checkout).stdout
+    assert (folder / "report.html").stat().st_size > 10_000
+    before = (checkout / "params.yaml").read_text()
+    shown = run(*lenet_command("sweep", "promote", "modern"), cwd=checkout).stdout
+    after = (checkout / "params.yaml").read_text()
+    assert after != before
+    assert shown.splitlines()[:2] == ["--- params.yaml", "+++ params.yaml"]
+    modified = (folder / "trials.csv").stat().st_mtime_ns
+    run("dvc", "repro", cwd=checkout, **environment)
+    assert (folder / "trials.csv").stat().st_mtime_ns == modified  # it starts no study
+    metrics = json.loads((checkout / "metrics" / "modern-1.json").read_text())
+    assert metrics["validation"]["error"] == best["validation/error"]
+    assert metrics["run"]["weights.sha256"] == best["weights.sha256"]
+    assert metrics["run"]["key"] == best["run.key"]
+    published = {path.name: path.read_bytes() for path in folder.iterdir()}
+    run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)  # the study is the same one
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == published
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["lenet"], "variant 'lenet' has no block"),
+        (["original-tanh"], "sweep.spaces has no original-tanh, so there is nothing to try; it has: modern"),
+        (["modern", "--all"], "name one VARIANT, or --all, or --join STORAGE"),
+        (["modern", "--data", "none"], "none is missing"),
+        (["modern", "--storage", "mysql://x"], "names no storage of trials; legal: sqlite:///FILE"),
+        (["show", "nothing"], "no study nothing; there are: "),
+        (["promote", "modern"], "no study modern; there are: "),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(built: Path, words: list[str], said: str) -> None:
+    done = run(*sweep_command(*words), cwd=built, status=2)
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_fails_a_trial_and_the_study_goes_on(checkout: Path) -> None:
+    """A worker whose address space is limited, and a batch that does not fit into it."""
+    space = {"batch_size": [16, 60_000], "optimizer.lr": {"low": 1e-3, "high": 1e-2, "scale": "log"}}
+    edit_params(checkout, lambda content: content["variants"]["modern"].update(train_size=50_000, epochs=1))
+    edit_params(checkout, lambda content: content["sweep"].update(trials=4, spaces={"modern": space}))
+    limit = 6 * 2**30
+    command = sweep_command("modern", "--workers", "1", "--out", "study", "--no-track")
+    subprocess.run(
+        command, cwd=checkout, env=os.environ | ENVIRONMENT, check=True, capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )  # fmt: skip
+    rows = pd.read_csv(checkout / "study" / "trials.csv")
+    assert set(rows["state"][rows["batch_size"] == 60_000]) == {"failed"}
+    assert set(rows["state"][rows["batch_size"] == 16]) <= {"complete", "pruned"}
+    assert rows["reason"].str.contains("memory").any()
