@@ -171,6 +171,20 @@ def test_the_readme_s_verdicts_are_the_report_s() -> None:
         assert f"- {pair['verdict']}\n" in README
 
 
+def test_the_table_of_reruns_holds_the_published_weights() -> None:
+    """Every published run, by the beginning of the weights.sha256 that its rerun came to."""
+    rows = table_rows((ROOT / "docs" / "reproducibility.md").read_text(), "rerun of")
+    found = {name: cells[0].split(" · ") for name, cells in rows.items()}
+    published: dict[str, list[str]] = {}
+    for path in sorted(
+        path for folder in ("", "ladder", "sizes") for path in (ROOT / folder / "metrics").glob("*-*.json")
+    ):
+        weights = json.loads(path.read_text())["run"]["weights.sha256"]
+        published.setdefault(path.stem.rpartition("-")[0], []).append(weights[:8])
+    assert found == published
+    assert {cells[1] for cells in rows.values()} == {"bitwise"}
+
+
 def test_the_readme_s_word_on_the_ladder_is_what_was_measured() -> None:
     assert "Three seeds do not show that any single step matters" in README
     steps = json.loads((ROOT / "studies" / "ladder.json").read_text())["steps"]

@@ -30,7 +30,7 @@ from lenet import tracking, train
 from lenet.config import Params
 from lenet.data import Digits
 from lenet.errors import InputError
-from lenet.sweep import coordinator, result, storage
+from lenet.sweep import coordinator, display, result, storage
 from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import parse
 from lenet.sweep.study import Judge, Plan, identity, plan, proposals
@@ -343,6 +343,32 @@ def test_importing_the_command_line_takes_no_optuna() -> None:
     assert run(sys.executable, "-c", code, cwd=ROOT).stdout.split() == ["False", "False"]
 
 
+def test_the_display_tells_done_best_pruned_failed_and_what_is_left(
+    params: Params, few: Digits, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = planned(params, few)
+    now = [0.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    failed = create_trial(state=TrialState.FAIL, user_attrs={"reason": "no memory", "block": {"epochs": 4}})
+    running = create_trial(state=TrialState.RUNNING, user_attrs={"block": {"epochs": 4}}, intermediate_values={1: 0.5})
+    trials = [made(of, [0.5, 0.25]), made(of, [0.4], pruned=True), failed, running]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    with display.board("study", 11, 2) as see:
+        see(trials[:1])
+        now[0] = 120.0
+        see(trials)
+        see(trials)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "study: goes on after 1 trials"
+    assert said[1].startswith("study: trial 1 pruned, epoch 1/4, error 40.00%, optimizer.kind ")
+    assert said[1].endswith(
+        "; 3 of 11 done, best 25.00%, 1 complete, 1 pruned, 1 failed, about 8 min left"
+    )  # two in two minutes, eight to go
+    assert said[2].startswith("study: trial 2 failed, no memory")
+    assert len(said) == 3
+
+
 # The command itself
 
 
@@ -383,6 +409,16 @@ def alone(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 def test_one_worker_or_three_give_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
     run(*sweep_command("modern", "--workers", "3", "--out", "study", "--no-track"), cwd=checkout)
     assert published(checkout) == alone
+
+
+@pytest.mark.slow
+def test_all_compared_variants_get_as_many_trials(checkout: Path) -> None:
+    tanh = {"optimizer.lr": {"low": 1e-3, "high": 1e-2, "scale": "log"}}
+    edit_params(checkout, lambda content: content.update(compare=["modern", "original-tanh"]))
+    edit_params(checkout, lambda content: content["sweep"]["spaces"].update({"original-tanh": tanh}))
+    run(*sweep_command("--all", "--trials", "5", "--workers", "2", "--out", "studies", "--no-track"), cwd=checkout)
+    counts = {path.parent.name: len(pd.read_csv(path)) for path in checkout.glob("studies/*/trials.csv")}
+    assert counts == {"modern": 5, "original-tanh": 5}
 
 
 @pytest.mark.slow
@@ -631,7 +667,7 @@ def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(che
     ("words", "said"),
     [
         (["lenet"], "variant 'lenet' has no block"),
-        (["original-tanh"], "sweep.spaces has no original-tanh, so there is nothing to try; it has: modern"),
+        (["original-tanh"], "sweep.spaces has no original-tanh: nothing is to be tried; it has: modern"),
         (["modern", "--all"], "name one VARIANT, or --all, or --join STORAGE"),
         (["modern", "--data", "none"], "none is missing"),
         (["modern", "--storage", "mysql://x"], "names no storage of trials; legal: sqlite:///FILE"),

@@ -472,17 +472,25 @@ def run_job(
     Example: lenet sweep modern --trials 30 --workers 2
              lenet sweep --join postgresql://lenet@db/sweeps
     """
-    from lenet.sweep import job, worker
-    from lenet.sweep import storage as storages
+    from lenet.sweep.settings import settings
 
     if (join is not None) + everything + (variant is not None) != 1:
         raise InputError("name one VARIANT, or --all, or --join STORAGE")
     if join:
+        from lenet.sweep import worker
+
         worker.join(join, study, data, numerics, allow_other_numerics)
         return
+    names = params.compare if everything else [str(variant)]
+    for name in names:
+        settings(params).check(params.variant(name), name)
+
+    from lenet.sweep import job
+    from lenet.sweep import storage as storages
+
     jobs = cores() if workers is None else workers
     address = storage or storages.default()
-    for name in params.compare if everything else [str(variant)]:
+    for name in names:
         place = out / name if out and everything else out
         options = job.Options(trials, jobs, address, study, data, numerics, place, allow_other_numerics, track)
         try:

@@ -1,5 +1,6 @@
 """Asks for trials, batch by batch, starts workers, and sees to it that every trial ends."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -81,6 +82,7 @@ class Coordinator:
             InputError: somebody else coordinates this study, or no worker can work.
         """
         with self._alone():
+            self._beat()
             self._set("ended", False)
             running = (trial for trial in self._trials() if trial.state == TrialState.RUNNING)
             self.inherited = {(trial.number, trial.user_attrs.get("process", "")) for trial in running}
@@ -136,7 +138,8 @@ class Coordinator:
     def _start(self) -> Process:
         folder = places.kept("sweeps")
         folder.mkdir(parents=True, exist_ok=True)
-        log = folder / f"{self.name}-{len(self.workers) + 1}.log"
+        logs = (folder / f"{self.name}-{number}.log" for number in itertools.count(1))
+        log = next(log for log in logs if log not in [worker.log for worker in self.workers])
         command = [sys.executable, "-m", "lenet", "sweep", "--study", self.name, *self.worker]
         environment = os.environ | {ADDRESS: self.address}
         with log.open("wb") as output:
@@ -168,8 +171,8 @@ class Coordinator:
         process = trial.user_attrs.get("process", "")
         if process and not may_live(process):
             return True
-        if process and process.rpartition(":")[0] == this_process().rpartition(":")[0]:
-            return False  # of this machine, and alive
+        if process and _is_of_this_machine(process):
+            return False  # and alive
         sign = (process, trial.user_attrs.get("beat"), trial.datetime_start)
         now = time.monotonic()
         if self.signs.get(trial.number, (None, 0.0))[0] != sign:
@@ -190,15 +193,11 @@ class Coordinator:
         """Raises InputError if the study has another living coordinator."""
         folder = places.kept("sweeps")
         folder.mkdir(parents=True, exist_ok=True)
-        elsewhere = self._attrs().get("coordinator", "")
         taken = InputError(f"study {self.name} is under way elsewhere; `lenet sweep --join` adds workers to it")
         try:
             with FileLock(folder / f"{self.name}.lock", timeout=0):
-                if elsewhere and elsewhere.rpartition(":")[0] != this_process().rpartition(":")[0]:
-                    print(f"lenet: seeing whether {elsewhere.split('@')[0]} still coordinates it", file=sys.stderr)
-                    time.sleep(2 * BEAT)
-                    if self._attrs().get("coordinator") != elsewhere:
-                        raise taken
+                if self._is_coordinated():
+                    raise taken
                 try:
                     yield
                 finally:
@@ -207,8 +206,20 @@ class Coordinator:
         except Timeout:
             raise taken from None
 
-    def _attrs(self) -> dict[str, str]:
-        return self.storage.get_study_user_attrs(self.study_id)
+    def _is_coordinated(self) -> bool:
+        """Whether another process does so: of this machine, or it gives a new sign of life within two beats."""
+        sign = self._sign()
+        process = sign.rpartition(" ")[0]
+        if not process or not may_live(process):
+            return False
+        if _is_of_this_machine(process):
+            return True
+        print(f"lenet: seeing whether {process.split('@')[0]} still coordinates it", file=sys.stderr)
+        time.sleep(2 * BEAT)
+        return self._sign() not in (sign, "")
+
+    def _sign(self) -> str:
+        return str(self.storage.get_study_user_attrs(self.study_id).get("coordinator", ""))
 
     def _let_end(self) -> None:
         """The workers of this machine see for themselves that there is nothing left to do."""
@@ -228,3 +239,7 @@ class Coordinator:
             except subprocess.TimeoutExpired:
                 os.killpg(worker.process.pid, signal.SIGKILL)
                 worker.process.wait()
+
+
+def _is_of_this_machine(process: str) -> bool:
+    return process.rpartition(":")[0] == this_process().rpartition(":")[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node
 
 from lenet import config
@@ -24,7 +25,8 @@ def promote(result: Result, number: int | None, path: Path) -> str:
         path: params.yaml.
 
     Raises:
-        InputError: no such trial, several objectives and no number, or the rest of the block has changed since.
+        InputError: no such trial, several objectives and no number, the rest of the block has changed since, or it
+            shares values with others, as YAML's aliases do.
     """
     trial = _choose(result, number)
     params = config.load(path)
@@ -39,11 +41,18 @@ def promote(result: Result, number: int | None, path: Path) -> str:
         )
     text = path.read_text(encoding="utf-8")
     changed = text
-    for place, value in _changes(now, block, ("variants", result.plan.variant)):
-        changed = _replace(changed, place, value)
-    found = config.validate(YAML(typ="safe").load(changed), str(path)).variants[result.plan.variant].model_dump()
-    if found != block:
-        raise AssertionError(f"{path} would not hold trial {trial.number}")
+    try:
+        for place, value in _changes(now, block, ("variants", result.plan.variant)):
+            changed = _replace(changed, place, value)
+        found = config.validate(YAML(typ="safe").load(changed), str(path)).model_dump()
+    except (InputError, YAMLError, LookupError):
+        found = {}
+    expected = params.model_dump()
+    expected["variants"][result.plan.variant] = block
+    if found != expected:
+        raise InputError(
+            f"{path}: variants.{result.plan.variant} cannot be changed by itself; write it without anchors and aliases"
+        )
     write_text(path, changed)
     lines = difflib.unified_diff(text.splitlines(), changed.splitlines(), str(path), str(path), lineterm="", n=1)
     return "\n".join(lines)
@@ -81,19 +90,27 @@ def _replace(text: str, place: tuple[str, ...], value: Any) -> str:
     node = YAML().compose(text)
     for name in place:
         node = _child(node, name)
-    if isinstance(node, MappingNode) and not node.flow_style:
-        start = text.rfind("\n", 0, node.start_mark.index) + 1
-        indent = " " * (node.start_mark.index - start)
-        return text[: node.start_mark.index] + f"\n{indent}".join(_block(value)) + "\n" + text[node.end_mark.index :]
-    return text[: node.start_mark.index] + _flow(value) + text[node.end_mark.index :]
+    if _is_block(node):
+        lines = [f"{name}: {_flow(one)}" for name, one in value.items()]
+        new = f"\n{' ' * node.start_mark.column}".join(lines)
+    else:
+        new = _flow(value)
+    return text[: node.start_mark.index] + new + text[_end(node) :]
+
+
+def _is_block(node: Node) -> bool:
+    return isinstance(node, MappingNode) and not node.flow_style
 
 
 def _child(node: Node, name: str) -> Node:
-    return next(value for key, value in node.value if key.value == name)
+    return {key.value: value for key, value in node.value}[name]
 
 
-def _block(value: Mapping[str, Any]) -> list[str]:
-    return [f"{name}: {_flow(one)}" for name, one in value.items()]
+def _end(node: Node) -> int:
+    """Where its last value ends; a mapping in block style reaches to the next key, over comments between."""
+    while _is_block(node):
+        node = node.value[-1][1]
+    return node.end_mark.index
 
 
 def _flow(value: Any) -> str:

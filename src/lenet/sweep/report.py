@@ -2,14 +2,19 @@
 
 import base64
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import matplotlib
+import numpy as np
 import optuna
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
@@ -20,7 +25,16 @@ from lenet.sweep.study import STATES
 
 SHOWN = 10  # of the best trials
 ENOUGH = 4  # complete trials, to tell what mattered
-COLOURS = {"complete": "#2f6f9f", "pruned": "#c9c9c9", "failed": "#b03a2e"}
+COLOURS = {"complete": "#2f6f9f", "pruned": "#b5b5b5", "failed": "#b03a2e"}
+COLUMNS = 4  # of pictures of single values
+NOTES = {
+    "Importances": "By PED-ANOVA: how much the best tenth of the complete trials differ from all of them in a value. "
+    "A rough measure where few trials are complete.",
+    "Each value by itself": "Grey: pruned trials, with their errors when they were stopped.",
+    "All values of a trial together": "Complete trials.",
+    "Validation errors by epoch": "Blue: complete trials. Grey: pruned ones. Red: failed ones.",
+}
+"""What is to be said of pictures, by their titles."""
 
 
 def best_table(result: Result) -> Table:
@@ -41,12 +55,13 @@ def importance_table(result: Result) -> Table:
 
 
 def importances(result: Result) -> dict[str, float]:
-    """Shares of 1, the largest first, by Optuna's default; of values that every complete trial has. May be empty."""
+    """Shares of 1, the largest first, by Optuna's default, PED-ANOVA. May be empty."""
     if len(result.plan.objectives) > 1 or len({trial.value for trial in result.complete}) < ENOUGH:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of few trials
-        return optuna.importance.get_param_importances(result.study)
+        found = optuna.importance.get_param_importances(result.study, params=_names(result.complete))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def write(result: Result, path: Path) -> None:
@@ -71,42 +86,102 @@ def _page(result: Result) -> str:
         plan=result.plan,
         columns=["Trial", *result.plan.objectives, "Epochs", *names],
         rows=_rows(result, names),
-        importances={name: f"{share:.0%}" for name, share in importances(result).items()},
         failed=[(t.number, t.user_attrs.get("reason", "")) for t in result.trials if t.state == TrialState.FAIL],
         pictures=dict(_pictures(result)),
+        notes=NOTES,
     )
 
 
 def _pictures(result: Result) -> Iterator[tuple[str, str]]:
     """Titles with pictures as data addresses."""
     matplotlib.use("Agg")
-    from matplotlib import pyplot
     from optuna.visualization import matplotlib as drawn
 
     study, several = result.study, len(result.plan.objectives) > 1
-    wanted: list[tuple[str, Any]] = []
+    first: dict[str, Any] = {"target_name": result.plan.objectives[0]}
     if several:
-        wanted += [("Pareto front", lambda: drawn.plot_pareto_front(study))]
+        first["target"] = lambda trial: trial.values[0]
+        if result.complete:
+            yield "Pareto front", _of_optuna(lambda: drawn.plot_pareto_front(study))
     if len(result.complete) >= ENOUGH:
-        first: dict[str, Any] = {}
-        if several:
-            first = {"target": lambda trial: trial.values[0], "target_name": result.plan.objectives[0]}
-        wanted += [
-            ("Errors in the order of trials", lambda: drawn.plot_optimization_history(study, **first)),
-            ("Each value by itself", lambda: drawn.plot_slice(study, **first)),
-            ("All values of a trial together", lambda: drawn.plot_parallel_coordinate(study, **first)),
-        ]
+        yield "Errors in the order of trials", _inline(history(result))
         if importances(result):
-            wanted += [("Importances", lambda: drawn.plot_param_importances(study))]
-    if not several and any(trial.intermediate_values for trial in result.trials):
-        wanted += [("Validation errors by epoch", lambda: drawn.plot_intermediate_values(study))]
-    for title, draw in wanted:
-        axes = draw()
-        figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
-        yield title, _inline(figure)
-        pyplot.close(figure)
+            yield "Importances", _inline(bars(result))
+        yield "Each value by itself", _inline(slices(result))
+        together = _of_optuna(lambda: drawn.plot_parallel_coordinate(study, **first))
+        yield "All values of a trial together", together
+    if any(trial.intermediate_values for trial in result.trials):
+        yield "Validation errors by epoch", _inline(curves(result))
     if result.trials:
         yield "How far each trial went", _inline(timeline(result))
+
+
+def history(result: Result) -> Figure:
+    """The error of each trial when it ended, in their order, and the smallest one of complete trials so far."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, [trial.number for trial in result.trials], result.trials)
+    if result.complete:
+        numbers = [trial.number for trial in result.complete]
+        best = np.minimum.accumulate([100 * trial.values[0] for trial in result.complete])
+        last = result.trials[-1].number
+        axes.step([*numbers, last], [*best, best[-1]], where="post", color=COLOURS["complete"], label="best so far")
+    axes.set(xlabel="trial", ylabel="validation error, %")
+    _clean(axes)
+    axes.legend(frameon=False)
+    return figure
+
+
+def bars(result: Result) -> Figure:
+    """The importances."""
+    found = importances(result)
+    figure = Figure(figsize=(8, 0.6 + 0.28 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(found), [100 * share for share in found.values()], color=COLOURS["complete"])
+    axes.invert_yaxis()
+    axes.set(xlabel="importance, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def slices(result: Result, names: Sequence[str] | None = None) -> Figure:
+    """Errors at the end of trials against each value that was tried, or some of them."""
+    chosen = list(names or _names(result.trials))
+    rows = -(-len(chosen) // COLUMNS)
+    figure = Figure(figsize=(10, 2.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, sharey=True, squeeze=False).flat
+    known = result.plan.domains.distributions()
+    for name, axes in zip(chosen, panels, strict=False):
+        trials = [trial for trial in result.trials if name in trial.params]
+        places, distribution = [trial.params[name] for trial in trials], known[name]
+        if isinstance(distribution, CategoricalDistribution):
+            axes.set_xticks(range(len(distribution.choices)), map(str, distribution.choices))
+            axes.set_xlim(-0.5, len(distribution.choices) - 0.5)
+            places = [distribution.choices.index(place) for place in places]
+        _points(axes, places, trials)
+        axes.set_title(name, fontsize=9)
+        _clean(axes)
+        if getattr(distribution, "log", False):
+            axes.set_xscale("log")
+            _number(axes.xaxis, (1, 3))
+    for axes in panels:  # the rest of the last row
+        axes.set_visible(False)
+    figure.supylabel("validation error, %", fontsize=9)
+    return figure
+
+
+def curves(result: Result) -> Figure:
+    """Validation errors by epoch, in the colour of how a trial ended."""
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for state, colour in reversed(COLOURS.items()):
+        for trial in _of_state(result.trials, state):
+            epochs = sorted(trial.intermediate_values)
+            errors = [100 * trial.intermediate_values[epoch] for epoch in epochs]
+            axes.plot(epochs, errors, color=colour, linewidth=1, marker="." if len(epochs) == 1 else "")
+    axes.set(xlabel="epoch", ylabel="validation error, %")
+    _clean(axes)
+    return figure
 
 
 def timeline(result: Result) -> Figure:
@@ -114,11 +189,59 @@ def timeline(result: Result) -> Figure:
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     axes = figure.subplots()
     for state, colour in COLOURS.items():
-        some = [trial for trial in result.trials if STATES[trial.state] == state]
-        axes.bar([t.number for t in some], [len(t.intermediate_values) for t in some], color=colour, label=state)
+        if some := _of_state(result.trials, state):
+            axes.bar([t.number for t in some], [len(t.intermediate_values) for t in some], color=colour, label=state)
     axes.set(xlabel="trial", ylabel="epochs")
-    axes.legend(loc="upper right", ncols=3, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=3, frameon=False)
     return figure
+
+
+def _points(axes: Axes, places: Sequence[float], trials: Sequence[FrozenTrial]) -> None:
+    """The errors of complete and of pruned trials when they ended, at places."""
+    for state in ("pruned", "complete"):
+        of = [(place, _error(t)) for place, t in zip(places, trials, strict=True) if STATES[t.state] == state]
+        if of:
+            axes.plot(*zip(*of, strict=True), ".", color=COLOURS[state], label=state)
+
+
+def _error(trial: FrozenTrial) -> float:
+    """Per cent, after a trial's last epoch."""
+    return 100 * trial.intermediate_values[max(trial.intermediate_values)]
+
+
+def _of_state(trials: Sequence[FrozenTrial], state: str) -> list[FrozenTrial]:
+    return [trial for trial in trials if STATES[trial.state] == state]
+
+
+def _names(trials: Sequence[FrozenTrial]) -> list[str]:
+    return list(dict.fromkeys(name for trial in trials for name in trial.params))
+
+
+def _clean(axes: Axes) -> None:
+    """Little ink, and plain numbers on a logarithmic scale of errors."""
+    axes.set_yscale("log")
+    _number(axes.yaxis, (1, 2, 5))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)
+
+
+def _number(axis: Axis, steps: Sequence[int]) -> None:
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _of_optuna(draw: Callable[[], Axes]) -> str:
+    """A picture of Optuna's, whole; its style stays with it."""
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context({"savefig.bbox": "tight"}):
+        figure = cast(Figure, draw().figure)
+        figure.set_size_inches(11, 5)
+        picture = _inline(figure)
+    pyplot.close(figure)
+    return picture
 
 
 def _inline(figure: Figure) -> str:

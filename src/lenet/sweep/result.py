@@ -60,7 +60,8 @@ class Result:
     def best(self) -> list[FrozenTrial]:
         """The trials that no other one excels: one, or with several objectives the front, by number."""
         if len(self.plan.objectives) > 1:
-            return sorted(self.study.best_trials, key=lambda trial: trial.number) if self.complete else []
+            front = {trial.number for trial in self.study.best_trials} if self.complete else set()
+            return [trial for place, trial in enumerate(self.trials) if place in front]  # some may yet be missing
         return [min(self.complete, key=lambda trial: (trial.value, trial.number))] if self.complete else []
 
     @property
@@ -120,12 +121,12 @@ def of_folder(folder: Path) -> Result:
         content = json.loads((folder / STUDY).read_text(encoding="utf-8"))
         plan = Plan(**content["plan"])
         rows = pd.read_csv(folder / TRIALS, dtype=str, keep_default_na=False).to_dict("records")
-        trials = [_from_row(row, plan) for row in rows]
+        return Result(content["study"], plan, content["canary"], [_from_row(row, plan) for row in rows])
     except OSError as error:
         raise InputError(f"{folder / Path(error.filename).name}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{folder}: holds no published study ({type(error).__name__}: {error})") from None
-    return Result(content["study"], plan, content["canary"], trials)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        said = str(error).splitlines()[0] if str(error) else ""
+        raise InputError(f"{folder}: holds no published study ({type(error).__name__}: {said})") from None
 
 
 def _to_csv(result: Result) -> str:
@@ -142,7 +143,7 @@ def _to_csv(result: Result) -> str:
                 "state": STATES[trial.state],
                 **{name: values[i] if values else "" for i, name in enumerate(result.plan.objectives)},
                 "best": "" if best is None else best,
-                "epochs": len(trial.intermediate_values),
+                "epochs.trained": len(trial.intermediate_values),  # a study may try ``epochs``
                 **{name: trial.params.get(name, "") for name in names},
                 "reason": trial.user_attrs.get("reason", ""),
                 "errors": " ".join(repr(error) for _, error in sorted(trial.intermediate_values.items())),
@@ -151,7 +152,7 @@ def _to_csv(result: Result) -> str:
             }
         )
     text = io.StringIO()
-    pd.DataFrame(rows).to_csv(text, index=False, lineterminator="\n")
+    pd.DataFrame(rows, dtype=object).to_csv(text, index=False, lineterminator="\n")
     return text.getvalue()
 
 
@@ -166,7 +167,6 @@ def _from_row(row: dict[str, str], plan: Plan) -> FrozenTrial:
     if state == TrialState.PRUNED:
         values = [errors[max(errors)]]
     attrs: dict[str, Any] = {
-        "block": domains.propose(optuna.trial.FixedTrial(params), plan.base),
         "fingerprints": {"key": row["run.key"]},
         "history": [{"validation/error": error} for error in errors.values()],
     }
@@ -178,13 +178,14 @@ def _from_row(row: dict[str, str], plan: Plan) -> FrozenTrial:
         state=state, values=values, params=params, distributions=distributions, user_attrs=attrs,
         intermediate_values=errors,
     )  # fmt: skip
+    trial.set_user_attr("block", domains.propose(optuna.trial.FixedTrial(params), plan.base))
     trial.number = int(row["trial"])
     return trial
 
 
 def _value(distribution: BaseDistribution, text: str) -> Any:
     if isinstance(distribution, CategoricalDistribution):
-        return next(choice for choice in distribution.choices if str(choice) == text)
+        return {str(choice): choice for choice in distribution.choices}[text]
     return int(text) if isinstance(distribution, IntDistribution) else float(text)
 
 

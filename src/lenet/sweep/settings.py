@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from lenet.config import Params, Section
+from lenet.config import Params, Section, Variant
 from lenet.errors import ParamsError
 
 Count = Annotated[int, Field(ge=1)]
@@ -88,6 +88,18 @@ class Settings(Section):
                 "its end; legal with them: 'none'"
             )
         return self
+
+    def check(self, block: Variant, variant: str) -> None:
+        """Raise ParamsError unless there is something to try of a variant, and something to judge it by."""
+        if variant not in self.spaces:
+            legal = ", ".join(self.spaces) or "none"
+            raise ParamsError(
+                f"params.yaml: sweep.spaces has no {variant}, so there is nothing to try; it has: {legal}"
+            )
+        if not block.validation_size:
+            raise ParamsError(
+                f"params.yaml: variants.{variant}.validation_size = 0, so there is nothing to judge trials by"
+            )
 
 
 def settings(params: Params) -> Settings:

@@ -4,7 +4,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import optuna
@@ -12,7 +12,7 @@ from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from lenet import places
@@ -21,9 +21,10 @@ from lenet.sweep.study import Plan
 
 PATIENCE = 60  # seconds for another process's write
 LINE = 2**20  # bytes; longer than any line of a journal
+JOURNAL = b'{"op_code":'  # how one begins
 LEGAL = "sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE"
-FAULTS = (SQLAlchemyError, StorageInternalError)
-_FILES = ("sqlite:///", "journal:///")
+FAULTS = (SQLAlchemyError, StorageInternalError, OSError)
+"""What a storage that fails raises."""
 
 
 def default() -> str:
@@ -33,25 +34,26 @@ def default() -> str:
 
 def shown(address: str) -> str:
     """An address without its password."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", address)
+    return re.sub(r"(password=)[^&]*", r"\1…", re.sub(r"(://[^:/@]*):.*@", r"\1:…@", address))
 
 
 def absolute(address: str) -> str:
     """An address that means the same from every folder; a relative file starts at the main checkout."""
-    scheme = next((scheme for scheme in _FILES if address.startswith(scheme)), None)
-    return f"{scheme}{places.root() / address.removeprefix(scheme)}" if scheme else address
+    scheme, _, file = address.partition(":///")
+    return f"{scheme}:///{places.root() / file}" if scheme in ("sqlite", "journal") and file else address
 
 
 def connect(address: str) -> BaseStorage:
     """Open a storage, made if it is not there. Raises InputError if it cannot be had."""
     address = absolute(address)
+    scheme, _, file = address.partition(":///")
+    path = Path(file)
     try:
-        if address.startswith("journal:///"):
-            path = Path(address.removeprefix("journal:///"))
+        if scheme == "journal" and file:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(str(path), _RepairingLock(path)))
-        if address.startswith("sqlite:///"):
-            path = Path(address.removeprefix("sqlite:///"))
+            _check_journal(path)
+            return JournalStorage(JournalFileBackend(file, _RepairingLock(path)))
+        if scheme == "sqlite" and file:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{path}.lock", timeout=PATIENCE):  # two that make one at a time break it
                 storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": PATIENCE}})
@@ -60,9 +62,13 @@ def connect(address: str) -> BaseStorage:
                 storage.engine.dispose()
                 return get_storage(storage)
         if re.match(r"postgresql(\+\w+)?://", address):
+            if "@" in (make_url(address).host or ""):
+                raise InputError(f"{shown(address)}: an @ in a password is written %40")
             driver = address.replace("postgresql://", "postgresql+psycopg://", 1)
             return get_storage(RDBStorage(driver, engine_kwargs={"pool_pre_ping": True}))
-    except (*FAULTS, OSError, ImportError, RuntimeError) as error:
+    except InputError:
+        raise
+    except (*FAULTS, ImportError, RuntimeError, ValueError) as error:
         raise InputError(f"{shown(address)}: {_reason(error)}") from None
     raise InputError(f"{shown(address)}: names no storage of trials; legal: {LEGAL}")
 
@@ -101,6 +107,15 @@ def plan_of(storage: BaseStorage, study_id: int) -> Plan:
     return Plan(**storage.get_study_user_attrs(study_id)["plan"])
 
 
+def _check_journal(path: Path) -> None:
+    """Raise ValueError if a file is something else, which writing would damage."""
+    if path.exists():
+        with path.open("rb") as file:
+            begin = file.read(len(JOURNAL))
+        if not JOURNAL.startswith(begin):
+            raise ValueError("it is no journal of Optuna's")
+
+
 class _RepairingLock(JournalFileSymlinkLock):
     """Optuna's lock of a journal file, which cuts off the half line of a writer that was killed.
 
@@ -119,6 +134,10 @@ class _RepairingLock(JournalFileSymlinkLock):
             self.release()
             raise
         return True
+
+    def release(self) -> None:
+        with suppress(RuntimeError):  # taken away, as it was held for long: the line is written all the same
+            super().release()
 
     def _repair(self) -> None:
         if not self.path.exists() or not self.path.stat().st_size:
@@ -163,5 +182,5 @@ def asking(what: str) -> Iterator[None]:
     """A storage that fails is bad input."""
     try:
         yield
-    except (*FAULTS, OSError) as error:
+    except FAULTS as error:
         raise InputError(f"{what}: {_reason(error)}") from None

@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from lenet import fingerprint, summary
 from lenet.config import Params, Variant
 from lenet.data import Digits
-from lenet.errors import InputError
 from lenet.randomness import derive
 from lenet.record import History
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
@@ -112,14 +111,10 @@ def plan(params: Params, settings: Settings, variant: str, digits: Digits, numer
         numerics: ``requirements-numeric.lock``.
 
     Raises:
-        InputError: no such variant, no space for it, or it holds no digits out.
+        ParamsError: no such variant, no space for it, or it holds no digits out.
     """
     block = params.variant(variant)
-    if variant not in settings.spaces:
-        legal = ", ".join(settings.spaces) or "none"
-        raise InputError(f"params.yaml: sweep.spaces has no {variant}, so there is nothing to try; it has: {legal}")
-    if not block.validation_size:
-        raise InputError(f"params.yaml: variants.{variant}.validation_size = 0, so there is nothing to judge trials by")
+    settings.check(block, variant)
     kept = settings.model_dump(mode="json", exclude={"trials", "spaces"})
     space = settings.spaces[variant]
     base = Space(space, variant).rest(block.model_dump())
