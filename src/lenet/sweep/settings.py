@@ -94,7 +94,7 @@ class Settings(Section):
         if variant not in self.spaces:
             legal = ", ".join(self.spaces) or "none"
             raise ParamsError(
-                f"params.yaml: sweep.spaces has no {variant}, so there is nothing to try; it has: {legal}"
+                f"params.yaml: sweep.spaces has no {variant}: nothing is to be tried; it has: {legal}"
             )
         if not block.validation_size:
             raise ParamsError(
