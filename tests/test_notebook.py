@@ -1,7 +1,8 @@
-"""The notebook: reads and explains, defines and trains nothing, and its outputs are those of the present results."""
+"""The notebooks: read and explain, define and train nothing, and their outputs are those of the present results."""
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -9,8 +10,12 @@ import pytest
 from nbclient import NotebookClient
 
 from conftest import ROOT
+from lenet.sweep import result
+from lenet.sweep.study import Plan
 
 NOTEBOOK = ROOT / "notebooks" / "comparison.ipynb"
+SWEEPS = ROOT / "notebooks" / "sweeps.ipynb"
+STUDY = ROOT / "tests" / "study"
 
 
 @pytest.fixture
@@ -28,7 +33,9 @@ def outputs(notebook: nbformat.NotebookNode) -> list[list[tuple[str, str]]]:
     return shown
 
 
-def test_it_defines_and_trains_nothing_and_was_run_in_order(committed: nbformat.NotebookNode) -> None:
+@pytest.mark.parametrize(("path", "pictures"), [(NOTEBOOK, 8), (SWEEPS, 0)])
+def test_it_defines_and_trains_nothing_and_was_run_in_order(path: Path, pictures: int) -> None:
+    committed = nbformat.read(path, as_version=4)
     cells = [cell for cell in committed.cells if cell.cell_type == "code"]
     source = "\n".join(line for cell in cells for line in cell.source.splitlines() if not line.startswith("%"))
     tree = ast.parse(source)
@@ -36,7 +43,7 @@ def test_it_defines_and_trains_nothing_and_was_run_in_order(committed: nbformat.
     assert not {"fit", "train"} & {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [output for cell in cells for output in cell.outputs if output.output_type in ("error", "stream")]
-    assert sum(shown == [("picture", "")] for shown in outputs(committed)) == 8
+    assert sum(shown == [("picture", "")] for shown in outputs(committed)) == pictures
 
 
 def test_its_numbers_are_those_of_metrics(committed: nbformat.NotebookNode) -> None:
@@ -56,5 +63,45 @@ def test_it_shows_the_present_results(committed: nbformat.NotebookNode) -> None:
     assert outputs(present) == outputs(committed)
 
 
-def test_it_lies_where_the_house_has_notebooks() -> None:
-    assert [path.name for path in Path(ROOT / "notebooks").glob("*.ipynb")] == [NOTEBOOK.name]
+def test_they_lie_where_the_house_has_notebooks() -> None:
+    assert sorted(path.name for path in Path(ROOT / "notebooks").glob("*.ipynb")) == [NOTEBOOK.name, SWEEPS.name]
+
+
+def plain(notebook: nbformat.NotebookNode) -> str:
+    """All text that it shows."""
+    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "\n".join(one.get("text/markdown", "") + one.get("text/plain", "") for one in data)
+
+
+def test_the_notebook_of_studies_was_run_on_what_is_published() -> None:
+    """On the small study of the tests where there is none."""
+    committed = plain(nbformat.read(SWEEPS, as_version=4))
+    for folder in [path.parent for path in (ROOT / "sweep" / "studies").glob("*/study.json")] or [STUDY]:
+        study = result.of_folder(folder)
+        assert study.name in committed
+        assert f"{study.best[0].number} ★" in committed
+        assert f"{study.best[0].values[0]:.2%}" in committed
+
+
+def test_the_notebook_of_studies_reads_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The small one of the tests; one where no trial is complete; one of several objectives, which are not pruned."""
+    small = result.of_folder(STUDY)
+    result.publish(small, tmp_path / "small")
+    pruned = [trial for trial in small.trials if trial not in small.complete]
+    result.publish(replace(small, name="without-best", trials=pruned), tmp_path / "none")
+    settings = small.plan.settings | {"objectives": ["validation/error", "parameters"], "pruner": {"kind": "none"}}
+    plan, complete = Plan(**small.plan.to_json() | {"settings": settings}), small.complete
+    for trial in complete:
+        trial.values = [*trial.values, 61_706.0]
+    result.publish(replace(small, name="several", plan=plan, trials=complete), tmp_path / "several")
+    monkeypatch.setenv("LENET_STUDIES", str(tmp_path))
+    present = nbformat.read(SWEEPS, as_version=4)
+    NotebookClient(present, timeout=300, resources={"metadata": {"path": str(SWEEPS.parent)}}).execute()
+    shown = plain(present)
+    assert not [o for cell in present.cells for o in cell.get("outputs", []) if o.output_type in ("error", "stream")]
+    assert shown.index("without-best") < shown.index("several") < shown.index("modern-7f0c2d3c")
+    assert "no complete trial" in shown
+    assert "4.80% ± 0.96%" in shown  # √(0.048 × 0.952 / 500)
+    assert shown.count("69%") == 1  # 68 of 24 × 9 epochs
+    drawn = [len([one for one in cell if one[0] == "picture"]) for cell in outputs(present)]
+    assert [count for count in drawn if count] == [3, 1, 3, 6]  # importances need one objective and four errors
