@@ -94,7 +94,7 @@ def study(params: Params) -> Result:
     plan = plan_of(params, SPACE)
     trials = []
     for number, tried in enumerate(drawn(plan, 20)):
-        end = [0.05 + 0.01 * ((7 * number) % 11), 1 / 3, 0.1 + 0.2][number % 3]
+        end = [0.05 + 0.01 * ((7 * number + 3) % 11), 1 / 3, 0.1 + 0.2][number % 3]
         if number % 4 == 1:
             trials.append(ended(plan, number, tried, [0.8, end], PRUNED))
         elif number % 10 == 6:
@@ -328,10 +328,10 @@ def test_a_value_that_makes_the_error_is_the_most_important(params: Params) -> N
     plan = plan_of(params, NARROW | {"epochs": [2, 3]})
     tried = [dict(zip(("network.C3", "batch_size", "epochs"), values, strict=True)) for values in
              itertools.product(["table", "dense"], [32, 64], [2, 3])] * 5  # fmt: skip
-    errors = [0.1 + (one["batch_size"] == 64) / 2 + i / 1000 for i, one in enumerate(tried)]
+    errors = [0.1 + (one["network.C3"] == "dense") / 2 + i / 1000 for i, one in enumerate(tried)]
     trials = [ended(plan, i, one, [error]) for i, (one, error) in enumerate(zip(tried, errors, strict=True))]
     found = report.importances(Result("s", plan, "canary", trials))
-    assert next(iter(found)) == "batch_size"
+    assert next(iter(found)) == "network.C3"
     assert sum(found.values()) == pytest.approx(1)
     assert list(found.values()) == sorted(found.values(), reverse=True)
 
