@@ -45,7 +45,10 @@ def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the caller's settings, nor another's."""
-    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "LENET_TRACK", "LENET_DATA_DIR", "MAKEFLAGS"):
+    for name in (
+        "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "LENET_TRACK", "LENET_DATA_DIR", "LENET_SWEEP_STORAGE",
+        "LENET_SWEEP_JOIN", "MAKEFLAGS",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])
 

@@ -1,24 +1,56 @@
 """Where trials are kept: files cut off by kills, bad addresses, many processes, a database, more than one machine."""
 
+import itertools
 import json
 import multiprocessing
 import os
+import pwd
 import random
+import re
+import shutil
+import signal
+import socket
 import struct
+import subprocess
+import tempfile
+import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+import psycopg
 import pytest
+from mlflow import MlflowClient
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from safetensors.torch import save_file
 
-from conftest import small_disk
+import browser
+from conftest import (
+    ENVIRONMENT,
+    ROOT,
+    commit,
+    edit_params,
+    lenet_command,
+    mlflow_server,
+    own_surroundings,
+    run,
+    small_checkout,
+    small_disk,
+    wait_for,
+)
+from lenet import tracking
+from lenet.cli import cli
+from lenet.data import load_digits
 from lenet.errors import InputError
 from lenet.sweep import storage as storages
+from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
 from lenet.sweep.worker import Worker
 
@@ -29,12 +61,13 @@ SETTINGS = {
 PLAN = Plan("modern", SETTINGS, {"batch_size": [32, 64]}, {"epochs": 3}, "digits", "sources", {"torch": "2"})
 WAITING = create_trial(state=TrialState.WAITING, params={}, distributions={})
 FILES = ["sqlite", "journal"]
+NETWORK = "198.51.100"  # for documentation and tests
 
 
 def known(storage: BaseStorage) -> list[tuple]:
     """Everything that a storage has of its trials."""
     return [
-        (study.study_name, study.user_attrs, trial.number, trial.state, trial.values, trial.params, trial.user_attrs,
+        (study.study_name, study.user_attrs, trial.number, trial.state, trial.value, trial.params, trial.user_attrs,
          trial.intermediate_values, trial.datetime_start)
         for study in storage.get_all_studies()
         for trial in storage.get_all_trials(study._study_id)
@@ -144,7 +177,7 @@ def test_an_address_that_names_no_storage_is_told_the_legal_ones(address: str, t
         ("postgresql://lenet:{}@/trials?host=/nowhere", "postgresql://lenet:…@/trials?host=/nowhere: "),
         ("postgresql://127.0.0.1:1/trials?user=lenet&password={}", "trials?user=lenet&password=…: connection failed"),
         ("postgresql://lenet:{}@127.0.0.1:port/trials", "postgresql://lenet:…@127.0.0.1:port/trials: "),
-        ("postgresql+none://lenet:{}@127.0.0.1/trials", "postgresql+none://lenet:…@127.0.0.1/trials: "),
+        ("postgresql+none://lenet:{}@127.0.0.1/trials", "postgresql+none://lenet:…@127.0.0.1/trials: names no storage"),
         ("mysql://lenet:{}@127.0.0.1/trials", "mysql://lenet:…@127.0.0.1/trials: names no storage of trials"),
     ],
 )
@@ -292,7 +325,7 @@ def check_floats(connect: Callable[[], BaseStorage]) -> None:
 def bits(trial: FrozenTrial) -> list[str]:
     """A trial's floats; ``repr`` tells any two apart."""
     errors = [trial.intermediate_values[epoch] for epoch in (1, 2)]
-    return [repr(n) for n in (*trial.values, *errors, trial.params["lr"], trial.user_attrs["history"][0]["loss"])]
+    return [repr(n) for n in (trial.value, *errors, trial.params["lr"], trial.user_attrs["history"][0]["loss"])]
 
 
 @pytest.mark.parametrize("scheme", FILES)
@@ -341,14 +374,14 @@ def check_beginnings(address: str) -> None:
     assert storages.plan_of(storage, found[0]) == PLAN
 
 
-def claim_all(barrier: "multiprocessing.synchronize.Barrier", address: str) -> list[int]:
-    storage = storages.connect(address)
-    worker = Worker(storage, storages.names(storage)["study"], PLAN, None, Path(), print)
+def work(barrier: "multiprocessing.synchronize.Barrier", address: str) -> list[int]:
+    storage, study = only_study(address)
+    worker, numbers = Worker(storage, study, PLAN, None, Path(), print), list[int]()
     barrier.wait()
-    found = []
-    while trial := worker._claim():
-        found.append(trial.number)
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worker, "execute", lambda _, trial: numbers.append(trial.number))
+        worker.work()
+    return numbers
 
 
 def check_claims(address: str) -> None:
@@ -357,8 +390,8 @@ def check_claims(address: str) -> None:
     study = storages.begin(storage, "study", PLAN, "canary")
     for _ in range(16):
         storage.create_new_trial(study, template_trial=WAITING)
-    claimed = [number for numbers in side_by_side(claim_all, address) for number in numbers]
-    assert Counter(claimed) == Counter(range(16))
+    storage.set_study_user_attr(study, "ended", True)  # nothing comes after them
+    assert Counter(itertools.chain.from_iterable(side_by_side(work, address))) == Counter(range(16))
     assert {trial.state for trial in storage.get_all_trials(study)} == {TrialState.RUNNING}
 
 
@@ -372,3 +405,379 @@ def test_no_trial_is_given_to_two_workers(scheme: str, tmp_path: Path) -> None:
 def test_processes_that_open_a_fresh_storage_at_once_begin_one_study(scheme: str, tmp_path: Path) -> None:
     for i in range(5):
         check_beginnings(f"{scheme}:///{tmp_path / str(i)}")
+
+
+# A database
+
+
+def postgresql_programs() -> str | None:
+    """The folder of PostgreSQL's server programs."""
+    places = [*os.environ["PATH"].split(os.pathsep), *map(str, sorted(Path("/usr/lib/postgresql").glob("*/bin")))]
+    found = shutil.which("initdb", path=os.pathsep.join(places))
+    return str(Path(found).resolve().parent) if found else None
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[int]:
+    """The port of a PostgreSQL server of the test's own, which refuses to be root's; it has a user lenet."""
+    programs = postgresql_programs()
+    if not programs:
+        pytest.skip("there is no PostgreSQL server: no program initdb")
+    owner: dict[str, Any] = {}
+    if os.getuid() == 0:
+        if "postgres" not in {user.pw_name for user in pwd.getpwall()}:
+            pytest.skip("PostgreSQL's server does not run as root, and there is no user postgres")
+        owner = {"user": "postgres", "group": "postgres", "extra_groups": []}
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="postgresql") as name:
+        folder = Path(name)
+        if owner:
+            shutil.chown(folder, "postgres", "postgres")
+        words = ["-D", str(folder / "data"), "-A", "trust", "-U", "lenet", "--no-sync", "--locale=C"]
+        subprocess.run([f"{programs}/initdb", *words], check=True, stdout=subprocess.DEVNULL, cwd=folder, **owner)
+        with (folder / "data" / "pg_hba.conf").open("a") as file:
+            file.write(f"host all all {NETWORK}.0/24 trust\n")
+        words = ["-D", str(folder / "data"), "-p", str(port), "-k", str(folder), "-h", "*", "-F"]
+        with (folder / "log").open("wb") as log:
+            server = subprocess.Popen([f"{programs}/postgres", *words], stdout=log, stderr=log, cwd=folder, **owner)
+        try:
+            wait_for(lambda: b"ready to accept connections" in (folder / "log").read_bytes(), 30)
+            yield port
+        finally:
+            server.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept
+            server.wait()
+
+
+Database = Callable[[str], str]
+
+
+@pytest.fixture
+def database(postgresql: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
+    """Makes an empty database of this name, and tells its address. Connections of this process end with the test."""
+    opened = []
+
+    def remember(*arguments: object, **options: object) -> RDBStorage:
+        opened.append(RDBStorage(*arguments, **options))
+        return opened[-1]
+
+    def make(name: str) -> str:
+        with psycopg.connect(f"postgresql://lenet@127.0.0.1:{postgresql}/postgres", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql://lenet@127.0.0.1:{postgresql}/{name}"
+
+    monkeypatch.setattr(storages, "RDBStorage", remember)
+    yield make
+    for storage in opened:
+        storage.engine.dispose()
+
+
+@pytest.mark.slow
+def test_a_database_begins_one_study_gives_no_trial_twice_and_keeps_numbers_bit_for_bit(database: Database) -> None:
+    address = database("fresh")
+    check_beginnings(address)
+    check_claims(address)
+    check_floats(lambda: storages.connect(address))
+
+
+# Whole studies
+
+EPOCHS, TRIALS, BATCH = 4, 12, 4
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A checkout with a study that takes seconds, and training digits."""
+    folder = small_checkout(tmp_path_factory.mktemp("sweep") / "checkout", EPOCHS)
+    edit_params(folder, lambda content: content["variants"]["modern"].update(train_size=600, validation_size=300))
+    edit_params(folder, lambda content: content["sweep"].update(trials=TRIALS, batch=BATCH))
+    edit_params(folder, lambda content: content["sweep"]["sampler"].update(startup=BATCH))
+    edit_params(folder, lambda content: content["sweep"]["pruner"].update(keep=2))
+    commit(folder, "a small study")
+    (folder / "data").mkdir()
+    shutil.copy(prepared / "train.safetensors", folder / "data")
+    return folder
+
+
+def published(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in ("trials.csv", "best.json")}
+
+
+@pytest.fixture(scope="module")
+def alone(built: Path) -> dict[str, bytes]:
+    """What is published of the study that one worker has computed, in a sqlite file."""
+    address = f"sqlite:///{built}/alone.db"
+    with pytest.MonkeyPatch.context() as patch:
+        own_surroundings(patch)
+        run(*sweep("modern", "--workers", "1", "--storage", address, "--out", "alone"), cwd=built, LENET_TRACK="0")
+    found = published(built / "alone")
+    table = pd.read_csv(built / "alone" / "trials.csv")
+    assert len(table) == TRIALS
+    assert set(table["state"]) == {"complete", "pruned"}
+    return found
+
+
+def sweep(*words: str) -> list[str]:
+    return lenet_command("sweep", *words)
+
+
+@contextmanager
+def started(*command: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs beside the test, and not after it."""
+    process = subprocess.Popen(
+        command, cwd=cwd, env=os.environ | ENVIRONMENT | environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+
+
+def ended(process: subprocess.Popen[str], status: int = 0) -> list[str]:
+    """The lines that a process has said on standard error until it has ended, with this status."""
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == status, said
+    return said.splitlines()
+
+
+def only_study(address: str) -> tuple[BaseStorage, int]:
+    storage = storages.connect(address)
+    wait_for(lambda: storages.names(storage))
+    (study,) = storages.names(storage).values()
+    return storage, study
+
+
+def kill_in_the_middle_of_a_trial(storage: BaseStorage, study: int) -> int:
+    """SIGKILL a worker; tell its trial's number."""
+
+    def is_halfway(trial: FrozenTrial) -> bool:
+        return trial.state == TrialState.RUNNING and 0 < len(trial.intermediate_values) < EPOCHS
+
+    while True:
+        for trial in filter(is_halfway, storage.get_all_trials(study)):
+            worker = int(trial.user_attrs["process"].rpartition(":")[2].partition("@")[0])
+            os.kill(worker, signal.SIGSTOP)
+            time.sleep(0.2)  # for what it has said to arrive
+            if is_halfway(storage.get_trial(trial._trial_id)):
+                os.kill(worker, signal.SIGKILL)
+                return trial.number
+            os.kill(worker, signal.SIGCONT)
+        assert not storage.get_study_user_attrs(study).get("ended"), "no worker was killed"
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_four_workers_on_a_database_one_of_them_killed_give_the_same_study(
+    built: Path, alone: dict[str, bytes], database: Database
+) -> None:
+    address = database("killed")
+    words = ["modern", "--workers", "4", "--storage", address, "--out", "killed"]
+    with started(*sweep(*words), cwd=built, LENET_TRACK="0") as coordinator:
+        storage, study = only_study(address)
+        killed = kill_in_the_middle_of_a_trial(storage, study)
+        ended(coordinator)
+    trials = storage.get_all_trials(study)
+    assert {trial.number: trial.user_attrs["deaths"] for trial in trials if "deaths" in trial.user_attrs} == {killed: 1}
+    assert len({trial.user_attrs["process"] for trial in trials}) > 1
+    assert published(built / "killed") == alone
+
+
+@pytest.mark.slow
+def test_two_workers_on_a_journal_give_the_same_study(built: Path, alone: dict[str, bytes]) -> None:
+    words = ["modern", "--workers", "2", "--storage", "journal:///kept/trials.log", "--out", "journal"]
+    run(*sweep(*words), cwd=built, LENET_TRACK="0")
+    assert published(built / "journal") == alone
+    assert (built / "kept" / "trials.log").exists()
+
+
+# More than one machine
+
+
+@dataclass(frozen=True)
+class Host:
+    """A machine with a clone of the checkout, and nothing else of it but the training digits.
+
+    Attributes:
+        folder: the clone.
+        enter: the words before a command that let it run there.
+        main: the address of the first machine, as seen from there.
+    """
+
+    folder: Path
+    enter: tuple[str, ...]
+    main: str
+
+    def sweep(self, *words: str, **environment: str) -> AbstractContextManager[subprocess.Popen[str]]:
+        return started(*self.enter, *sweep(*words), cwd=self.folder, LENET_TRACK="1", **environment)
+
+
+@contextmanager
+def host(number: int, built: Path, folder: Path) -> Iterator[Host]:
+    """A host with a network and a name of its own. Where these cannot be made, it is the same machine as the first."""
+    run("git", "clone", "-q", str(built), str(folder), cwd=built)
+    (folder / "data").mkdir()
+    shutil.copy(built / "data" / "train.safetensors", folder / "data")
+    name = f"ln{os.getpid()}-{number}"
+    here, there = (f"{NETWORK}.{4 * number + i}" for i in (1, 2))
+    rename = ("unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', name)
+    made = all(
+        succeeds(*command.split())
+        for command in (
+            f"ip netns add {name}",
+            f"ip link add {name}a type veth peer name {name}b netns {name}",
+            f"ip addr add {here}/30 dev {name}a",
+            f"ip link set {name}a up",
+            f"ip -n {name} addr add {there}/30 dev {name}b",
+            f"ip -n {name} link set {name}b up",
+        )
+    ) and succeeds(*rename, "true")
+    try:
+        yield Host(folder, ("ip", "netns", "exec", name, *rename), here) if made else Host(folder, (), "127.0.0.1")
+    finally:
+        succeeds("ip", "netns", "del", name)
+
+
+def succeeds(*command: str) -> bool:
+    """Whether there is such a command, and it does."""
+    try:
+        return subprocess.run(command, capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are_refused(
+    built: Path, alone: dict[str, bytes], database: Database, tmp_path: Path
+) -> None:
+    address = database("hosts")
+    port = address.partition("127.0.0.1:")[2]
+    other_arithmetic = {"ATEN_CPU_CAPABILITY": "default"}
+    with ExitStack() as stack:
+        _, uri = stack.enter_context(mlflow_server(tmp_path))
+        first, second = (stack.enter_context(host(i, built, tmp_path / str(i))) for i in (1, 2))
+        there = f"postgresql://lenet@{first.main}:{port}"
+        words = ["modern", "--study", "far", "--workers", "0", "--storage"]
+        coordinator = stack.enter_context(
+            started(*sweep(*words, address, "--out", "far"), cwd=built, LENET_TRACK="1", MLFLOW_TRACKING_URI=uri)
+        )
+        storage, study = only_study(address)
+        wait_for(lambda: len(storage.get_all_trials(study)) == BATCH)
+
+        model = second.folder / "src" / "lenet" / "model.py"
+        sources = model.read_text()
+        model.write_text(sources + "# changed\n")
+        few = load_digits(built / "data" / "train.safetensors")[:1000]
+        save_file({part: getattr(few, part).clone() for part in ("images", "labels", "index")}, tmp_path / "few")
+        far = f"postgresql://lenet@{second.main}:{port}"
+        under_way = "study far is under way elsewhere; `lenet sweep --join` adds workers to it"
+        refused = [
+            (under_way, started(*sweep(*words, address), cwd=built)),
+            (under_way, started(*sweep(*words, address), cwd=first.folder)),
+            (under_way, first.sweep(*words, there)),
+            ("the arithmetic here (canary ", first.sweep("--join", there, **other_arithmetic)),
+            ("the training digits here are not those", first.sweep("--join", there, "--data", str(tmp_path / "few"))),
+            ("the sources here are not those of the study", second.sweep("--join", far)),
+        ]
+        beside = [(said, stack.enter_context(process)) for said, process in refused]
+        for said, process in beside:
+            lines = ended(process, 2)
+            assert lines[-1].startswith("lenet: error: ")
+            assert said in lines[-1]
+            assert len(lines) == 1 or lines[0].startswith("lenet: seeing whether ")
+        assert {trial.state for trial in storage.get_all_trials(study)} == {TrialState.WAITING}
+
+        model.write_text(sources)
+        held = [trial._trial_id for trial in storage.get_all_trials(study)]
+        for trial in held:  # until both workers are there
+            storage.set_trial_state_values(trial, TrialState.RUNNING)
+            storage.set_trial_user_attr(trial, "process", tracking.this_process())
+        workers = [
+            stack.enter_context(first.sweep("--join", there)),
+            stack.enter_context(second.sweep("--study", "far", LENET_SWEEP_JOIN=far)),
+        ]
+        assert [worker.stderr.readline() for worker in workers] == ["lenet: working for study far\n"] * 2
+        for trial in held:
+            storage.set_trial_state_values(trial, TrialState.WAITING)
+        ended(coordinator)
+        said = [ended(worker) for worker in workers]
+        late = stack.enter_context(
+            first.sweep("--join", there, "--study", "far", "--allow-other-numerics", **other_arithmetic)
+        )
+        assert ended(late) == ["lenet: working for study far"]
+
+    executed = [[int(re.match(r"far: trial (\d+): ", line)[1]) for line in lines] for lines in said]
+    assert all(executed)
+    assert sorted(itertools.chain.from_iterable(executed)) == list(range(TRIALS))
+    if first.enter:
+        hosts = {trial.user_attrs["process"].partition(":")[0] for trial in storage.get_all_trials(study)}
+        assert hosts == {first.enter[-1], second.enter[-1]}
+    assert published(built / "far") == alone
+    for other in (first, second):
+        assert run("git", "status", "--short", cwd=other.folder).stdout == ""
+        assert not (other.folder / "mlflow.db").exists()
+    store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = store.get_experiment_by_name("lenet5-sweeps")
+    trials = store.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
+    assert sorted(int(one.data.tags["trial"]) for one in trials) == list(range(TRIALS))
+
+
+def test_the_guide_names_options_and_variables_that_exist() -> None:
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    commands = cli.commands["sweep"].commands
+    known = {name: {o for one in command.params for o in one.opts} for name, command in commands.items()}
+    calls = re.findall(r"lenet,? sweep,? (.*)", text)
+    assert len(calls) >= 8
+    for words in calls:
+        command = known.get(words.split()[0], known["run"])
+        assert set(re.findall(r"(?<!\w)--[a-z-]+", words)) <= command, words
+    variables = {one.envvar for one in commands["run"].params if one.envvar}
+    assert set(re.findall(r"LENET_\w+", text)) <= variables
+    for settings in re.findall(r"`sweep\.(\w+)`", text):
+        assert settings in Settings.model_fields
+
+
+# Optuna's dashboard
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not browser.installed(), reason="chromium or chromedriver is not installed")
+def test_optuna_s_dashboard_shows_a_study_and_its_trials(built: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    (name,) = storages.names(storages.connect(f"sqlite:///{built}/alone.db"))
+    states = pd.read_csv(built / "alone" / "trials.csv")["state"]
+    best = json.loads(alone["best.json"])["best"]
+    expected = [f"Trial {number} {state.capitalize()}" for number, state in enumerate(states)]
+    expected[best["trial"]] += " Best Trial"
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        port = once.getsockname()[1]
+    command = ["optuna-dashboard", f"sqlite:///{built}/alone.db", "--host", "127.0.0.1", "--port", str(port)]
+    with started(*command, cwd=tmp_path, HOME=str(tmp_path)), browser.chromium() as chromium:
+        wait_for(lambda: answers(port))
+        chromium.open(f"http://127.0.0.1:{port}/dashboard")
+        chromium.click(f"//a[contains(., '{name}')]")
+        chromium.find("//*[normalize-space(text())='validation/error']")  # an axis of the history's plot
+        chromium.click("//a[contains(., 'Trials (List)')]")
+        items = (
+            "return [...document.querySelectorAll('ul li')].map(item => item.innerText.replace(/\\s+/g, ' ').trim())"
+        )
+
+        def trials() -> list[str]:
+            return [text for text in chromium.script(items) if re.match(r"Trial \d", text)]
+
+        assert chromium.settled(trials, expected) == expected
+        chromium.click(f"//ul//*[normalize-space(text())='Trial {best['trial']}']")
+        for text in (repr(best["validation/error"]), "block {", "history [{"):  # its value; attributes of this project
+            chromium.find(f"//*[starts-with(normalize-space(.), '{text}')]")
+        assert chromium.errors() == set()
+        assert chromium.hosts() == {"http://127.0.0.1"}
+
+
+def answers(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False

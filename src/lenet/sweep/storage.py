@@ -12,7 +12,7 @@ from filelock import FileLock
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from lenet import places
@@ -47,27 +47,13 @@ def connect(address: str) -> BaseStorage:
     """Open a storage, made if it is not there. Raises InputError if it cannot be had."""
     address = absolute(address)
     scheme, _, file = address.partition(":///")
-    path = Path(file)
     try:
         if scheme == "journal" and file:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _check_journal(path)
-            return JournalStorage(JournalFileBackend(file, _RepairingLock(path)))
+            return _journal(Path(file))
         if scheme == "sqlite" and file:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock", timeout=PATIENCE):  # two that make one at a time break it
-                storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": PATIENCE}})
-                event.listen(storage.engine, "connect", _side_by_side)
-                event.listen(storage.engine, "begin", _one_at_a_time)
-                storage.engine.dispose()
-                return get_storage(storage)
-        if re.match(r"postgresql(\+\w+)?://", address):
-            if "@" in (make_url(address).host or ""):
-                raise InputError(f"{shown(address)}: an @ in a password is written %40")
-            driver = address.replace("postgresql://", "postgresql+psycopg://", 1)
-            return get_storage(RDBStorage(driver, engine_kwargs={"pool_pre_ping": True}))
-    except InputError:
-        raise
+            return _sqlite(Path(file))
+        if re.match(r"postgresql(\+psycopg)?://", address):
+            return _postgresql(address)
     except (*FAULTS, ImportError, RuntimeError, ValueError) as error:
         raise InputError(f"{shown(address)}: {_reason(error)}") from None
     raise InputError(f"{shown(address)}: names no storage of trials; legal: {LEGAL}")
@@ -107,13 +93,36 @@ def plan_of(storage: BaseStorage, study_id: int) -> Plan:
     return Plan(**storage.get_study_user_attrs(study_id)["plan"])
 
 
-def _check_journal(path: Path) -> None:
-    """Raise ValueError if a file is something else, which writing would damage."""
+def _journal(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         with path.open("rb") as file:
-            begin = file.read(len(JOURNAL))
-        if not JOURNAL.startswith(begin):
-            raise ValueError("it is no journal of Optuna's")
+            if not JOURNAL.startswith(file.read(len(JOURNAL))):  # writing would damage it
+                raise ValueError("it is no journal of Optuna's")
+    return JournalStorage(JournalFileBackend(str(path), _RepairingLock(path)))
+
+
+def _sqlite(path: Path) -> BaseStorage:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", timeout=PATIENCE):  # two that make the tables at a time break them
+        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+    event.listen(storage.engine, "connect", _side_by_side)
+    event.listen(storage.engine, "begin", _one_at_a_time)
+    storage.engine.dispose()
+    return get_storage(storage)
+
+
+def _postgresql(address: str) -> BaseStorage:
+    if "@" in (make_url(address).host or ""):
+        raise ValueError("an @ in a password is written %40")
+    driver = address.replace("postgresql://", "postgresql+psycopg://", 1)
+    encoding = {"client_encoding": "utf8"}  # also of a database without one
+    engine = create_engine(driver, connect_args=encoding)
+    with engine.begin() as alone:
+        alone.exec_driver_sql(f"SELECT pg_advisory_xact_lock({int.from_bytes(b'lenet')})")
+        storage = RDBStorage(driver, engine_kwargs={"pool_pre_ping": True, "connect_args": encoding})
+    engine.dispose()
+    return get_storage(storage)
 
 
 class _RepairingLock(JournalFileSymlinkLock):
