@@ -93,9 +93,7 @@ class Settings(Section):
         """Raise ParamsError unless there is something to try of a variant, and something to judge it by."""
         if variant not in self.spaces:
             legal = ", ".join(self.spaces) or "none"
-            raise ParamsError(
-                f"params.yaml: sweep.spaces has no {variant}: nothing is to be tried; it has: {legal}"
-            )
+            raise ParamsError(f"params.yaml: sweep.spaces has no {variant}: nothing is to be tried; it has: {legal}")
         if not block.validation_size:
             raise ParamsError(
                 f"params.yaml: variants.{variant}.validation_size = 0, so there is nothing to judge trials by"
