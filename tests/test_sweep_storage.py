@@ -52,7 +52,7 @@ from lenet.errors import InputError
 from lenet.sweep import storage as storages
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
-from lenet.sweep.worker import Worker
+from lenet.sweep.worker import Worker, join
 
 SETTINGS = {
     "seed": 1, "run_seed": 1, "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
@@ -287,6 +287,21 @@ def test_a_study_of_another_plan_is_refused_and_what_differs_named(
         assert storages.plan_of(storage, number) == PLAN
         another = storages.begin(storage, f"with other {named}", other, "canary")
         assert storages.plan_of(storage, another) == other
+
+
+def test_a_worker_that_comes_before_its_study_or_finds_several_is_told_so(tmp_path: Path) -> None:
+    def said(study: str | None) -> str:
+        with pytest.raises(InputError) as caught:
+            join(f"sqlite:///{tmp_path}/trials.db", study, tmp_path / "none", tmp_path / "none", False)
+        return str(caught.value).removeprefix(f"sqlite:///{tmp_path}/trials.db: ")
+
+    assert said("far") == "no study far; there are: none"
+    assert said(None) == "--study is needed to choose among the studies under way: none"
+    storage = storages.connect(f"sqlite:///{tmp_path}/trials.db")
+    one, *_ = (storages.begin(storage, name, PLAN, "canary") for name in ("one", "two", "three"))
+    storage.set_study_user_attr(one, "ended", True)
+    assert said("far") == "no study far; there are: one, two, three"
+    assert said(None) == "--study is needed to choose among the studies under way: two, three"
 
 
 def awkward() -> list[float]:
