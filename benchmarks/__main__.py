@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks import costs, report, suite, training
+from benchmarks import costs, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row, Way
 from lenet import checkpoint, config
 from lenet.cli import cores as available_cores
@@ -124,6 +124,8 @@ def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
         "checkpoints: modern": partial(checkpoints, "modern"),
         "rerun: modern-1": costs.rerun,
         "training size": costs.size,
+        "pruning: modern": sweeps.pruning,
+        "sweep: modern, 1 and 2 workers": sweeps.workers,
         "pipeline": costs.pipeline,
     }
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from lenet import fingerprint
 
-HIGHER_IS_BETTER = {"images/s"}
+HIGHER_IS_BETTER = {"images/s", "trials/h"}
 TOLERANCE = 0.15  # of a ratio; two sittings on one machine differ so much
 
 
@@ -82,7 +82,7 @@ def machine() -> dict[str, Any]:
     names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line] if (
         cpuinfo.exists()
     ) else [platform.processor()]  # fmt: skip
-    packages = ("torch", "pytorch-lightning", "mlflow", "dvc")
+    packages = ("torch", "pytorch-lightning", "mlflow", "dvc", "optuna")
     return {
         "processor": names[0],
         "instructions": torch.backends.cpu.get_cpu_capability(),

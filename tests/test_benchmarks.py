@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import report, suite, training
+from benchmarks import report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
 
@@ -104,3 +104,55 @@ def test_sizes_and_memory_come_from_a_process_of_their_own(folder: Path) -> None
     seconds, megabytes = json.loads(done.stdout)
     assert 0 < seconds < 60
     assert 100 < megabytes < 1200
+
+
+TINY = {"train_size": 320, "validation_size": 200, "epochs": 4}
+
+
+def test_pruning_is_measured_on_the_same_trials(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweeps, "NUMERICS", ROOT / "requirements-numeric.lock")
+    ways = sweeps.arms({"pruner": {"kind": "successive-halving", "first": 1, "keep": 2}})
+    halving = {"batch": 2, "sampler": {"kind": "tpe", "startup": 2}}
+    found = {
+        name: sweeps.study(sweeps._params({**halving, "trials": 6, "seed": 1, **changes}, TINY))
+        for name, changes in ways.items()
+    }
+    assert [study.epochs == 6 * 4 for study in found.values()] == [True, False, True, False]
+    assert {str([trial.params for trial in study.trials[:2]]) for study in found.values()} == {
+        str([trial.params for trial in found["TPE, pruned"].trials[:2]])
+    }
+    random = [study for name, study in found.items() if name.startswith("random")]
+    assert [trial.params for trial in random[0].trials] == [trial.params for trial in random[1].trials]
+    for whole, pruned in zip(random[0].trials, random[1].trials, strict=True):
+        assert pruned.intermediate_values.items() <= whole.intermediate_values.items()
+
+
+def test_epochs_and_errors_of_paired_studies_worked_out_by_hand() -> None:
+    whole, better = [(12, 0.05), (12, 0.03), (12, 0.02)], [(12, 0.06), (12, 0.04), (12, 0.03)]
+    pruned, worse = [(12, 0.05), (3, None), (9, 0.024)], [(12, 0.06), (1, None), (1, None)]
+    found = {"TPE, no pruning": [whole, better], "TPE, pruned": [pruned, worse]}
+    epochs, errors = sweeps.as_groups(
+        found | {name.replace("TPE", "random search"): s for name, s in found.items()}
+    ).groups
+    assert [row.values for row in epochs.rows[:2]] == [[36, 36], [24, 14]]
+    assert epochs.ratio(epochs.rows[1]) == (24 / 36 + 14 / 36) / 2
+    rows = {row.name: row for row in errors.rows}
+    assert rows["TPE, no pruning"].values == pytest.approx([2, 3])
+    assert rows["TPE, pruned"].values == pytest.approx([2.4, 6])
+    assert rows["TPE, pruned"].note == "+1.70 ± 1.30 points"  # 0.4 and 3
+    assert rows["TPE, no pruning, as many epochs as pruned"].values == pytest.approx([3, 6])
+    assert rows["TPE, no pruning, as many epochs as pruned"].note == "+0.30 ± 0.30 points from TPE, pruned"  # 0.6 and 0
+    assert sweeps.difference([3.0], [3.5]) == "−0.50 points"
+
+
+@pytest.mark.slow
+def test_the_real_command_is_timed_with_one_worker_and_two(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweeps, "NUMERICS", ROOT / "requirements-numeric.lock")
+    monkeypatch.setattr(sweeps, "SHORT", TINY)
+    monkeypatch.setattr(sweeps, "TRIALS", 3)
+    group = sweeps.workers(1)
+    assert [(row.name, len(row.values)) for row in group.rows] == [("2 workers", 1), ("1 worker", 1)]
+    assert all(60 < row.median < 3 * 3600 for row in group.rows)
+    assert group.ratio(group.rows[1]) == group.rows[0].median / group.rows[1].median
