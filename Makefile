@@ -35,7 +35,7 @@ ladder: environment ## what each change from 1998 to today is worth, into studie
 sizes: environment ## error against the number of training digits, into studies/sizes.json
 	@lenet repro --pipeline sizes
 
-sweep: environment ## a study of each variant in sweep/params.yaml, into sweep/studies (an hour; it may be interrupted)
+sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)
 	@dvc repro sweep/dvc.yaml
 
 check: environment ## lint, format, types, params.yaml

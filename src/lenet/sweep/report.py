@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
 from lenet import figures
-from lenet.files import write_text
+from lenet.files import whole, write_text
 from lenet.sweep.result import Result
 from lenet.sweep.study import STATES
 
@@ -65,10 +65,12 @@ def importances(result: Result) -> dict[str, float]:
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the page."""
+    """Write the page, and beside it the errors in the order of trials as PNG, which `dvc plots` shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # where there are few trials, the page shows it
         write_text(path, _page(result))
+    with whole(path.with_suffix(".png")) as beside:
+        figures.save(history(result), beside)
 
 
 def _page(result: Result) -> str:
