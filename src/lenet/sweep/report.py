@@ -130,7 +130,8 @@ def history(result: Result) -> Figure:
         axes.step([*numbers, last], [*best, best[-1]], where="post", color=COLOURS["complete"], label="best so far")
     axes.set(xlabel="trial", ylabel="validation error, %")
     _clean(axes)
-    axes.legend(frameon=False)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
     return figure
 
 
