@@ -185,6 +185,14 @@ def test_the_table_of_reruns_holds_the_published_weights() -> None:
     assert all(re.fullmatch(r"–|bitwise( \(seeds? [1-3, ]+\))?", cells[1]) for cells in rows.values())
 
 
+def test_the_readme_s_word_on_the_study_is_what_was_computed(params: Params) -> None:
+    found = json.loads((ROOT / "sweep" / "studies" / "modern" / "best.json").read_text())
+    trials = sum(found["trials"][state] for state in ("complete", "pruned", "failed"))
+    whole = trials * params.variants["modern"].epochs
+    assert f"{trials} trials in {found['trials']['epochs']} epochs in place of {whole}," in README
+    assert f"{found['best']['validation/error']:.2%}".replace("%", " %") in README
+
+
 def test_the_readme_s_word_on_the_ladder_is_what_was_measured() -> None:
     assert "Three seeds do not show that any single step matters" in README
     steps = json.loads((ROOT / "studies" / "ladder.json").read_text())["steps"]
