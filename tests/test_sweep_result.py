@@ -474,7 +474,7 @@ def test_any_trial_reads_back_exactly(params: Params, yaml_file: Path) -> None:
         "network.C3": ["dense", "table"],
     }
     plan = plan_of(params, space)
-    for tried in drawn(plan, 40):
+    for tried in drawn(plan, 12):
         study = Result("any", plan, "canary", [ended(plan, 0, tried, [0.25])])
         yaml_file.write_text(text)
         promote(study, None, yaml_file)
