@@ -672,7 +672,7 @@ def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(che
         (["modern", "--data", "none"], "none is missing"),
         (["modern", "--storage", "mysql://x"], "names no storage of trials; legal: sqlite:///FILE"),
         (["show", "nothing"], "no study nothing; there are: "),
-        (["promote", "modern"], "no study modern; there are: "),
+        (["promote", "modern"], "variants.modern is not what study modern-"),  # the published one
     ],
 )
 def test_bad_input_is_one_line_and_status_2(built: Path, words: list[str], said: str) -> None:
