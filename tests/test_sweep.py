@@ -85,6 +85,13 @@ class Study:
                 self.worker.execute(trial)
         return self.published()
 
+    def begun(self) -> FrozenTrial:
+        """The first trial, as a worker has it."""
+        self.coordinator._ask(0)
+        first = self.coordinator._trials()[0]
+        self.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+        return first
+
     def published(self) -> str:
         return result._to_csv(result.of_storage(self.storage, self.plan.name))
 
@@ -252,9 +259,7 @@ def test_a_storage_that_fails_is_no_fault_of_the_trial(
     params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study(planned(params, few), few, tmp_path)
-    study.coordinator._ask(0)
-    first = study.coordinator._trials()[0]
-    study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+    first = study.begun()
 
     def broken(*arguments: object) -> None:
         raise optuna.exceptions.StorageInternalError("gone")
@@ -305,9 +310,7 @@ def test_a_worker_elsewhere_is_dead_when_it_gives_no_sign(
     params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study(planned(params, few), few, tmp_path)
-    study.coordinator._ask(0)
-    first = study.coordinator._trials()[0]
-    study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
+    first = study.begun()
     study.storage.set_trial_user_attr(first._trial_id, "process", "elsewhere:1@1.0")
     now = [1000.0]
     monkeypatch.setattr(coordinator.time, "monotonic", lambda: now[0])
@@ -330,9 +333,12 @@ def test_a_plan_follows_all_that_trials_depend_on(params: Params, few: Digits) -
     others = [
         planned(params, few, seed=6), planned(params, few, run_seed=2), planned(params, few, batch=3),
         planned(params, few, sampler={"kind": "random"}), planned(params, few, pruner={"kind": "none"}),
-        planned(params, few[:599]), Plan(**{**of.to_json(), "source": "0"}),
+        planned(params, few[:599]),
+        *(Plan(**{**of.to_json(), part: other}) for part, other in (
+            ("source", "0"), ("packages", {"torch": "1"}), ("space", {"batch_size": [1, 2]}), ("base", {}),
+        )),
     ]  # fmt: skip
-    assert len({one.digest for one in [of, *others]}) == 8
+    assert len({one.digest for one in [of, *others]}) == 11
     assert of.differences(others[0]) == ["seed"]
     assert of.differences(others[5]) == ["the training digits"]
     assert set(identity(few, LOCK)[2]) > {"torch", "optuna"}
@@ -354,7 +360,7 @@ def test_the_display_tells_done_best_pruned_failed_and_what_is_left(
     trials = [made(of, [0.5, 0.25]), made(of, [0.4], pruned=True), failed, running]
     for number, trial in enumerate(trials):
         trial.number = number
-    with display.board("study", 11, 2) as see:
+    with display.board("study", 11) as see:
         see(trials[:1])
         now[0] = 120.0
         see(trials)

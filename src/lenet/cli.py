@@ -447,7 +447,7 @@ storage_option = click.option(
 @click.option("--join", envvar="LENET_SWEEP_JOIN", help="Execute trials of a study in this storage.")
 @click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
 @click.option("--numerics", type=HERE, default=Path("requirements-numeric.lock"), show_default=True)
-@click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones as JSON, and the report.")
+@click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
 @click.option("--allow-other-numerics", is_flag=True, help="Take part with other packages or arithmetic.")
 @tracking_option
 @stage
@@ -482,8 +482,9 @@ def run_job(
         worker.join(join, study, data, numerics, allow_other_numerics)
         return
     names = params.compare if everything else [str(variant)]
+    made = settings(params)
     for name in names:
-        settings(params).check(params.variant(name), name)
+        made.check(params.variant(name), name)
 
     from lenet.sweep import job
     from lenet.sweep import storage as storages
@@ -494,7 +495,7 @@ def run_job(
         place = out / name if out and everything else out
         options = job.Options(trials, jobs, address, study, data, numerics, place, allow_other_numerics, track)
         try:
-            job.tell(job.sweep(params, name, options))
+            job.tell(job.sweep(params, made, name, options))
         except KeyboardInterrupt:
             print("lenet: interrupted; the same command goes on", file=sys.stderr)
             raise SystemExit(130) from None

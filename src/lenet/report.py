@@ -1,15 +1,13 @@
 """The comparison as one page: sentences computed from its numbers, tables, and pictures inside the file."""
 
-import base64
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from lenet import figures
+from lenet import figures, page
 from lenet.results import cells
 from lenet.statistics import LEVEL, points
 
@@ -24,22 +22,15 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
         pictures: the figures by name.
         images: the hardest digits' (28, 28) by index.
     """
-    environment = Environment(
-        loader=PackageLoader("lenet", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "points": signed, "p": p_value, "unbroken": unbroken}
-    return environment.get_template("comparison.html").render(
+    template = page.template("comparison.html", percent=percent, points=signed, p=p_value, unbroken=unbroken)
+    return template.render(
         content,
         colours=figures.colours(list(content["variants"])),
         cells={name: cells(found) for name, found in content["variants"].items()},
         pictures={
-            name: _inline("svg+xml", figures.svg(figure)) for name, figure in pictures.items() if name != "hardest"
+            name: page.inline("svg+xml", figures.svg(figure)) for name, figure in pictures.items() if name != "hardest"
         },
-        images={one["index"]: _inline("png", figures.digit(images[one["index"]])) for one in content["hardest"]},
+        images={one["index"]: page.inline("png", figures.digit(images[one["index"]])) for one in content["hardest"]},
         said={
             "lead": lead(content),
             "classes": list(classes(content)),
@@ -189,7 +180,3 @@ def with_interval(found: Content) -> str:
 def unbroken(text: str) -> str:
     """A sentence whose intervals stay on one line: word joiners around their ellipses."""
     return text.replace("…", "\N{WORD JOINER}…\N{WORD JOINER}")
-
-
-def _inline(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64," + base64.b64encode(content).decode()

@@ -17,9 +17,9 @@ Trials = Sequence[FrozenTrial]
 
 
 @contextmanager
-def board(name: str, count: int, jobs: int) -> Iterator[Callable[[Trials], None]]:
+def board(name: str, count: int) -> Iterator[Callable[[Trials], None]]:
     """The display of a study of so many trials; to be called with all of them now and then."""
-    shown = _Board(name, count, jobs)
+    shown = _Board(name, count)
     console = Console(stderr=True)
     if console.is_terminal:
         with Live(console=console, get_renderable=shown.table, refresh_per_second=2) as live:
@@ -30,8 +30,8 @@ def board(name: str, count: int, jobs: int) -> Iterator[Callable[[Trials], None]
 
 
 class _Board:
-    def __init__(self, name: str, count: int, jobs: int) -> None:
-        self.name, self.count, self.jobs = name, count, jobs
+    def __init__(self, name: str, count: int) -> None:
+        self.name, self.count = name, count
         self.trials: Trials = ()
         self.began = time.monotonic()
         self.before: int | None = None

@@ -1,7 +1,7 @@
 """`lenet sweep VARIANT`: a study from its settings to what is published of it."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from lenet.sweep import display, report, result
 from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator, Trials
 from lenet.sweep.result import Result
-from lenet.sweep.settings import settings
+from lenet.sweep.settings import Settings
 from lenet.sweep.study import STATES, Plan, plan
 
 
@@ -47,13 +47,18 @@ class Options:
     track: bool
 
 
-def sweep(params: Params, variant: str, options: Options) -> Result:
+def sweep(params: Params, made: Settings, variant: str, options: Options) -> Result:
     """Compute a variant's study, or go on with it; return it when all of its trials have ended.
+
+    Args:
+        params: the blocks of variants.
+        made: how studies are made.
+        variant: the variant's name.
+        options: what the call has chosen.
 
     Raises:
         InputError: settings, digits, packages or storage are not fit for it.
     """
-    made = settings(params)
     digits = load_digits(options.data)
     of = plan(params, made, variant, digits, options.numerics)
     if not options.allow_other:
@@ -67,22 +72,18 @@ def sweep(params: Params, variant: str, options: Options) -> Result:
     record = tracking.StudyRecord(name, variant, of.run_seed, {"variant": variant, **of.settings, "space": of.space})
     with ExitStack() as stack:
         see = stack.enter_context(tracking.study(record if options.track else None, {p.name: p for p in published}))
-        show = stack.enter_context(display.board(name, count, options.workers))
+        show = stack.enter_context(display.board(name, count))
         stack.enter_context(storages.asking(f"study {name}"))
-        arguments = storage, options.address, name, study_id, of, count, options.workers, words
-        Coordinator(*arguments, see=_both(show, lambda trials: see(_records(trials), _best(of, trials)))).run()
+
+        def both(trials: Trials) -> None:
+            show(trials)
+            see(lambda: (_records(trials), _best(of, trials)))
+
+        Coordinator(storage, options.address, name, study_id, of, count, options.workers, words, both).run()
         found = result.of_storage(storage, name)
         if options.out:
             result.publish(found, options.out)
     return found
-
-
-def _both(*actions: Callable[[Trials], None]) -> Callable[[Trials], None]:
-    def act(trials: Trials) -> None:
-        for action in actions:
-            action(trials)
-
-    return act
 
 
 def _best(of: Plan, trials: Trials) -> list[int]:

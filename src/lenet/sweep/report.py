@@ -1,6 +1,5 @@
 """What mattered in a study: tables for the terminal, and one page that needs nothing else."""
 
-import base64
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import Any, cast
 import matplotlib
 import numpy as np
 import optuna
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -18,7 +16,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from lenet import figures
+from lenet import figures, page
 from lenet.files import whole, write_text
 from lenet.sweep.result import Result
 from lenet.sweep.study import STATES
@@ -39,9 +37,9 @@ NOTES = {
 
 def best_table(result: Result) -> Table:
     """The best trials; of several objectives, the front."""
-    names = list(dict.fromkeys(name for trial in _best(result) for name in result.tried(trial)))
-    table = Table("Trial", *result.plan.objectives, "Epochs", *names, title=f"{result.name}: {_counts(result)}")
-    for row in _rows(result, names):
+    columns, rows = _best_rows(result)
+    table = Table(*columns, title=f"{result.name}: {_counts(result)}")
+    for row in rows:
         table.add_row(*row)
     return table
 
@@ -74,20 +72,13 @@ def write(result: Result, path: Path) -> None:
 
 
 def _page(result: Result) -> str:
-    environment = Environment(
-        loader=PackageLoader("lenet", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    names = list(dict.fromkeys(name for trial in _best(result) for name in result.tried(trial)))
-    return environment.get_template("study.html").render(
+    columns, rows = _best_rows(result)
+    return page.template("study.html").render(
         name=result.name,
         counts=_counts(result),
         plan=result.plan,
-        columns=["Trial", *result.plan.objectives, "Epochs", *names],
-        rows=_rows(result, names),
+        columns=columns,
+        rows=rows,
         failed=[(t.number, t.user_attrs.get("reason", "")) for t in result.trials if t.state == TrialState.FAIL],
         pictures=dict(_pictures(result)),
         notes=NOTES,
@@ -248,7 +239,7 @@ def _of_optuna(draw: Callable[[], Axes]) -> str:
 
 
 def _inline(figure: Figure) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(figures.svg(figure)).decode()}"
+    return page.inline("svg+xml", figures.svg(figure))
 
 
 def _best(result: Result) -> list[FrozenTrial]:
@@ -257,14 +248,16 @@ def _best(result: Result) -> list[FrozenTrial]:
     return sorted(result.complete, key=lambda trial: (trial.value, trial.number))[:SHOWN]
 
 
-def _rows(result: Result, names: list[str]) -> list[list[str]]:
+def _best_rows(result: Result) -> tuple[list[str], list[list[str]]]:
+    """The columns' names, and a row for each of the best trials."""
+    chosen = [(trial, result.tried(trial)) for trial in _best(result)]
+    names = list(dict.fromkeys(name for _, tried in chosen for name in tried))
     rows = []
-    for trial in _best(result):
-        tried = result.tried(trial)
+    for trial, tried in chosen:
         values = [f"{value:.2%}" if i == 0 else f"{value:,.0f}" for i, value in enumerate(trial.values)]
         shown = [str(tried.get(name, "–")) for name in names]
         rows.append([str(trial.number), *values, str(len(trial.intermediate_values)), *shown])
-    return rows
+    return ["Trial", *result.plan.objectives, "Epochs", *names], rows
 
 
 def _counts(result: Result) -> str:

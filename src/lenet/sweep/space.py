@@ -22,6 +22,11 @@ CORNERS = 20_000  # combinations that are tried out beforehand, at most
 Block = dict[str, Any]
 
 
+def rounded(value: float, low: float, high: float) -> float:
+    """To DIGITS significant digits, within the range."""
+    return min(max(float(f"{value:.{DIGITS}g}"), low), high)
+
+
 @dataclass(frozen=True)
 class Range:
     """Numbers from low to high, whole ones if both are; on a scale that is linear or logarithmic."""
@@ -33,11 +38,7 @@ class Range:
     def suggest(self, trial: "BaseTrial", name: str) -> Any:
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.scale == "log")
-        return self.rounded(trial.suggest_float(name, self.low, self.high, log=self.scale == "log"))
-
-    def rounded(self, value: float) -> float:
-        """To DIGITS significant digits, within the range."""
-        return min(max(float(f"{value:.{DIGITS}g}"), self.low), self.high)
+        return rounded(trial.suggest_float(name, self.low, self.high, log=self.scale == "log"), self.low, self.high)
 
     def distributions(self, name: str) -> "Distributions":
         from optuna.distributions import FloatDistribution, IntDistribution

@@ -26,7 +26,7 @@ from lenet.data import Digits
 from lenet.randomness import derive
 from lenet.record import History
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
-from lenet.sweep.space import Range, Space
+from lenet.sweep.space import Space, rounded
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -75,15 +75,20 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        return int(self.settings["batch"])
+        return self.made.batch
 
     @property
     def run_seed(self) -> int:
-        return int(self.settings["run_seed"])
+        return self.made.run_seed
 
     @property
     def objectives(self) -> list[str]:
         return list(self.settings["objectives"])
+
+    @property
+    def made(self) -> Settings:
+        """``settings``, checked."""
+        return Settings.model_validate(self.settings | {"trials": 1, "spaces": {}})
 
     @property
     def domains(self) -> Space:
@@ -167,7 +172,9 @@ class Judge:
             self.trial = self.study.ask()
 
     def stops(self, epoch: int, error: float) -> bool:
-        """Whether it ends after this epoch (from 1) with this validation error."""
+        """Whether it ends after this epoch (from 1) with this validation error; never, of several objectives."""
+        if len(self.study.directions) > 1:
+            return False
         self.trial.report(error, epoch)
         return self.trial.should_prune()
 
@@ -205,15 +212,15 @@ def _memory(plan: Plan, history: Sequence[FrozenTrial], sampler: BaseSampler) ->
 
 
 def _sampler(plan: Plan, first: int) -> BaseSampler:
-    section = Settings.model_validate(plan.settings | {"trials": 1, "spaces": {}}).sampler
-    seed = derive(int(plan.settings["seed"]), "trials", first) % 2**32
+    section = plan.made.sampler
+    seed = derive(plan.made.seed, "trials", first) % 2**32
     if isinstance(section, Random):
         return optuna.samplers.RandomSampler(seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=section.startup, multivariate=True, group=True)
 
 
 def _pruner(plan: Plan) -> BasePruner:
-    section = Settings.model_validate(plan.settings | {"trials": 1, "spaces": {}}).pruner
+    section = plan.made.pruner
     if isinstance(section, NoPruner):
         return optuna.pruners.NopPruner()
     if isinstance(section, MedianPruner):
@@ -230,5 +237,5 @@ def _pruner(plan: Plan) -> BasePruner:
 def _rounded(distribution: BaseDistribution, value: Any) -> Any:
     """As it stands in the block."""
     if isinstance(distribution, FloatDistribution):
-        return Range(distribution.low, distribution.high, "log" if distribution.log else "linear").rounded(value)
+        return rounded(value, distribution.low, distribution.high)
     return value

@@ -137,8 +137,6 @@ class Worker:
             self.storage.set_trial_user_attr(trial._trial_id, "history", rows)
 
         def stops(epoch: int, error: float) -> bool:
-            if len(plan.objectives) > 1:
-                return False
             stopped = judge.stops(epoch, error)
             for name, value in judge.rungs.items():
                 self.storage.set_trial_system_attr(trial._trial_id, name, value)

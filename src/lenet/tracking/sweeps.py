@@ -68,8 +68,9 @@ class StudyRecord:
     settings: Mapping[str, Any]
 
 
-See = Callable[[Sequence[TrialRecord], Sequence[int]], None]
-"""Takes all trials, and the numbers of the best ones."""
+News = Callable[[], tuple[Sequence[TrialRecord], Sequence[int]]]
+"""Tells all trials, and the numbers of the best ones; called when it is their turn."""
+See = Callable[[News], None]
 
 
 @contextmanager
@@ -81,7 +82,7 @@ def study(record: StudyRecord | None, files: Mapping[str, Path]) -> Iterator[See
         files: what is published of it, by name, if it is there at the end.
     """
     if record is None:
-        yield lambda trials, best: None
+        yield lambda news: None
         return
     recorder = _Recorder(record)
     recorder.start()
@@ -103,13 +104,13 @@ class _Recorder(threading.Thread):
         super().__init__(daemon=True, name="mlflow")
         self.record = record
         self.voice, self.questions = Voice(f"study {record.name}"), Questions()
-        self.news: tuple[Sequence[TrialRecord], Sequence[int]] | None = None
+        self.news: News | None = None
         self.over = threading.Event()
         self.status, self.files = "RUNNING", dict[str, Path]()
         self.complete = False
 
-    def see(self, trials: Sequence[TrialRecord], best: Sequence[int]) -> None:
-        self.news = (trials, best)
+    def see(self, news: News) -> None:
+        self.news = news
 
     def run(self) -> None:
         mirror: _Mirror | None = None
@@ -120,7 +121,7 @@ class _Recorder(threading.Thread):
                 if self.news and (over or time.monotonic() >= resume):
                     if mirror is None:
                         mirror = _Mirror(self.questions.open_store(), self.record)
-                    mirror.update(*self.news)
+                    mirror.update(*self.news())
                     if over:
                         mirror.end(self.status, self.files)
                 self.complete = over
