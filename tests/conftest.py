@@ -155,6 +155,12 @@ def edit_params(folder: Path, edit: Callable[[dict], object]) -> None:
         yaml.dump(content, file)
 
 
+def declared_plots(folder: Path) -> int:
+    """How many pictures `dvc plots show` has in a checkout: those of dvc.yaml, and of each published study one."""
+    own = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["plots"]
+    return len(own) + len(list(folder.glob("sweep/studies/*/report.png")))
+
+
 def commit(folder: Path, message: str) -> None:
     _run(["git", "add", "-A"], folder)
     _run(["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", message], folder)

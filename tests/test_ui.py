@@ -13,10 +13,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
-from ruamel.yaml import YAML
 
 import browser
-from conftest import ROOT, commit, edit_params, lenet_command, own_surroundings, run, small_checkout
+from conftest import (
+    ROOT,
+    commit,
+    declared_plots,
+    edit_params,
+    lenet_command,
+    own_surroundings,
+    run,
+    small_checkout,
+)
 
 pytestmark = [
     pytest.mark.slow,
@@ -200,7 +208,7 @@ def test_dvc_s_plots_open_from_disk_with_their_pictures(site: Site, command: lis
     with browser.chromium() as chromium:
         chromium.open((page / "index.html").as_uri())
         sizes = chromium.pictures()
-        assert len(sizes) == times * len(YAML(typ="safe").load((site.folder / "dvc.yaml").read_text())["plots"])
+        assert len(sizes) == times * declared_plots(site.folder)
         assert all(width > 100 and height > 100 for width, height in sizes)
         assert chromium.errors() == set()
         assert chromium.hosts() == {"file://"}
