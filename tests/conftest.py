@@ -156,9 +156,9 @@ def edit_params(folder: Path, edit: Callable[[dict], object]) -> None:
 
 
 def declared_plots(folder: Path) -> int:
-    """How many pictures `dvc plots show` has in a checkout: those of dvc.yaml, and of each published study one."""
-    own = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["plots"]
-    return len(own) + len(list(folder.glob("sweep/studies/*/report.png")))
+    """How many pictures `dvc plots show` has: those of dvc.yaml, and one of each study that `make sweep` computes."""
+    own, studies = (YAML(typ="safe").load((folder / file).read_text()) for file in ("dvc.yaml", "sweep/params.yaml"))
+    return len(own["plots"]) + len(studies["studies"])
 
 
 def commit(folder: Path, message: str) -> None:
