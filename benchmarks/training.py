@@ -14,12 +14,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from lenet import THREADS, config, fingerprint, kernels, objective, optimizer, packaged, summary, tracking
+from lenet import THREADS, config, fingerprint, networks, objective, optimizer, packaged, summary, tracking
 from lenet.checkpoint import Checkpoints
 from lenet.classifier import Classifier
 from lenet.config import Variant
 from lenet.data import Batches, Digits, load_digits, shuffled, to_inputs
-from lenet.model import LeNet5
 from lenet.record import Record, Row
 from lenet.train import fit, quiet
 
@@ -76,8 +75,8 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
 def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) -> float:
     """Our forward and backward passes in the shortest loop: no Lightning, no trace, no history."""
     variant, data = block(name, batch_size), some(digits)
-    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
-    ours, rule = kernels.Passes(network, batch_size), optimizer.build(variant.optimizer, network.parameters())
+    network = networks.build(variant.network).initialise(variant.initialisation, 1)
+    ours, rule = networks.passes(network, batch_size), optimizer.build(variant.optimizer, network.parameters())
     criterion = objective.build(variant)
     start = time.perf_counter()
     for epoch in range(1, epochs + 1):
@@ -110,15 +109,15 @@ def _tensors(variant: Variant) -> tuple[torch.Tensor, torch.Tensor]:
 def bare(name: str, batch_size: int) -> float:
     """(a) The plain modules in a bare loop."""
     variant = block(name, batch_size)
-    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    network = networks.build(variant.network).initialise(variant.initialisation, 1)
     return _bare(variant, network, list(network.parameters()))
 
 
 @cache
-def _compiled(name: str, batch_size: int) -> tuple[LeNet5, Callable, float]:
+def _compiled(name: str, batch_size: int) -> tuple[networks.AnyNet, Callable, float]:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
     variant = block(name, batch_size)
-    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    network = networks.build(variant.network).initialise(variant.initialisation, 1)
     fast = torch.compile(network)
     start = time.perf_counter()
     fast(torch.zeros(batch_size, 1, 32, 32)).sum().backward()
@@ -140,7 +139,7 @@ class _Usual(pl.LightningModule):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
         self.variant = variant
-        self.network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+        self.network = networks.build(variant.network).initialise(variant.initialisation, 1)
         self.objective = objective.build(variant)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
@@ -189,13 +188,13 @@ def flops(name: str) -> float:
 def evaluation(name: str, fast: bool) -> float:
     """Images/s of answering 10,000 training digits, from uint8 images to outputs."""
     variant, images = config.load().variant(name), some(10_000).images
-    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    network = networks.build(variant.network).initialise(variant.initialisation, 1)
     start = time.perf_counter()
     if fast:
-        kernels.outputs(network, images, variant.pixels)
+        networks.outputs(network, images, variant.pixels)
     else:
         with torch.no_grad():
-            for part in images.split(kernels.EVALUATION_BATCH):
+            for part in images.split(networks.EVALUATION_BATCH):
                 network(to_inputs(part, variant.pixels))
     return len(images) / (time.perf_counter() - start)
 
@@ -203,7 +202,7 @@ def evaluation(name: str, fast: bool) -> float:
 @cache
 def _packaged(name: str, how: str) -> Callable:
     variant = config.load().variant(name)
-    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    network = networks.build(variant.network).initialise(variant.initialisation, 1)
     if how == "modules":
         return lambda images: network(to_inputs(torch.as_tensor(images), variant.pixels))
     record = Record("benchmark", 1, variant, key="", data="", source="", threads=THREADS, canary="")
@@ -243,7 +242,7 @@ def writing(name: str) -> float:
     from lenet import train
 
     variant = block(name, 64, digits=55_000, epochs=10)
-    weights = LeNet5(variant.network).initialise(variant.initialisation, 1).state_dict()
+    weights = networks.build(variant.network).initialise(variant.initialisation, 1).state_dict()
     row: Row = {"epoch": 1, "learning_rate": 0.1, "train/loss": 1 / 3, "train/error": 1 / 7, "weights.sha256": "0" * 64}
     record = Record("benchmark", 1, variant, key="", data="", source="", threads=THREADS, canary="")
     with tempfile.TemporaryDirectory() as folder:

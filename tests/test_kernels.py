@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conftest import POOLINGS, randomised
-from lenet import kernels, objective
+from lenet import kernels, networks, objective
 from lenet.config import Network, Params
 from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
@@ -110,7 +110,7 @@ def test_gradients_are_set_even_where_an_optimizer_dropped_them(params: Params) 
 def test_outputs_of_any_number_of_images_are_the_modules(params: Params, digits: Digits, n: int) -> None:
     variant = params.variants["original-sigmoid"]
     network = LeNet5(variant.network).initialise(variant.initialisation, 1)
-    ours = kernels.outputs(network, digits[:n].images, variant.pixels)
+    ours = networks.outputs(network, digits[:n].images, variant.pixels)
     with torch.no_grad():
         theirs = network(to_inputs(digits[:n].images, variant.pixels))
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)

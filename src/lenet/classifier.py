@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet import kernels, objective, optimizer
+from lenet import networks, objective, optimizer
 from lenet.checkpoint import State
 from lenet.config import Variant
 from lenet.data import Batches, Digits, shuffled, to_inputs
+from lenet.distortion import distort
 from lenet.errors import InputError
 from lenet.fingerprint import tensors_sha256
-from lenet.model import LeNet5
+from lenet.randomness import derive
 from lenet.record import History, Row
 
 Observer = Callable[[Row], None]
@@ -51,7 +52,7 @@ class Classifier(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.variant, self.seed, self.observers = variant, seed, observers
-        self.network = LeNet5(variant.network).initialise(variant.initialisation, seed)
+        self.network = networks.build(variant.network).initialise(variant.initialisation, seed)
         self.objective = objective.build(variant)
         self.train_set, self.validation_set = train, validation
         self.history: History = []
@@ -62,8 +63,8 @@ class Classifier(pl.LightningModule):
             self.network.load_state_dict(_part(start, "network"))
             self.trace.copy_(start.tensors["trace"])
             self.step, self.wrong, self.history = start.step, start.wrong, start.history
-        kernels.check(self.network, to_inputs(train.images[:16], variant.pixels))
-        self.passes = {n: kernels.Passes(self.network, n) for n in self._batch_sizes()}
+        networks.check(self.network, to_inputs(train.images[:16], variant.pixels))
+        self.passes = {n: networks.passes(self.network, n) for n in self._batch_sizes()}
 
     def _batch_sizes(self) -> set[int]:
         """That of a batch and that of an epoch's last one."""
@@ -102,16 +103,20 @@ class Classifier(pl.LightningModule):
     def training_step(self, chunk: tuple[Tensor, Tensor], index: int) -> None:
         images, labels = chunk
         size = self.variant.batch_size
-        done = [self._update(*batch) for batch in zip(images.split(size), labels.split(size), strict=True)]
+        batches = zip(images.split(size), labels.split(size), strict=True)
+        done = [self._update(self.step + i, *batch) for i, batch in enumerate(batches)]
         losses, scores = zip(*done, strict=True)
         self.trace[self.current_epoch, self.step : self.step + len(done)] = torch.stack(losses)
         self.step += len(done)
         self.wrong += int((self.objective.decide(torch.cat(scores)) != labels).sum())
 
-    def _update(self, images: Tensor, labels: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, "n 10"]]:
-        """One step; the loss and the scores before it."""
-        passes = self.passes[len(labels)]
-        to_inputs(images, self.variant.pixels, out=passes.inputs)
+    def _update(self, step: int, images: Tensor, labels: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, "n 10"]]:
+        """One step, counted from 0 in its epoch; the loss and the scores before it."""
+        passes, variant = self.passes[len(labels)], self.variant
+        # all that is random in it: the distortion, and dropout, which draws from torch's own generator alone
+        chance = torch.default_generator.manual_seed(derive(self.seed, "update", self.current_epoch + 1, step))
+        inputs = to_inputs(images, variant.pixels, out=passes.inputs)
+        inputs.copy_(distort(inputs, variant.distortion, variant.pixels, chance))
         scores = passes.forward()
         loss, gradient = self.objective.loss_and_gradient(scores, labels)
         passes.backward(gradient)
@@ -136,7 +141,7 @@ class Classifier(pl.LightningModule):
             "train/error": self.wrong / count,
         }
         if len(self.validation_set):
-            scores = kernels.outputs(self.network, self.validation_set.images, self.variant.pixels)
+            scores = networks.outputs(self.network, self.validation_set.images, self.variant.pixels)
             labels = self.validation_set.labels.long()
             row["validation/loss"] = float(self.objective.loss(scores, labels))
             row["validation/error"] = int((self.objective.decide(scores) != labels).sum()) / len(labels)

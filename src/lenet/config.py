@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from lenet.errors import ParamsError
 
 TRAINING_DIGITS = 60_000
+FIELD = 32  # pixels, the side of a network's input (LeCun 1998, §II.B)
 PATH = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -63,6 +64,71 @@ class Network(Section):
     pooling: Annotated[TrainablePooling | FixedPooling, Field(discriminator="kind")]
     C3: Literal["table", "dense"]
     output: Literal["squashed", "softmax"]
+
+
+class Convolution(Section):
+    """One convolution: its maps, the side of its kernels, and the pixels of zeros around its input."""
+
+    maps: Annotated[int, Field(ge=1)]
+    size: Annotated[int, Field(ge=1)]
+    padding: Annotated[int, Field(ge=0)]
+
+
+class ConvNetwork(Section):
+    """A convolutional network as one builds it today (convnet.py). Its key ``stages`` tells it from LeNet-5."""
+
+    stages: Annotated[
+        tuple[Annotated[tuple[Convolution, ...], Field(strict=False, min_length=1)], ...],
+        Field(strict=False, min_length=1),
+    ]
+    dropout: Annotated[float, Field(ge=0, lt=1)]  # of the last maps' means
+
+    @model_validator(mode="after")
+    def _fits_the_field(self) -> "ConvNetwork":
+        side = FIELD
+        for i, stage in enumerate(self.stages):
+            for j, convolution in enumerate(stage):
+                side += 2 * convolution.padding - convolution.size + 1
+                if side < 1:
+                    raise ValueError(f"stages.{i}.{j}: its kernels of side {convolution.size} exceed what they see")
+            side //= 2
+        return self
+
+    @property
+    def output(self) -> str:
+        """Of what kind the outputs are, as in Network."""
+        return "softmax"
+
+
+def _family(network: Any) -> str:
+    """Which network a block is for."""
+    is_convnet = "stages" in network if isinstance(network, dict) else isinstance(network, ConvNetwork)
+    return "convnet" if is_convnet else "lenet5"
+
+
+AnyNetwork = Annotated[
+    Annotated[Network, Tag("lenet5")] | Annotated[ConvNetwork, Tag("convnet")], Discriminator(_family)
+]
+
+
+class NoDistortion(Section):
+    """The training digits as they are."""
+
+    kind: Literal["none"]
+
+
+class AffineDistortion(Section):
+    """Every training digit through an affine map of its own, anew in each epoch (distortion.py).
+
+    Each value is drawn uniformly between its negative and itself.
+    """
+
+    kind: Literal["affine"]
+    rotation: NotNegative  # degrees
+    scale: NotNegative  # the logarithm of the factor of size
+    squeeze: NotNegative  # the logarithm of the factor by which it is wider and less high
+    shear: NotNegative  # horizontal, pixels per pixel
+    translation: NotNegative  # pixels, in either direction
 
 
 class Initialisation(Section):
@@ -128,7 +194,8 @@ class Variant(Section):
     """One recipe: everything that a training depends on, besides its seed and the digits."""
 
     pixels: Pixels
-    network: Network
+    distortion: Annotated[NoDistortion | AffineDistortion, Field(discriminator="kind")]
+    network: AnyNetwork
     initialisation: Initialisation
     objective: Annotated[MeanSquaredError | CrossEntropy, Field(discriminator="loss")]
     optimizer: Annotated[SGD | Adam, Field(discriminator="kind")]

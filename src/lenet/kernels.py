@@ -11,16 +11,11 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from lenet.config import Pixels
-from lenet.data import to_inputs
-from lenet.errors import InputError
 from lenet.model import LeNet5, SparseConv, Subsampling
 
-EVALUATION_BATCH = 500  # digits at a time; it bounds memory and is part of the last bits of outputs
-FEW = 8  # digits whose outputs take the plain modules less time than it takes to make buffers
 SIZE = 5  # of the kernels
 
 aten = torch.ops.aten
@@ -316,28 +311,3 @@ class _Full:
         torch.mm(d, self.x.value.T, out=self.dweight)
         torch.sum(d, 1, out=self.dbias)
         torch.mm(self.weight.T, d, out=self.x.grad)
-
-
-def check(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> None:
-    """Raise InputError if the passes do not answer as the modules of model.py do: whoever changes one changes both."""
-    passes = Passes(network, len(inputs))
-    passes.inputs.copy_(inputs)
-    with torch.no_grad():
-        same = torch.allclose(passes.forward(), network(inputs), rtol=1e-3, atol=1e-3)
-    if not same:
-        raise InputError("kernels.py computes another network than model.py; make the same change in both")
-
-
-def outputs(network: LeNet5, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 10"]:
-    """The network's outputs for images, a bounded batch at a time."""
-    if len(images) <= FEW:
-        with torch.no_grad():
-            return network(to_inputs(images, pixels))
-    found = []
-    passes: Passes | None = None
-    for part in images.split(EVALUATION_BATCH):
-        if passes is None or len(passes.inputs) != len(part):
-            passes = Passes(network, len(part))
-        to_inputs(part, pixels, out=passes.inputs)
-        found.append(passes.forward())
-    return torch.cat(found)

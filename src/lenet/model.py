@@ -3,7 +3,7 @@
 Trainings compute the same through kernels.py; a change here has to be made there too, or they refuse to start.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from math import prod
 
 import torch
@@ -85,6 +85,15 @@ class Subsampling(nn.Module):
         return F.avg_pool2d(x, 2) * self.weight[:, None, None] + self.bias[:, None, None]
 
 
+def draw(weights: Iterable[tuple[Tensor, int]], how: Initialisation, seed: int) -> None:
+    """Draw weights, each given with its units' fan-in, uniformly from ±scale / fan_in**exponent."""
+    generator = torch.Generator().manual_seed(derive(seed, "initialisation"))
+    with torch.no_grad():
+        for weight, fan_in in weights:
+            bound = how.scale / fan_in**how.exponent
+            weight.uniform_(-bound, bound, generator=generator)
+
+
 class LeNet5(nn.Module):
     """The LeNet-5 family on 1@32×32 inputs, ten outputs.
 
@@ -120,14 +129,10 @@ class LeNet5(nn.Module):
         The fan-in counts the connected inputs of a unit: 25 in C1; 75, 100 or 150 in C3 by Table I. Coefficients and
         biases of trainable subsampling keep their constant start. The paper has scale 2.4 and exponent 1 (App. A).
         """
-        generator = torch.Generator().manual_seed(derive(seed, "initialisation"))
-        with torch.no_grad():
-            for weight, fan_in in self._weights():
-                bound = how.scale / fan_in**how.exponent
-                weight.uniform_(-bound, bound, generator=generator)
-            for layer in self.children():
-                if not isinstance(layer, Subsampling) and isinstance(bias := getattr(layer, "bias", None), Tensor):
-                    bias.zero_()
+        draw(self._weights(), how, seed)
+        for layer in self.children():
+            if not isinstance(layer, Subsampling) and isinstance(bias := getattr(layer, "bias", None), Tensor):
+                nn.init.zeros_(bias)
         return self
 
     def _weights(self) -> Iterator[tuple[Tensor, int]]:

@@ -13,9 +13,8 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lenet import kernels, objective
+from lenet import networks, objective
 from lenet.errors import InputError
-from lenet.model import LeNet5
 from lenet.record import Record
 
 FILES = ("weights.safetensors", "run.json")
@@ -27,13 +26,13 @@ _PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "ruamel.yaml", "jaxtyp
 class Recogniser:
     """A network with its objective's decision rule."""
 
-    def __init__(self, record: Record, network: LeNet5) -> None:
+    def __init__(self, record: Record, network: networks.AnyNet) -> None:
         self.record, self.network = record, network.eval()
         self.objective = objective.build(record.parameters)
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """The ten outputs (n, 10) for uint8 images (n, 28, 28)."""
-        return kernels.outputs(self.network, images, self.record.parameters.pixels)
+        return networks.outputs(self.network, images, self.record.parameters.pixels)
 
     def predict(self, images: np.ndarray, params: dict[str, Any] | None = None) -> dict[str, np.ndarray]:
         """Recognise digits.
@@ -55,7 +54,7 @@ class Recogniser:
 def load(folder: Path) -> Recogniser:
     """Load the network of a run's folder (or an MLflow model's data). Raises InputError for faulty files."""
     record = Record.read(folder / "run.json")
-    network = LeNet5(record.parameters.network)
+    network = networks.build(record.parameters.network)
     try:
         network.load_state_dict(load_file(folder / "weights.safetensors"))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -21,10 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lenet import networks
 from lenet.config import Pixels
 from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
-from lenet.kernels import Passes
 from lenet.packaged import Recogniser
 from lenet.randomness import derive
 
@@ -141,11 +141,11 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     misses = {
         name: [plain if level == kind.none else 0 for level in kind.levels] for name, kind in DISTURBANCES.items()
     }
-    passes: Passes | None = None
+    passes: networks.AnyPasses | None = None
     for start in range(0, len(digits), BATCH):
         part = digits[start : start + BATCH]
         if passes is None or len(passes.inputs) != len(part):
-            passes = Passes(recogniser.network, len(part))
+            passes = networks.passes(recogniser.network, len(part))
         fields = to_inputs(part.images, pixels)
         for name, kind in DISTURBANCES.items():
             for i, level in enumerate(kind.levels):

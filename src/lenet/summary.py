@@ -6,8 +6,10 @@ import torch
 from rich.table import Table
 from torch import Tensor, nn
 
-from lenet.config import Network, Variant
-from lenet.model import LeNet5, SparseConv, Subsampling
+from lenet import networks
+from lenet.config import ConvNetwork, Network, Variant
+from lenet.convnet import MapMeans
+from lenet.model import SparseConv, Subsampling
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,7 @@ class Layer:
         inputs, outputs: shapes maps@height×width, or a number of units.
         kernel: kernel size / stride.
         connections: links from an input or a bias to an output unit, as the paper counts them; pooling without
-            parameters has no biases.
+            parameters has no biases. Batch normalisation is one link and one bias to each unit.
         macs: multiply-accumulates for one image. A weighted input counts one; the four additions of a 2×2 mean
             count four; a maximum, being comparisons, counts none.
         parameters: how many are trainable.
@@ -38,22 +40,23 @@ class Layer:
     formula: str
 
 
-def layers(network: Network) -> list[Layer]:
+def layers(network: Network | ConvNetwork) -> list[Layer]:
     """Every layer of a network, from the modules themselves run on one blank image."""
     found: list[Layer] = []
-    model = LeNet5(network)
+    model = networks.build(network)
 
     def record(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> None:
         found.append(_describe(name, module, inputs[0], outputs[0]))
 
     for name, module in model.named_children():
-        module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i[0], o))
-    with torch.no_grad():
+        if not isinstance(module, nn.Dropout):  # nothing in use
+            module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i[0], o))
+    with networks.in_use(model):
         model(torch.zeros(1, 1, 32, 32))
     return found
 
 
-def totals(network: Network) -> dict[str, int]:
+def totals(network: Network | ConvNetwork) -> dict[str, int]:
     """Parameters, connections and multiply-accumulates (for one image) of the whole network."""
     rows = layers(network)
     return {
@@ -65,14 +68,20 @@ def totals(network: Network) -> dict[str, int]:
 
 def what(variant: Variant) -> str:
     """A variant in one line: its choices."""
-    network, objective = variant.network, variant.objective
-    return (
-        f"{network.activation}, {network.pooling.kind} pooling, C3 {network.C3}, {network.output}, "
-        f"{objective.loss}, {variant.optimizer.kind}"
-    )
+    parts = [_choices(variant.network), variant.objective.loss, variant.optimizer.kind]
+    if variant.distortion.kind != "none":
+        parts.append("distorted digits")
+    return ", ".join(parts)
 
 
-def table(title: str, network: Network) -> Table:
+def _choices(network: Network | ConvNetwork) -> str:
+    if isinstance(network, ConvNetwork):
+        maps = " · ".join("–".join(str(one.maps) for one in stage) for stage in network.stages)
+        return f"convolutions of {maps} maps, batch normalisation, relu, max pooling, {network.output}"
+    return f"{network.activation}, {network.pooling.kind} pooling, C3 {network.C3}, {network.output}"
+
+
+def table(title: str, network: Network | ConvNetwork) -> Table:
     """The layer table for a terminal."""
     view = Table("layer", "kind", "input", "output", "kernel/stride", title=title)
     for column in ("connections", "multiply-acc.", "parameters"):
@@ -102,10 +111,20 @@ def _describe(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> 
         kind, kernel = "convolution, Table I", f"{module.size}×{module.size}/1"
         products, biases = module.weight.numel() * area, units
         formula = f"{len(module.weight)} × 5×5 + {len(outputs)}"
+    elif isinstance(module, nn.BatchNorm2d):
+        kind, kernel = "batch normalisation", "–"
+        products, biases = units, units
+        formula = f"{len(outputs)} × (1 + 1)"
+    elif isinstance(module, MapMeans):
+        kind, kernel = "mean of each map", f"{inputs.shape[1]}×{inputs.shape[2]}"
+        products, biases = inputs.numel(), 0
+        formula = "0"
     elif isinstance(module, nn.Conv2d):
-        kind, kernel = "convolution", "5×5/1"
-        products, biases = module.weight.numel() * area, units
-        formula = f"(5×5×{module.in_channels} + 1) × {module.out_channels}"
+        size = f"{module.kernel_size[0]}×{module.kernel_size[1]}"
+        kind, kernel = "convolution", f"{size}/1"
+        products, biases = module.weight.numel() * area, 0 if module.bias is None else units
+        one = f"({size}×{module.in_channels} + 1)" if biases else f"{size}×{module.in_channels}"
+        formula = f"{one} × {module.out_channels}"
     elif isinstance(module, Subsampling):
         kind, kernel = "trainable subsampling", "2×2/2"
         products, biases = 4 * units, units

@@ -1,0 +1,65 @@
+"""A small convolutional network as one builds it today. No loss, no Lightning."""
+
+from collections.abc import Iterator
+from math import prod
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lenet.config import ConvNetwork, Initialisation
+from lenet.model import draw
+
+
+class NormRelu(nn.BatchNorm2d):
+    """Batch normalisation (Ioffe and Szegedy 2015), then ReLU."""
+
+    def forward(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h w"]:
+        return F.relu(super().forward(x), inplace=True)
+
+
+class MapMeans(nn.Module):
+    """The mean of each map."""
+
+    def forward(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps"]:
+        return x.mean((2, 3))
+
+
+class ConvNet(nn.Module):
+    """Stages of convolutions on 1@32×32 inputs, then ten logits of the last maps' means.
+
+    Every convolution is normalised and followed by ReLU. Every stage but the last ends in 2×2 maxima, which are taken
+    first: the rest then has a quarter of the work. Layers are numbered as LeNet-5's are: C1 S2 N2 C3 N3 … output.
+    """
+
+    def __init__(self, network: ConvNetwork) -> None:
+        super().__init__()
+        maps, number = 1, 0
+        for stage in network.stages:
+            for how in stage:
+                number += 1
+                self.add_module(f"C{number}", nn.Conv2d(maps, how.maps, how.size, padding=how.padding, bias=False))
+                maps = how.maps
+                if how is stage[-1] and stage is not network.stages[-1]:
+                    number += 1
+                    self.add_module(f"S{number}", nn.MaxPool2d(2))
+                self.add_module(f"N{number}", NormRelu(maps))
+        self.mean = MapMeans()
+        self.dropout = nn.Dropout(network.dropout)
+        self.output = nn.Linear(maps, 10)
+
+    def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
+        for layer in self.children():
+            x = layer(x)
+        return x
+
+    def initialise(self, how: Initialisation, seed: int) -> "ConvNet":
+        """Draw every weight uniformly from ±scale / fan_in**exponent; norms start as the identity, biases at zero."""
+        draw(self._weights(), how, seed)
+        nn.init.zeros_(self.output.bias)
+        return self
+
+    def _weights(self) -> Iterator[tuple[Tensor, int]]:
+        for layer in self.children():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                yield layer.weight, prod(layer.weight.shape[1:])
