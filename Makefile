@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help environment repro results ladder sizes sweep check test test-slow test-results bench ui pictures wheel lock
+.PHONY: help environment repro results ladder sizes frontier sweep check test test-slow test-results bench ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -34,6 +34,9 @@ ladder: environment ## what each change from 1998 to today is worth, into studie
 
 sizes: environment ## error against the number of training digits, into studies/sizes.json
 	@lenet repro --pipeline sizes
+
+frontier: environment ## the best small network of today, into studies/frontier.json (an hour)
+	@lenet repro --pipeline frontier
 
 sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)
 	@dvc repro sweep/dvc.yaml

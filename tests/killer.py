@@ -11,7 +11,7 @@ from typing import Any
 
 PLACES = {
     "start": ("lenet.train", "load_digits"),
-    "step": ("lenet.kernels.Passes", "backward"),
+    "step": ("lenet.classifier.Classifier", "_update"),
     "checkpoint": ("lenet.checkpoint", "save_file"),
     "end": ("lenet.train", "write_text"),
     "tracking": ("lenet.tracking.mirror.Mirror", "update"),

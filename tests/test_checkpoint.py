@@ -62,7 +62,9 @@ def same(one: Fitted, other: Fitted) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["original-sigmoid", "original-tanh", "modern", "tutorial-average"])
+@pytest.mark.parametrize(
+    "name", ["original-sigmoid", "original-tanh", "modern", "tutorial-average", "frontier-distorted"]
+)
 def test_it_goes_on_bit_for_bit_however_often_it_was_stopped(
     params: Params, digits: Digits, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

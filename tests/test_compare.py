@@ -54,8 +54,7 @@ def runs(tmp_path: Path, params: Params) -> Path:
 
 def compared(params: Params, runs: Path, out: Path) -> dict[str, Any]:
     """Compare with the studies beside the runs' folder, if any; comparison.json's content."""
-    studies = (runs.parent / "ladder.json", runs.parent / "sizes.json")
-    compare.compare(params, runs, *studies, out / "summary.json", out / "reports", track=False)
+    compare.compare(params, runs, runs.parent, out / "summary.json", out / "reports", track=False)
     return results.load(out / "reports")
 
 
@@ -178,7 +177,8 @@ LADDER = {
     "variants": {
         name: {
             "seeds": {"1": {"misses": 9, "error": error}}, "count": 200, "test_error": error, "test_error_sd": None,
-            "low": None, "high": None, "what": "…",
+            "low": None, "high": None, "what": "…", "network": {"parameters": 60_000}, "train_size": 55_000,
+            "validation_size": 5_000,
         }
         for name, error in (("original-tanh", 0.05), ("half-way", 0.04), ("modern", 0.01))
     },

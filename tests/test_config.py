@@ -35,7 +35,7 @@ def with_value(path: str, value: Any) -> dict:
     node = content
     *folders, last = path.split("/")
     for name in folders:
-        node = node[name]
+        node = node[int(name) if isinstance(node, list) else name]
     if value is DELETE:
         del node[last]
     else:
@@ -70,6 +70,13 @@ FAULTS = [
     ("variants/modern/optimizer/lr", -0.1, ["variants.modern.optimizer.lr", "-0.1", "greater than 0"]),
     ("variants/modern/network/activation", "swish", ["variants.modern.network.activation", "swish", "scaled-tanh"]),
     ("variants/modern/network/pooling/kind", "sum", ["variants.modern.network.pooling.kind", "sum", "trainable"]),
+    ("variants/modern/network/stages", [], ["variants.modern.network", "'activation'", "legal here: stages, dropout"]),
+    ("variants/frontier/network/activation", "relu", ["variants.frontier.network", "'activation'", "stages, dropout"]),
+    ("variants/frontier/network/stages/0/0/size", 33, ["variants.frontier.network", "stages.0.0", "side 33 exceed"]),
+    ("variants/frontier/network/stages/1", [], ["variants.frontier.network.stages.1 = []", "at least 1"]),
+    ("variants/frontier/network/stages/2/1/maps", 0, ["variants.frontier.network.stages.2.1.maps = 0"]),
+    ("variants/frontier/distortion/kind", "elastic", ["variants.frontier.distortion.kind", "elastic", "affine"]),
+    ("variants/modern/distortion", DELETE, ["variants.modern.distortion", "missing"]),
     ("variants/modern/objective/loss", "hinge", ["variants.modern.objective.loss", "hinge", "cross-entropy"]),
     ("variants/modern/network/output", "squashed", ["variants.modern", "cross-entropy", "softmax"]),
     ("variants/modern/validation_size", 5001, ["variants.modern", "60001", "60000"]),

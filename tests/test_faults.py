@@ -208,7 +208,7 @@ def work(made: Project, *stages: str, seeds: tuple[int, ...] = (1, 2)) -> None:
             elif stage == "evaluate":
                 evaluate.evaluate(folder, made.digits / "test", metrics / f"modern-{seed}.json", True)
     if "compare" in stages:
-        compare.compare(made.params, runs, Path("no-ladder"), Path("no-sizes"), metrics / "summary.json", reports, True)
+        compare.compare(made.params, runs, Path("no-studies"), metrics / "summary.json", reports, True)
 
 
 # --- the tracker is never in the way ---------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     assert (folder / "dvc.lock").read_bytes() == lock
     assert len(tracked(folder)) == 3
     assert "up to date" in run("dvc", "status", "dvc.yaml", cwd=folder).stdout
-    assert not [name for name in ("ladder", "sizes", "studies") if (folder / name / "runs").exists()]
+    assert not [name for name in ("ladder", "sizes", "frontier", "studies") if (folder / name / "runs").exists()]
 
     # a changed learning rate reruns its variant alone
     commit(folder, "results")
@@ -188,7 +188,7 @@ def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(check
     assert (folder / "ladder" / "runs" / "tutorial-mse-1" / "run.json").exists()
 
     unknown = run(*lenet_command("repro", "--pipeline", "stairs"), cwd=folder, status=2)
-    assert "stairs/dvc.yaml is not here; pipelines beside the root's: ladder, sizes" in unknown.stderr
+    assert "stairs/dvc.yaml is not here; pipelines beside the root's: frontier, ladder, sizes" in unknown.stderr
 
 
 def test_a_second_lenet_repro_is_refused_while_one_runs(checkout: Checkout, mnist: Path) -> None:

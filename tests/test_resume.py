@@ -49,7 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
 def plan(variant: str) -> list[str]:
     """Where to kill, at steps drawn by chance: two plans, in turn over the variants."""
     chance = random.Random(variant)
-    steps = 24 if BLOCKS[variant].batch_size == 64 else 94
+    steps = 1504 // BLOCKS[variant].batch_size
     first = [f"step:{chance.randrange(1, steps)}", f"checkpoint:{chance.randrange(3, 5)}"]
     if VARIANTS.index(variant) % 2:
         return [*first, "end:1", "evaluate:1"]

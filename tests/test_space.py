@@ -78,7 +78,7 @@ SPACE = "params.yaml: sweep.spaces.modern"
         ({"optimizer.rate": [1, 2]}, f"{SPACE}.optimizer.rate: names no value of modern; legal: pixels.background"),
         ({"optimizer.momentum": [0.5, 0.9]}, f"{SPACE}.optimizer.momentum: names no value of modern"),
         ({"momentum": [0.5, 0.9]}, f"{SPACE}.momentum: names no value of modern"),
-        ({"rule": KINDS}, f"{SPACE}.rule: names no part of modern; legal: distortion, initialisation, network, network.pooling"),
+        ({"rule": KINDS}, f"{SPACE}.rule: names no part of modern; legal: distortion, initialisation, network,"),
         ({"validation_size": [100, 200]}, f"{SPACE}.validation_size: it is fixed, as trials are compared"),
         ({"optimizer.lr": {"low": 0.1, "high": 0.01, "scale": "log"}}, "low = 0.1 must be less than high = 0.01"),
         ({"optimizer.lr": {"low": 0.0, "high": 0.01, "scale": "log"}}, "low = 0.0 has no logarithm"),

@@ -187,22 +187,19 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 
 @job
 @path_option("--runs", "The folder of the runs' folders.")
-@path_option("--ladder", "The ladder's result, if there is one.")
-@path_option("--sizes", "The result of smaller training sets, if there is one.")
+@path_option("--studies", "The folder of the other pipelines' results, as far as there are some.")
 @path_option("--summary", "The file of the variants' means.")
 @path_option("--reports", "The folder of the report.")
 @tracking_option
 @stage
-def compare(params: Any, runs: Path, ladder: Path, sizes: Path, summary: Path, reports: Path, track: bool) -> None:
+def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path, track: bool) -> None:
     """Stage: compare all runs and write the report.
 
-    \b
-    Example: lenet compare --runs runs --ladder studies/ladder.json --sizes studies/sizes.json
-             --summary metrics/summary.json --reports reports
+    Example: lenet compare --runs runs --studies studies --summary metrics/summary.json --reports reports
     """
     from lenet import compare as module
 
-    module.compare(params, runs, ladder, sizes, summary, reports, track)
+    module.compare(params, runs, studies, summary, reports, track)
 
 
 def study_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -216,7 +213,7 @@ def study_options(function: Callable[..., None]) -> Callable[..., None]:
 @study_options
 @stage
 def ladder(params: Any, steps: Path, folders: tuple[Path, ...], out: Path) -> None:
-    """Stage: what each change from 1998 to today is worth.
+    """Stage: what each step along chains of variants is worth.
 
     Example: lenet ladder --steps ladder/params.yaml --runs runs --runs ladder/runs --out studies/ladder.json
     """

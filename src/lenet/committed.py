@@ -29,6 +29,9 @@ class Rung(_Part):
     low: float | None
     high: float | None
     what: str
+    network: dict[str, int]
+    train_size: int
+    validation_size: int
 
 
 class Step(_Part):
@@ -46,7 +49,7 @@ class Step(_Part):
 
 
 class Ladder(_Part):
-    """studies/ladder.json: chains of variants, each one change from the one before."""
+    """studies/ladder.json and frontier.json: chains of variants, each one step from the one before."""
 
     chains: list[list[str]]
     variants: dict[str, Rung]
@@ -71,22 +74,22 @@ class Sizes(_Part):
 
 
 def ladder(path: Path) -> dict[str, Any] | None:
-    """Read studies/ladder.json; None where there is none. Raises InputError for a faulty file."""
-    found = _read(path, Ladder, "make ladder")
+    """Read studies/ladder.json, or frontier.json; None where there is none. Raises InputError for a faulty file."""
+    found = _read(path, Ladder)
     if found:
         told = {name for chain in found["chains"] for name in chain}
         told |= {step[end] for step in found["steps"] for end in ("from", "to")}
         if unknown := sorted(told - set(found["variants"])):
-            raise InputError(f"{path}: {', '.join(unknown)} not among its variants; `make ladder` makes it anew")
+            raise InputError(f"{path}: {', '.join(unknown)} not among its variants; `make {path.stem}` makes it anew")
     return found
 
 
 def sizes(path: Path) -> dict[str, Any] | None:
     """Read studies/sizes.json; None where there is none. Raises InputError for a faulty file."""
-    return _read(path, Sizes, "make sizes")
+    return _read(path, Sizes)
 
 
-def _read(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, Any] | None:
+def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
@@ -97,7 +100,7 @@ def _read(path: Path, kind: type[BaseModel], remedy: str) -> dict[str, Any] | No
         reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
     except (OSError, ValueError) as error:
         reason = str(error)
-    raise InputError(f"{path}: {reason}; `{remedy}` makes it anew")
+    raise InputError(f"{path}: {reason}; `make {path.stem}` makes it anew")
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from lenet import committed, confidence, figures, lifetime, report, statistics, summary, tracking
+from lenet import committed, confidence, figures, lifetime, report, results, statistics, summary, tracking
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.evaluate import confusion
@@ -59,16 +59,13 @@ class Run:
         return confidence.of(self.predictions[OUTPUTS].to_numpy(), self.record.parameters)
 
 
-def compare(
-    params: Params, runs: Path, ladder: Path, sizes: Path, summary_out: Path, reports: Path, track: bool
-) -> None:
+def compare(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path, track: bool) -> None:
     """Compare all runs of ``compare`` × ``seeds`` and write the summary and the report.
 
     Args:
         params: which variants and seeds.
         runs: the folder that holds a folder per run.
-        ladder: what `make ladder` makes; where it is missing, the report says so.
-        sizes: what `make sizes` makes, likewise.
+        studies: the folder of what `make ladder`, `sizes` and `frontier` make; the report says what is missing.
         summary_out: where the variants' means go.
         reports: the folder for comparison.json, comparison.html and the figures.
         track: tag the compared runs in MLflow as the current ones.
@@ -79,7 +76,11 @@ def compare(
     by_variant = {name: [read(runs / f"{name}-{seed}") for seed in params.seeds] for name in params.compare}
     _check_alike(by_variant)
     content = describe(by_variant)
-    content |= {"ladder": committed.ladder(ladder), "sizes": committed.sizes(sizes)}
+    content |= {
+        "ladder": committed.ladder(studies / "ladder.json"),
+        "frontier": committed.ladder(studies / "frontier.json"),
+        "sizes": committed.sizes(studies / "sizes.json"),
+    }
     pictures = draw(content)
     images = {index: image for group in by_variant.values() for run in group for index, image in run.missed.items()}
     pictures["hardest"] = _gallery(content["hardest"], images)
@@ -276,7 +277,14 @@ def draw(content: dict[str, Any]) -> dict[str, Figure]:
         "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
         "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
         "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),
+        "then-and-now": then_and_now(content) if content["frontier"] else figures.nothing(),
     }
+
+
+def then_and_now(content: dict[str, Any]) -> Figure:
+    """The frontier's chain, with the paper's two results (LeCun 1998, Fig. 9)."""
+    known = figures.colours(list(results.every_variant(content)))
+    return figures.ladder(content["frontier"], known, {"1998": 0.0095, "1998, distorted digits": 0.008})
 
 
 def _gallery(hard: list[dict[str, Any]], images: dict[int, np.ndarray]) -> Figure:

@@ -31,8 +31,7 @@ class Places:
     runs: Path = Path("runs")
     metrics: Path = Path("metrics")
     reports: Path = Path("reports")
-    ladder: Path = Path("studies/ladder.json")
-    sizes: Path = Path("studies/sizes.json")
+    studies: Path = Path("studies")
     train: Path = Path("data/train.safetensors")
     test: Path = Path("data/test.safetensors")
     lock: Path = Path("requirements.lock")
@@ -209,9 +208,8 @@ def again(params: Params, places: Places) -> Iterator[str]:
             return
         summary = places.metrics / "summary.json"
         try:
-            studies = places.ladder, places.sizes
             compare.compare(
-                params, copies / places.runs, *studies, copies / summary, copies / places.reports, track=False
+                params, copies / places.runs, places.studies, copies / summary, copies / places.reports, track=False
             )
         except InputError as error:
             yield str(error)

@@ -61,6 +61,10 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
                 "variant": record.variant,
                 "seed": record.seed,
                 "run": record.fingerprints,
+                "digits": {
+                    "trained_on": record.parameters.train_size,
+                    "held_out": record.parameters.validation_size,
+                },
                 "test": tested,
                 **_validation(history),
                 "robustness": {name: by_level(curve) for name, curve in curves.items()},

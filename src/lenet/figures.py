@@ -69,11 +69,15 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def kernels(weights: Path) -> Figure:
-    """The six 5×5 kernels of C1; blue is negative, red positive, on one scale."""
+    """The 5×5 kernels of C1; blue is negative, red positive, on one scale."""
     kernels = load_file(weights)["C1.weight"][:, 0]
-    figure = Figure(figsize=(9, 1.9), layout="constrained")
+    across, down = 6, -(-len(kernels) // 6)
+    figure = Figure(figsize=(9, 1.9 * down), layout="constrained")
     limit = float(np.abs(kernels).max())
-    for i, axes in enumerate(figure.subplots(1, 6)):
+    panels = figure.subplots(down, across).flat
+    for axes in panels[len(kernels) :]:
+        axes.axis("off")
+    for i, axes in enumerate(panels[: len(kernels)]):
         axes.imshow(kernels[i], cmap="RdBu_r", vmin=-limit, vmax=limit)
         _bare(axes, f"C1 map {i}")
     return figure
@@ -255,10 +259,11 @@ def robustness(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def ladder(content: Mapping[str, Any], known: Mapping[str, str]) -> Figure:
+def ladder(content: Mapping[str, Any], known: Mapping[str, str], marks: Mapping[str, float] | None = None) -> Figure:
     """Each chain from top to bottom: a rung's error with its interval, and beside each step what changed.
 
-    ``known`` is the colour of each variant that the comparison has; the other rungs are grey.
+    ``known`` is the colour of each variant that the comparison has; the other rungs are grey. ``marks`` are errors to
+    compare with, by what stands at them.
     """
     chains, variants = content["chains"], content["variants"]
     steps = {(step["from"], step["to"]): step for step in content["steps"]}
@@ -284,6 +289,10 @@ def ladder(content: Mapping[str, Any], known: Mapping[str, str]) -> Figure:
                     fontweight="bold" if shown else "normal",
                 )  # fmt: skip
         _rows(axes, chain, "", known)
+        for name, error in (marks or {}).items():
+            axes.axvline(100 * error, color="#9a9a9a", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+            axes.annotate(name, (100 * error, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom",
+                          fontsize=8, color="#777777")  # fmt: skip
     axes.set_xlabel("test error, %; beside each step its change in points, bold where it is shown")
     return figure
 

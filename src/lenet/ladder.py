@@ -1,14 +1,14 @@
-"""Job ladder: variants in chains, each one change from its neighbour → what each change is worth."""
+"""Job ladder: variants in chains, each one step from its neighbour → what each step is worth."""
 
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from lenet import lifetime, statistics, summary
-from lenet.config import Params, Section
+from lenet.config import Params, Section, Variant
 from lenet.errors import ParamsError
 from lenet.files import write_json
 from lenet.studies import Answers, Study, changed, load, outside
@@ -78,9 +78,19 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
         }
         for (before, step), found in zip(ladder.steps(), compared, strict=True)
     ]
-    variants = {name: {**answers.describe(name), "what": summary.what(params.variant(name))} for name in names}
+    variants = {name: {**answers.describe(name), **_recipe(params.variant(name))} for name in names}
     lifetime.check()
     write_json(out, {"chains": [one.names for one in ladder.chains], "variants": variants, "steps": steps})
+
+
+def _recipe(variant: Variant) -> dict[str, Any]:
+    """What a variant is, in short."""
+    return {
+        "what": summary.what(variant),
+        "network": summary.totals(variant.network),
+        "train_size": variant.train_size,
+        "validation_size": variant.validation_size,
+    }
 
 
 def check(params: Params, ladder: Ladder, path: Path) -> None:

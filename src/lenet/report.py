@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lenet import figures, page
-from lenet.results import cells
+from lenet import figures, page, results
 from lenet.statistics import LEVEL, points
 
 Content = Mapping[str, Any]
@@ -22,11 +21,12 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
         pictures: the figures by name.
         images: the hardest digits' (28, 28) by index.
     """
+    shown = results.every_variant(content)
     template = page.template("comparison.html", percent=percent, points=signed, p=p_value, unbroken=unbroken)
     return template.render(
         content,
-        colours=figures.colours(list(content["variants"])),
-        cells={name: cells(found) for name, found in content["variants"].items()},
+        colours=figures.colours(list(shown)),
+        cells={name: results.cells(found) for name, found in shown.items()},
         pictures={
             name: page.inline("svg+xml", figures.svg(figure)) for name, figure in pictures.items() if name != "hardest"
         },
@@ -39,6 +39,7 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
             "certainty": list(certainty(content)),
             "rejections": rejections(content),
             "robustness": robustness(content) if has_robustness(content) else "",
+            "frontier": frontier(content["frontier"]) if content["frontier"] else "",
             "ladder": ladder(content["ladder"]) if content["ladder"] else "",
             "sizes": list(sizes(content["sizes"])) if content["sizes"] else [],
         },
@@ -134,6 +135,13 @@ def robustness(content: Content) -> str:
     return f"At the hardest level of each, the lowest mean error is {told} of {len(rows)} disturbances."
 
 
+def frontier(content: Content) -> str:
+    """From the first of a chain to the last."""
+    first, *_, last = content["chains"][0]
+    before, after = (with_interval(content["variants"][name], "") for name in (first, last))
+    return f"From {first} to {last} the error falls from {before} to {after}. {ladder(content)}"
+
+
 def ladder(content: Content) -> str:
     """Which single changes are shown to matter."""
     shown = [step for step in content["steps"] if step["p_adjusted"] is not None and step["p_adjusted"] < LEVEL]
@@ -170,11 +178,10 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def with_interval(found: Content) -> str:
-    """A variant's error, with its interval where there is one."""
-    if found["test_error_low"] is None:
-        return percent(found["test_error"])
-    return f"{percent(found['test_error'])} (95 % {points(found['test_error_low'])}…{points(found['test_error_high'])})"
+def with_interval(found: Content, prefix: str = "test_error_") -> str:
+    """A variant's error, with its interval where there is one, whose ends have names that begin with ``prefix``."""
+    low, high = found[f"{prefix}low"], found[f"{prefix}high"]
+    return percent(found["test_error"]) + ("" if low is None else f" (95 % {points(low)}…{points(high)})")
 
 
 def unbroken(text: str) -> str:

@@ -1,6 +1,7 @@
 """The comparison's table, as the terminal, the report and the README show it. Light: it waits for no torch."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,18 @@ def is_of(content: dict[str, Any], params: Params) -> bool:
     return sorted(found) == sorted(params.runs())
 
 
+def every_variant(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The compared variants, then those that the frontier's result has beside them."""
+    frontier = content.get("frontier") or {"variants": {}}
+    return content["variants"] | {n: found for n, found in frontier["variants"].items() if n not in content["variants"]}
+
+
 def table(content: dict[str, Any]) -> Table:
     """The comparison for a terminal."""
     view = Table("variant", "what", title="Test digits misclassified, last epoch")
     for column in ("misses of each seed", "error, % (mean ± sd)", "validation, %", "parameters"):
         view.add_column(column, justify="right")
-    for name, found in content["variants"].items():
+    for name, found in every_variant(content).items():
         view.add_row(name, found["what"], *cells(found))
     return view
 

@@ -89,7 +89,8 @@ class Answers:
 
 def changed(one: Variant, other: Variant) -> set[str]:
     """The leaves in which two blocks differ, by dotted name."""
-    return {name for name, _ in flatten(one).items() ^ flatten(other).items()}
+    ours, theirs = flatten(one), flatten(other)
+    return {name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)}
 
 
 def outside(leaves: set[str], parts: Sequence[str]) -> Iterator[str]:
