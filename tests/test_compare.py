@@ -212,12 +212,26 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     assert "<code>make sizes</code>" in page
     (tmp_path / "ladder.json").write_text(json.dumps(LADDER))
     (tmp_path / "sizes.json").write_text(json.dumps(SIZES))
+    beyond = json.loads(json.dumps(LADDER).replace("half-way", "frontier"))
+    beyond["variants"]["frontier"]["validation_size"] = 0
+    (tmp_path / "frontier.json").write_text(json.dumps(beyond))
     content = compared(two, runs, tmp_path)
     assert content["ladder"]["steps"][1]["difference"] == -0.03
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "Not computed yet: <code>make ladder" not in page
     assert "1 of 2 steps are shown to change the error: another (−3.00 points)." in page
     assert "what one thing is worth" in page
+    # old against new: what the comparison does not have is named by the study, with what it has seen
+    assert (
+        "From original-tanh to modern the error falls from 5.00\N{NO-BREAK SPACE}% to 1.00\N{NO-BREAK SPACE}%." in page
+    )
+    seen = {
+        name: page[page.index(f">{name}</span>", page.index("saw the<br>validation digits")) :].partition("</tr>")[0]
+        for name in beyond["variants"]
+    }
+    assert ["<td>yes</td>" in row for row in seen.values()] == [False, True, False]
+    assert ["<td>no</td>" in row for row in seen.values()] == [True, False, True]
+    assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
     assert "modern errs on 20.00\N{NO-BREAK SPACE}% after 100 digits, on 5.00\N{NO-BREAK SPACE}% after 1,000" in page
 
 
@@ -249,13 +263,13 @@ def test_faulty_sizes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path: Path) -> None:
-    for name, content in (("ladder", LADDER), ("sizes", SIZES)):
+    for name, content in (("ladder", LADDER), ("sizes", SIZES), ("frontier", LADDER)):
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     for folder in ("a", "b"):
         compared(two, runs, tmp_path / folder)
     names = sorted(f"reports/{path.name}" for path in (tmp_path / "a" / "reports").iterdir())
     stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["compare"]
-    assert names == sorted(stage["outs"])
+    assert names == sorted(next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"])
     for name in ("summary.json", *names):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 

@@ -35,12 +35,16 @@ def with_value(path: str, value: Any) -> dict:
     node = content
     *folders, last = path.split("/")
     for name in folders:
-        node = node[int(name) if isinstance(node, list) else name]
+        node = node[_place(node, name)]
     if value is DELETE:
         del node[last]
     else:
-        node[last] = value
+        node[_place(node, last)] = value
     return content
+
+
+def _place(node: Any, name: str) -> str | int:
+    return int(name) if isinstance(node, list) else name
 
 
 DELETE = object()

@@ -46,6 +46,11 @@ def own() -> Ladder:
 
 
 @pytest.fixture(scope="session")
+def beyond() -> Ladder:
+    return studies.load(Ladder, ROOT / "frontier" / "params.yaml")
+
+
+@pytest.fixture(scope="session")
 def curves() -> Sizes:
     return studies.load(Sizes, ROOT / "sizes" / "params.yaml")
 
@@ -69,12 +74,22 @@ def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
     )
 
 
-def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, curves: Sizes) -> None:
-    trained = [*params.compare, *own.train, *curves.train]
+def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, beyond: Ladder, curves: Sizes) -> None:
+    trained = [*params.compare, *own.train, *beyond.train, *curves.train]
     assert sorted(trained) == sorted(params.variants)
     assert {name for before, step in own.steps() for name in (before, step.to)} <= {*params.compare, *own.train}
     assert {name for names in curves.curves.values() for name in names} <= {*params.compare, *curves.train}
-    assert own.seeds == curves.seeds == params.seeds
+    assert own.seeds == beyond.seeds == curves.seeds == params.seeds
+
+
+def test_old_against_new_is_one_chain_of_stated_steps(params: Params, beyond: Ladder) -> None:
+    (chain,) = beyond.chains
+    assert chain.names == [*params.compare, *beyond.train]
+    ladder.check(params, beyond, Path("frontier/params.yaml"))
+    steps = {step.to: step.parts for step in chain.steps}
+    assert steps["frontier-distorted"] == ("distortion",)
+    for name in beyond.train:
+        assert (params.variants[name].train_size, params.variants[name].validation_size) == (60_000, 0)
 
 
 def test_a_curve_s_variants_differ_in_digits_and_epochs(params: Params, curves: Sizes) -> None:
@@ -94,11 +109,11 @@ def test_dvc_changes_one_variant_at_a_time(params: Params, tmp_path: Path) -> No
     file = tmp_path / "params.yaml"
     for name in params.variants:
         shutil.copy(ROOT / "params.yaml", file)
-        apply_overrides(file, [f"variants.{name}.optimizer.lr=0.77", f"variants.{name}.network.pooling.kind=max"])
+        apply_overrides(file, [f"variants.{name}.optimizer.lr=0.77", f"variants.{name}.pixels.ink=1.5"])
         after = YAML(typ="safe").load(file.read_text())["variants"]
         before = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["variants"]
         assert after[name]["optimizer"]["lr"] == 0.77
-        assert after[name]["network"]["pooling"]["kind"] == "max"
+        assert after[name]["pixels"]["ink"] == 1.5
         assert [other for other in before if before[other] != after[other]] == [name]
 
 
