@@ -12,7 +12,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from lenet.errors import ParamsError
 
 TRAINING_DIGITS = 60_000
-FIELD = 32  # pixels, the side of a network's input (LeCun 1998, §II.B)
+IMAGE = 28  # pixels, the side of a digit's image
 PATH = Path("params.yaml")
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
@@ -75,7 +75,10 @@ class Convolution(Section):
 
 
 class ConvNetwork(Section):
-    """A convolutional network as one builds it today (convnet.py). Its key ``stages`` tells it from LeNet-5."""
+    """A convolutional network as one builds it today (convnet.py). Its key ``stages`` tells it from LeNet-5.
+
+    Stages of convolutions, with 2×2 pooling between them.
+    """
 
     stages: Annotated[
         tuple[Annotated[tuple[Convolution, ...], Field(strict=False, min_length=1)], ...],
@@ -85,7 +88,7 @@ class ConvNetwork(Section):
 
     @model_validator(mode="after")
     def _fits_the_field(self) -> "ConvNetwork":
-        side = FIELD
+        side = IMAGE
         for i, stage in enumerate(self.stages):
             for j, convolution in enumerate(stage):
                 side += 2 * convolution.padding - convolution.size + 1
@@ -100,15 +103,16 @@ class ConvNetwork(Section):
         return "softmax"
 
 
+FAMILIES = LENET5, CONVNET = "network of 1998", "network of today"
+
+
 def _family(network: Any) -> str:
     """Which network a block is for."""
     is_convnet = "stages" in network if isinstance(network, dict) else isinstance(network, ConvNetwork)
-    return "convnet" if is_convnet else "lenet5"
+    return CONVNET if is_convnet else LENET5
 
 
-AnyNetwork = Annotated[
-    Annotated[Network, Tag("lenet5")] | Annotated[ConvNetwork, Tag("convnet")], Discriminator(_family)
-]
+AnyNetwork = Annotated[Annotated[Network, Tag(LENET5)] | Annotated[ConvNetwork, Tag(CONVNET)], Discriminator(_family)]
 
 
 class NoDistortion(Section):
@@ -332,6 +336,6 @@ def _locate(location: tuple[str | int, ...], data: Any) -> tuple[str, Any]:
         if (isinstance(value, dict) and step in value) or (isinstance(value, (list, tuple)) and isinstance(step, int)):
             path.append(str(step))
             value = value[step]  # type: ignore[index]
-        elif i == len(location) - 1:
+        elif i == len(location) - 1 and step not in FAMILIES:
             path.append(str(step))
     return ".".join(path), value

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenet.config import ConvNetwork, Initialisation
+from lenet.data import BORDER
 from lenet.model import draw
 
 
@@ -26,7 +27,7 @@ class MapMeans(nn.Module):
 
 
 class ConvNet(nn.Module):
-    """Stages of convolutions on 1@32×32 inputs, then ten logits of the last maps' means.
+    """Stages of convolutions, then ten logits of the last maps' means. They see the 28×28 image of a 1@32×32 field.
 
     Every convolution is normalised and followed by ReLU. Every stage but the last ends in 2×2 maxima, which are taken
     first: the rest then has a quarter of the work. Layers are numbered as LeNet-5's are: C1 S2 N2 C3 N3 … output.
@@ -49,6 +50,7 @@ class ConvNet(nn.Module):
         self.output = nn.Linear(maps, 10)
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
+        x = x[:, :, BORDER:-BORDER, BORDER:-BORDER]
         for layer in self.children():
             x = layer(x)
         return x

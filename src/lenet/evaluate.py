@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from lenet import THREADS, fingerprint, lifetime, packaged, robustness, summary, tracking
+from lenet import fingerprint, lifetime, packaged, robustness, summary, tracking
 from lenet.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.files import whole, write_json, write_text
@@ -30,13 +30,13 @@ class Answers:
     probabilities: Float[Tensor, "n 10"] | None
 
 
+@fingerprint.arithmetic()
 def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
     """Test the run in ``folder``: metrics to ``out``; answers, missed digits and robustness to ``folder``.
 
     Raises:
         InputError: a missing or faulty file, weights that are not the record's, or scores that are not finite.
     """
-    torch.set_num_threads(THREADS)
     with lifetime.sole_writer(out):
         recogniser = packaged.load(folder)
         record = recogniser.record

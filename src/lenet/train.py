@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-import torch
 from jaxtyping import Float32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import THREADS, checkpoint, fingerprint, lifetime, progress, tracking
+from lenet import checkpoint, fingerprint, lifetime, progress, tracking
 from lenet.checkpoint import State
 from lenet.classifier import Classifier, Observer
 from lenet.config import Params, Variant
@@ -33,6 +32,7 @@ class Fitted:
     trace: Float32[Tensor, "epochs steps"]
 
 
+@fingerprint.arithmetic()
 def fit(
     variant: Variant,
     seed: int,
@@ -56,7 +56,6 @@ def fit(
     Returns:
         The last epoch's weights; nothing is selected.
     """
-    torch.set_num_threads(THREADS)
     classifier = Classifier(variant, seed, train, validation, observers, start)
     with quiet():
         trainer = pl.Trainer(
@@ -124,6 +123,7 @@ def train(
             checkpoints.remove()
 
 
+@fingerprint.arithmetic()
 def identify(name: str, seed: int, variant: Variant, digits: Digits, numerics: Path) -> Record:
     """The record of a training that has yet to run, here.
 
@@ -134,7 +134,6 @@ def identify(name: str, seed: int, variant: Variant, digits: Digits, numerics: P
         digits: all training digits.
         numerics: the lock of the packages that can change bits.
     """
-    torch.set_num_threads(THREADS)
     return Record(name, seed, variant, *fingerprint.identify(variant, seed, digits, numerics), fingerprint.canary())
 
 
