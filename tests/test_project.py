@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from conftest import ROOT, run
-from lenet import results
+from lenet import config, results
 from lenet.config import Params
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -177,20 +177,47 @@ def test_the_table_of_reruns_holds_the_published_weights() -> None:
     found = {name: cells[0].split(" · ") for name, cells in rows.items()}
     published: dict[str, list[str]] = {}
     for path in sorted(
-        path for folder in ("", "ladder", "sizes") for path in (ROOT / folder / "metrics").glob("*-*.json")
+        path for folder in ("", "ladder", "sizes", "frontier") for path in (ROOT / folder / "metrics").glob("*-*.json")
     ):
         weights = json.loads(path.read_text())["run"]["weights.sha256"]
         published.setdefault(path.stem.rpartition("-")[0], []).append(weights[:8])
     assert found == published
-    assert all(re.fullmatch(r"–|bitwise( \(seeds? [1-3, ]+\))?", cells[1]) for cells in rows.values())
+    assert all(re.fullmatch(r"–|bitwise( \(seeds? [1-5, ]+\))?", cells[1]) for cells in rows.values())
 
 
-def test_the_readme_s_word_on_the_study_is_what_was_computed(params: Params) -> None:
-    found = json.loads((ROOT / "sweep" / "studies" / "modern" / "best.json").read_text())
-    trials = sum(found["trials"][state] for state in ("complete", "pruned", "failed"))
-    whole = trials * params.variants["modern"].epochs
-    assert f"{trials} trials in {found['trials']['epochs']} epochs in place of {whole}," in README
-    assert f"{found['best']['validation/error']:.2%}".replace("%", " %") in README
+def studied() -> dict[str, dict]:
+    """Each published study's best.json, by its variant."""
+    paths = sorted((ROOT / "sweep" / "studies").glob("*/best.json"))
+    return {path.parent.name: json.loads(path.read_text()) for path in paths}
+
+
+def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_published(params: Params) -> None:
+    """The same trials, pruner and epochs at most; what the pipeline trains anew has the very weights of the best trial."""
+    assert set(studied()) == set(params.compare)
+    assert len({params.variants[name].epochs for name in params.compare}) == 1
+    assert len({params.variants[name].validation_size for name in params.compare}) == 1
+    for name, found in studied().items():
+        plan = json.loads((ROOT / "sweep" / "studies" / name / "study.json").read_text())["plan"]
+        assert plan["settings"]["pruner"] == params.sweep["pruner"]
+        assert sum(found["trials"][state] for state in ("complete", "pruned", "failed")) == params.sweep["trials"] >= 60
+        block = config.flatten(params.variants[name])
+        assert found["best"]["parameters"].items() <= block.items(), name
+        published = json.loads((ROOT / "metrics" / f"{name}-{params.sweep['run_seed']}.json").read_text())
+        assert published["run"]["weights.sha256"] == found["best"]["weights.sha256"], name
+        assert published["validation"]["error"] == found["best"]["validation/error"], name
+
+
+def test_the_readme_s_table_of_studies_is_what_was_computed(params: Params) -> None:
+    rows = table_rows(README, "study of")
+    assert list(rows) == list(params.compare)
+    for name, cells in rows.items():
+        found = studied()[name]
+        trials = found["trials"]
+        assert cells[0] == f"{trials['complete']} · {trials['pruned']} · {trials['failed']}", name
+        assert cells[1] == f"{trials['epochs']} of {params.sweep['trials'] * params.variants[name].epochs}", name
+        assert cells[2] == f"{100 * found['best']['validation/error']:.2f}", name
+        for parameter, value in found["best"]["parameters"].items():
+            assert value in (0.0, 0.9) or str(value) in cells[3], (name, parameter)
 
 
 def test_the_readme_s_word_on_the_ladder_is_what_was_measured() -> None:
@@ -222,8 +249,6 @@ def test_the_readme_names_every_command_that_exists() -> None:
 
 def test_the_readme_s_new_variant_is_legal(params: Params) -> None:
     from ruamel.yaml import YAML
-
-    from lenet import config
 
     (block,) = re.findall(r"```yaml\n(  [a-z-]+:\n.*?)```", README, re.S)
     assert len(block.splitlines()) <= 11  # its name, and ten lines

@@ -105,6 +105,15 @@ def test_every_digit_is_seen_once_an_epoch_whatever_the_batch_size(params: Param
     assert fitted.history[0]["train/error"] * count == pytest.approx(round(fitted.history[0]["train/error"] * count))
 
 
+def test_subnormal_numbers_are_zero_while_training_and_only_then(params: Params, digits: Digits) -> None:
+    """A sigmoid network on its plateau is full of them, and took ten times as long."""
+    small_number, seen = torch.tensor([1e-30]), []
+    variant = small(params.variants["modern"], epochs=1)
+    fit(variant, 1, digits[70:400], digits[:70], [lambda row: seen.append(float(small_number * 1e-10))])
+    assert seen == [0]
+    assert float(small_number * 1e-10) > 0
+
+
 def test_seeds_differ_and_repeat(params: Params, digits: Digits) -> None:
     variant = small(params.variants["modern"], epochs=1)
 
