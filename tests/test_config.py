@@ -1,6 +1,7 @@
 """params.yaml: closed, without defaults, and every fault named."""
 
 import copy
+import json
 import math
 from contextlib import suppress
 from typing import Any, get_args
@@ -165,6 +166,12 @@ def test_flatten_names_leaves_with_dots(params: config.Params) -> None:
     assert leaves["optimizer.lr"] == params.variants["modern"].optimizer.lr
     assert leaves["network.pooling.kind"] == "average"
     assert all(not isinstance(value, dict) for value in leaves.values())
+
+
+def test_leaves_are_the_same_from_params_yaml_and_from_a_record(params: config.Params) -> None:
+    for name, block in params.variants.items():
+        recorded = json.loads(json.dumps(block.model_dump()))
+        assert str(config.flatten(block)) == str(config.flatten(recorded)), name
 
 
 @pytest.mark.parametrize("command", [["check"], ["summary", "modern"], ["results"], ["repro"]])

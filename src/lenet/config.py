@@ -291,7 +291,7 @@ def validate(data: Any, source: str) -> Params:
 
 
 def flatten(block: Section | Mapping[str, Any]) -> dict[str, Any]:
-    """Return a block's leaves by dotted name, for example ``optimizer.lr``."""
+    """Return a block's leaves by dotted name, for example ``optimizer.lr``; lists are leaves, as JSON has them."""
 
     def leaves(value: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Any]]:
         if isinstance(value, Mapping):
@@ -300,7 +300,7 @@ def flatten(block: Section | Mapping[str, Any]) -> dict[str, Any]:
         else:
             yield ".".join(path), value
 
-    return dict(leaves(block.model_dump() if isinstance(block, Section) else block, ()))
+    return dict(leaves(block.model_dump(mode="json") if isinstance(block, Section) else block, ()))
 
 
 def _explain(fault: Any, data: Any) -> str:
