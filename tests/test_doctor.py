@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import lenet_command, run, small_checkout
+from conftest import edit_params, lenet_command, run, small_checkout
 from lenet import compare, config, doctor, tracking
 from lenet.errors import InputError
 
@@ -135,8 +135,7 @@ def test_another_package_and_another_arithmetic_are_named(folder: Path, monkeypa
 
 
 def test_changed_parameters_are_named(folder: Path) -> None:
-    path = folder / "params.yaml"
-    path.write_text(path.read_text().replace("lr: 0.003,", "lr: 0.0031,"))
+    edit_params(folder, lambda content: content["variants"]["modern"]["optimizer"].update(lr=0.00123))
     found = findings()
     assert set(found) == {LOCK, FILES}
     assert any("its parameters are not those of variants.modern" in fault for fault in found[FILES])

@@ -19,6 +19,7 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from ruamel.yaml import YAML
 
 from conftest import ROOT
+from lenet import config
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.sweep import report, result
@@ -27,6 +28,8 @@ from lenet.sweep.result import Result
 from lenet.sweep.settings import settings
 from lenet.sweep.space import Space
 from lenet.sweep.study import Plan
+
+PARAMS = ROOT / "tests" / "study" / "params.yaml"
 
 COMPLETE, PRUNED, FAILED = TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL
 SPACE = {
@@ -47,6 +50,12 @@ def plan_of(params: Params, space: dict[str, Any], variant: str = "modern", **ch
     kept = settings(params).model_dump(mode="json", exclude={"trials", "spaces"})
     base = Space(space, variant).rest(params.variants[variant].model_dump())
     return Plan(variant, kept | changes, space, base, "digits", "sources", {"torch": "2.13.0"})
+
+
+@pytest.fixture(scope="session")
+def params() -> Params:
+    """Those that the tests promote into: the project's own change with every promotion."""
+    return config.load(PARAMS)
 
 
 def ended(
@@ -362,14 +371,14 @@ def test_a_page_of_several_objectives_shows_the_front(front: Result, tmp_path: P
 
 @pytest.fixture
 def yaml_file(tmp_path: Path) -> Path:
-    """A copy of the project's params.yaml."""
+    """A params.yaml that may be changed."""
     path = tmp_path / "params.yaml"
-    path.write_text((ROOT / "params.yaml").read_text())
+    path.write_text(PARAMS.read_text())
     return path
 
 
 def tuned(params: Params, variant: str, tried: dict[str, Any]) -> Result:
-    """A study of the project's own space with one complete and one pruned trial."""
+    """A study of the whole space with one complete and one pruned trial."""
     plan = plan_of(params, settings(params).spaces[variant], variant)
     trials = [ended(plan, 0, tried, [0.5, 0.25]), ended(plan, 1, tried, [0.5], PRUNED)]
     return Result("tuned", plan, "canary", trials)
