@@ -192,7 +192,7 @@ def studied() -> dict[str, dict]:
 
 
 def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_published(params: Params) -> None:
-    """The same trials, pruner and epochs at most; what the pipeline trains anew has the very weights of the best trial."""
+    """The same trials, pruner and epochs at most; trained anew, the best trial has the very weights it had."""
     assert set(studied()) == set(params.compare)
     assert len({params.variants[name].epochs for name in params.compare}) == 1
     assert len({params.variants[name].validation_size for name in params.compare}) == 1
