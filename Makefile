@@ -35,7 +35,7 @@ ladder: environment ## what each change from 1998 to today is worth, into studie
 sizes: environment ## error against the number of training digits, into studies/sizes.json
 	@lenet repro --pipeline sizes
 
-frontier: environment ## the best small network of today, into studies/frontier.json (an hour)
+frontier: environment ## a small network of today, into studies/frontier.json (an hour)
 	@lenet repro --pipeline frontier
 
 sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)

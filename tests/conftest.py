@@ -14,7 +14,10 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-SHAPED = ("data", "model", "kernels", "objective", "classifier", "train", "evaluate", "robustness")
+SHAPED = (
+    "data", "distortion", "model", "kernels", "convnet", "networks", "objective", "classifier", "train", "evaluate",
+    "robustness",
+)  # fmt: skip
 with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
     from lenet import evaluate, train  # noqa: F401  these import the others; shapes in signatures are checked in tests
 

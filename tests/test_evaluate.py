@@ -69,7 +69,7 @@ def test_confusion_counts_digit_by_answer() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Params) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("modern", "original-tanh"):
+    for name in ("modern", "original-tanh", "frontier"):
         train(
             small_params(params, train_size=3000), name, 1, prepared / "train.safetensors",
             ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, None,
@@ -77,7 +77,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Pa
     return folder
 
 
-@pytest.mark.parametrize("name", ["modern", "original-tanh"])
+@pytest.mark.parametrize("name", ["modern", "original-tanh", "frontier"])
 def test_the_stage_s_files_agree_with_the_model(
     trained: Path, prepared: Path, tmp_path: Path, name: str, monkeypatch
 ) -> None:
@@ -96,6 +96,7 @@ def test_the_stage_s_files_agree_with_the_model(
     np.testing.assert_array_equal(outputs, predicted["scores"])
     wrong = np.flatnonzero(table["answer"] != table["label"])
     assert metrics["run"] == record["run"]
+    assert metrics["digits"] == {"trained_on": 3000, "held_out": record["parameters"]["validation_size"]}
     assert metrics["test"]["misses"] == len(wrong) < 5000
     assert metrics["test"]["count"] == 10_000
     assert metrics["test"]["error"] == len(wrong) / 10_000
@@ -103,7 +104,7 @@ def test_the_stage_s_files_agree_with_the_model(
     assert metrics["test"]["error.per_class"] == pytest.approx(by_class)
     history = pd.read_csv(run / "history.csv")
     assert metrics["validation"]["error"] == history["validation/error"].iloc[-1]
-    assert metrics["network"]["parameters"] == {"modern": 61_706, "original-tanh": 60_850}[name]
+    assert metrics["network"]["parameters"] == {"modern": 61_706, "original-tanh": 60_850, "frontier": 52_146}[name]
     assert ("calibration_error" in metrics["test"]) == (name == "modern")
     missed = load_file(run / "missed.safetensors")
     assert missed["index"].tolist() == wrong.tolist()

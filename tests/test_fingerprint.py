@@ -88,7 +88,7 @@ def test_tools_stay_at_the_rim() -> None:
     assert not [name for name, found in imports.items() if "mlflow" in found]  # but in the folder tracking
     assert not [name for name, found in imports.items() if found & {"yaml", "pickle", "torchvision"}]
     assert not imports["config"] & {"torch", "numpy", "mlflow", "pytorch_lightning"}
-    for name in ("model", "objective", "data", "optimizer", "packaged"):
+    for name in ("model", "convnet", "networks", "distortion", "objective", "data", "optimizer", "packaged"):
         assert "pytorch_lightning" not in imports[name]
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import lenet
 from conftest import ROOT, run
-from lenet import fingerprint, kernels, objective, optimizer
+from lenet import arithmetic, fingerprint, kernels, objective, optimizer
 from lenet.config import Params, Variant
 from lenet.data import Digits, shuffled, to_inputs
 from lenet.errors import InputError
@@ -107,11 +107,25 @@ def test_every_digit_is_seen_once_an_epoch_whatever_the_batch_size(params: Param
 
 def test_subnormal_numbers_are_zero_while_training_and_only_then(params: Params, digits: Digits) -> None:
     """A sigmoid network on its plateau is full of them, and took ten times as long."""
-    small_number, seen = torch.tensor([1e-30]), []
+    tiny, seen = torch.tensor([1e-30]), list[float]()
     variant = small(params.variants["modern"], epochs=1)
-    fit(variant, 1, digits[70:400], digits[:70], [lambda row: seen.append(float(small_number * 1e-10))])
+    fit(variant, 1, digits[70:400], digits[:70], [lambda row: seen.append(float(tiny * 1e-10))])
     assert seen == [0]
-    assert float(small_number * 1e-10) > 0
+    assert float(tiny * 1e-10) > 0
+
+
+def test_arithmetic_is_fixed_for_a_while_and_then_as_it_was() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with arithmetic.fixed():
+            assert (torch.get_num_threads(), arithmetic.flushes()) == (1, True)
+            with arithmetic.fixed():
+                pass
+            assert (torch.get_num_threads(), arithmetic.flushes()) == (1, True)
+        assert (torch.get_num_threads(), arithmetic.flushes()) == (2, False)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_seeds_differ_and_repeat(params: Params, digits: Digits) -> None:

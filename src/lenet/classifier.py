@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet import networks, objective, optimizer
+from lenet import kernels, networks, objective, optimizer
 from lenet.checkpoint import State
-from lenet.config import Variant
+from lenet.config import AffineDistortion, Variant
 from lenet.data import Batches, Digits, shuffled, to_inputs
 from lenet.distortion import distort
 from lenet.errors import InputError
 from lenet.fingerprint import tensors_sha256
+from lenet.model import LeNet5
 from lenet.randomness import derive
 from lenet.record import History, Row
 
@@ -63,7 +64,8 @@ class Classifier(pl.LightningModule):
             self.network.load_state_dict(_part(start, "network"))
             self.trace.copy_(start.tensors["trace"])
             self.step, self.wrong, self.history = start.step, start.wrong, start.history
-        networks.check(self.network, to_inputs(train.images[:16], variant.pixels))
+        if isinstance(self.network, LeNet5):
+            kernels.check(self.network, to_inputs(train.images[:16], variant.pixels))
         self.passes = {n: networks.passes(self.network, n) for n in self._batch_sizes()}
 
     def _batch_sizes(self) -> set[int]:
@@ -113,10 +115,10 @@ class Classifier(pl.LightningModule):
     def _update(self, step: int, images: Tensor, labels: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, "n 10"]]:
         """One step, counted from 0 in its epoch; the loss and the scores before it."""
         passes, variant = self.passes[len(labels)], self.variant
-        # all that is random in it: the distortion, and dropout, which draws from torch's own generator alone
-        chance = torch.default_generator.manual_seed(derive(self.seed, "update", self.current_epoch + 1, step))
         inputs = to_inputs(images, variant.pixels, out=passes.inputs)
-        inputs.copy_(distort(inputs, variant.distortion, variant.pixels, chance))
+        if isinstance(variant.distortion, AffineDistortion):
+            chance = torch.Generator().manual_seed(derive(self.seed, "distortion", self.current_epoch + 1, step))
+            inputs.copy_(distort(inputs, variant.distortion, variant.pixels, chance))
         scores = passes.forward()
         loss, gradient = self.objective.loss_and_gradient(scores, labels)
         passes.backward(gradient)

@@ -29,6 +29,11 @@ class Rung(_Part):
     low: float | None
     high: float | None
     what: str
+
+
+class Recipe(Rung):
+    """One variant of the frontier's chain, with what tells how far it can be compared."""
+
     network: dict[str, int]
     train_size: int
     validation_size: int
@@ -49,11 +54,17 @@ class Step(_Part):
 
 
 class Ladder(_Part):
-    """studies/ladder.json and frontier.json: chains of variants, each one step from the one before."""
+    """studies/ladder.json: chains of variants, each one change from the one before."""
 
     chains: list[list[str]]
     variants: dict[str, Rung]
     steps: list[Step]
+
+
+class Frontier(Ladder):
+    """studies/frontier.json: one chain, from old to new."""
+
+    variants: dict[str, Recipe]  # type: ignore[assignment]
 
 
 class Size(_Part):
@@ -74,8 +85,17 @@ class Sizes(_Part):
 
 
 def ladder(path: Path) -> dict[str, Any] | None:
-    """Read studies/ladder.json, or frontier.json; None where there is none. Raises InputError for a faulty file."""
-    found = _read(path, Ladder)
+    """Read studies/ladder.json; None where there is none. Raises InputError for a faulty file."""
+    return _chains(path, Ladder)
+
+
+def frontier(path: Path) -> dict[str, Any] | None:
+    """Read studies/frontier.json; None where there is none. Raises InputError for a faulty file."""
+    return _chains(path, Frontier)
+
+
+def _chains(path: Path, kind: type[Ladder]) -> dict[str, Any] | None:
+    found = _read(path, kind)
     if found:
         told = {name for chain in found["chains"] for name in chain}
         told |= {step[end] for step in found["steps"] for end in ("from", "to")}

@@ -78,7 +78,7 @@ def compare(params: Params, runs: Path, studies: Path, summary_out: Path, report
     content = describe(by_variant)
     content |= {
         "ladder": committed.ladder(studies / "ladder.json"),
-        "frontier": committed.ladder(studies / "frontier.json"),
+        "frontier": committed.frontier(studies / "frontier.json"),
         "sizes": committed.sizes(studies / "sizes.json"),
     }
     pictures = draw(content)
@@ -277,13 +277,13 @@ def draw(content: dict[str, Any]) -> dict[str, Figure]:
         "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
         "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
         "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),
-        "then-and-now": then_and_now(content) if content["frontier"] else figures.nothing(),
+        "then-and-now": then_and_now(content) if content.get("frontier") else figures.nothing(),
     }
 
 
 def then_and_now(content: dict[str, Any]) -> Figure:
     """The frontier's chain, with the paper's two results (LeCun 1998, Fig. 9)."""
-    known = figures.colours(list(results.every_variant(content)))
+    known = figures.colours(list(results.with_frontier(content)))
     return figures.ladder(content["frontier"], known, {"1998": 0.0095, "1998, distorted digits": 0.008})
 
 

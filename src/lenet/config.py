@@ -84,17 +84,19 @@ class ConvNetwork(Section):
         tuple[Annotated[tuple[Convolution, ...], Field(strict=False, min_length=1)], ...],
         Field(strict=False, min_length=1),
     ]
-    dropout: Annotated[float, Field(ge=0, lt=1)]  # of the last maps' means
 
     @model_validator(mode="after")
     def _fits_the_field(self) -> "ConvNetwork":
         side = IMAGE
         for i, stage in enumerate(self.stages):
+            side = side // 2 if i else side
             for j, convolution in enumerate(stage):
-                side += 2 * convolution.padding - convolution.size + 1
-                if side < 1:
-                    raise ValueError(f"stages.{i}.{j}: its kernels of side {convolution.size} exceed what they see")
-            side //= 2
+                side += 2 * convolution.padding
+                if not 1 <= convolution.size <= side:
+                    raise ValueError(f"stages.{i}.{j}: kernels of side {convolution.size} on maps of side {side}")
+                side += 1 - convolution.size
+        if side < 2:
+            raise ValueError("stages: the last maps have one pixel; batch normalisation of one digit needs more")
         return self
 
     @property
@@ -124,7 +126,8 @@ class NoDistortion(Section):
 class AffineDistortion(Section):
     """Every training digit through an affine map of its own, anew in each epoch (distortion.py).
 
-    Each value is drawn uniformly between its negative and itself.
+    Each value is drawn uniformly between its negative and itself. The paper's distortions (LeCun 1998, §III.B) neither
+    turn digits nor are they drawn anew.
     """
 
     kind: Literal["affine"]

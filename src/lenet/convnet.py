@@ -1,4 +1,4 @@
-"""A small convolutional network as one builds it today. No loss, no Lightning."""
+"""A small convolutional network as one builds it today: normalised convolutions, global average pooling. No loss."""
 
 from collections.abc import Iterator
 from math import prod
@@ -20,7 +20,7 @@ class NormRelu(nn.BatchNorm2d):
 
 
 class MapMeans(nn.Module):
-    """The mean of each map."""
+    """The mean of each map: global average pooling (Lin et al. 2014)."""
 
     def forward(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps"]:
         return x.mean((2, 3))
@@ -46,7 +46,6 @@ class ConvNet(nn.Module):
                     self.add_module(f"S{number}", nn.MaxPool2d(2))
                 self.add_module(f"N{number}", NormRelu(maps))
         self.mean = MapMeans()
-        self.dropout = nn.Dropout(network.dropout)
         self.output = nn.Linear(maps, 10)
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:

@@ -1,10 +1,12 @@
 """Which runs are behind the present outputs, and whether MLflow has been told. Light: it waits for no torch."""
 
 import os
+import sys
 from pathlib import Path
 
 from lenet import lifetime
 from lenet.config import Params
+from lenet.errors import InputError
 from lenet.files import write_text
 from lenet.record import Record
 
@@ -27,8 +29,15 @@ def records(params: Params, runs: Path) -> list[Record]:
 
 def present(params: Params, runs: Path) -> Runs:
     """All runs that have outputs."""
-    found = [Record.read(folder / "run.json") for folder in folders(params, runs)]
-    return frozenset((record.name, record.key) for record in found)
+    found = set()
+    for folder in folders(params, runs):
+        try:
+            record = Record.read(folder / "run.json")
+        except InputError as error:  # of another pipeline, from before its blocks had all that they have now
+            print(f"lenet: warning: {error}", file=sys.stderr)
+        else:
+            found.add((record.name, record.key))
+    return frozenset(found)
 
 
 def mark_of(found: Runs) -> str:

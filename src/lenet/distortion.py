@@ -1,4 +1,7 @@
-"""Random distortions of training digits: each is moved by an affine map of its own. Plain torch."""
+"""Random distortions of training digits: each is moved by an affine map of its own. Plain torch.
+
+As in the paper (LeCun 1998, §III.B) digits are moved, scaled, squeezed and sheared horizontally; here also turned.
+"""
 
 from math import pi
 
@@ -7,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet.config import AffineDistortion, NoDistortion, Pixels
+from lenet.config import AffineDistortion, Pixels
 
 
 def distort(
-    fields: Float[Tensor, "n 1 32 32"], how: AffineDistortion | NoDistortion, pixels: Pixels, generator: torch.Generator
+    fields: Float[Tensor, "n 1 32 32"], how: AffineDistortion, pixels: Pixels, generator: torch.Generator
 ) -> Float[Tensor, "n 1 32 32"]:
     """Move each field's content by a random affine map, bilinearly interpolated; background comes in.
 
@@ -21,8 +24,6 @@ def distort(
         pixels: the inputs' values.
         generator: what is drawn from.
     """
-    if isinstance(how, NoDistortion):
-        return fields
     grid = F.affine_grid(affine_maps(len(fields), how, generator), list(fields.shape), align_corners=False)
     return F.grid_sample(fields - pixels.background, grid, align_corners=False).add_(pixels.background)
 

@@ -30,7 +30,6 @@ class Answers:
     probabilities: Float[Tensor, "n 10"] | None
 
 
-@fingerprint.arithmetic()
 def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
     """Test the run in ``folder``: metrics to ``out``; answers, missed digits and robustness to ``folder``.
 

@@ -4,6 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def kernels(weights: Path) -> Figure:
-    """The 5×5 kernels of C1; blue is negative, red positive, on one scale."""
+    """The kernels of C1; blue is negative, red positive, on one scale."""
     kernels = load_file(weights)["C1.weight"][:, 0]
     across, down = 6, -(-len(kernels) // 6)
     figure = Figure(figsize=(9, 1.9 * down), layout="constrained")
@@ -259,7 +260,9 @@ def robustness(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def ladder(content: Mapping[str, Any], known: Mapping[str, str], marks: Mapping[str, float] | None = None) -> Figure:
+def ladder(
+    content: Mapping[str, Any], known: Mapping[str, str], marks: Mapping[str, float] = MappingProxyType({})
+) -> Figure:
     """Each chain from top to bottom: a rung's error with its interval, and beside each step what changed.
 
     ``known`` is the colour of each variant that the comparison has; the other rungs are grey. ``marks`` are errors to
@@ -289,10 +292,10 @@ def ladder(content: Mapping[str, Any], known: Mapping[str, str], marks: Mapping[
                     fontweight="bold" if shown else "normal",
                 )  # fmt: skip
         _rows(axes, chain, "", known)
-        for name, error in (marks or {}).items():
+        for name, error in marks.items():
             axes.axvline(100 * error, color="#9a9a9a", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-            axes.annotate(name, (100 * error, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom",
-                          fontsize=8, color="#777777")  # fmt: skip
+            axes.annotate(name, (100 * error, 1), xycoords=("data", "axes fraction"), va="bottom", fontsize=8,
+                          ha="left" if error == max(marks.values()) else "right", color="#777777")  # fmt: skip
     axes.set_xlabel("test error, %; beside each step its change in points, bold where it is shown")
     return figure
 

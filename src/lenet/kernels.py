@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lenet.errors import InputError
 from lenet.model import LeNet5, SparseConv, Subsampling
 
 SIZE = 5  # of the kernels
@@ -311,3 +312,13 @@ class _Full:
         torch.mm(d, self.x.value.T, out=self.dweight)
         torch.sum(d, 1, out=self.dbias)
         torch.mm(self.weight.T, d, out=self.x.grad)
+
+
+def check(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> None:
+    """Raise InputError if the passes do not answer as the modules of model.py do: whoever changes one changes both."""
+    passes = Passes(network, len(inputs))
+    passes.inputs.copy_(inputs)
+    with torch.no_grad():
+        same = torch.allclose(passes.forward(), network(inputs), rtol=1e-3, atol=1e-3)
+    if not same:
+        raise InputError("kernels.py computes another network than model.py; make the same change in both")

@@ -11,7 +11,6 @@ from lenet import kernels
 from lenet.config import ConvNetwork, Network, Pixels
 from lenet.convnet import ConvNet
 from lenet.data import to_inputs
-from lenet.errors import InputError
 from lenet.model import LeNet5
 
 EVALUATION_BATCH = 500  # digits at a time; it bounds memory and is part of the last bits of outputs
@@ -57,16 +56,6 @@ def build(section: Network | ConvNetwork) -> AnyNet:
 def passes(network: AnyNet, n: int) -> AnyPasses:
     """The network's forward and backward pass for batches of ``n`` digits."""
     return kernels.Passes(network, n) if isinstance(network, LeNet5) else Autograd(network, n)
-
-
-def check(network: AnyNet, inputs: Float[Tensor, "n 1 32 32"]) -> None:
-    """Raise InputError if the passes do not answer as the modules do: whoever changes one changes both."""
-    with in_use(network):
-        its = passes(network, len(inputs))
-        its.inputs.copy_(inputs)
-        same = torch.allclose(its.forward(), network(inputs), rtol=1e-3, atol=1e-3)
-    if not same:
-        raise InputError("kernels.py computes another network than model.py; make the same change in both")
 
 
 def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 10"]:

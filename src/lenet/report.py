@@ -21,12 +21,13 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
         pictures: the figures by name.
         images: the hardest digits' (28, 28) by index.
     """
-    shown = results.every_variant(content)
+    frontier_s = (content["frontier"] or {"variants": {}})["variants"]
     template = page.template("comparison.html", percent=percent, points=signed, p=p_value, unbroken=unbroken)
     return template.render(
         content,
-        colours=figures.colours(list(shown)),
-        cells={name: results.cells(found) for name, found in shown.items()},
+        colours=figures.colours(list(results.with_frontier(content))),
+        cells={name: results.cells(found) for name, found in content["variants"].items()},
+        beyond={name: results.cells(found) for name, found in frontier_s.items()},
         pictures={
             name: page.inline("svg+xml", figures.svg(figure)) for name, figure in pictures.items() if name != "hardest"
         },
@@ -45,6 +46,7 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
         },
         has_robustness=has_robustness(content),
         hardest_levels=hardest_levels(content) if has_robustness(content) else [],
+        distorted=any("distorted" in found["what"] for found in content["variants"].values()),
         level=LEVEL,
     )
 
@@ -76,7 +78,7 @@ def curves(content: Content) -> Iterator[str]:
     for name, found in content["variants"].items():
         last = {part: np.mean([run[-1] for run in runs]) for part, runs in found["curves"].items()}
         held = last.get("validation/error")
-        text = f"{name} ends at {percent(last['train/error'])} on its training digits"
+        text = f"{name} ends at {percent(last['train/error'])} on its training digits as it meets them"
         yield text + (f" and {percent(held)} on validation digits" if held is not None else "")
 
 
@@ -139,7 +141,7 @@ def frontier(content: Content) -> str:
     """From the first of a chain to the last."""
     first, *_, last = content["chains"][0]
     before, after = (with_interval(content["variants"][name], "") for name in (first, last))
-    return f"From {first} to {last} the error falls from {before} to {after}. {ladder(content)}"
+    return f"The error is {before} for {first} and {after} for {last}. {ladder(content)}"
 
 
 def ladder(content: Content) -> str:

@@ -25,7 +25,7 @@ def is_of(content: dict[str, Any], params: Params) -> bool:
     return sorted(found) == sorted(params.runs())
 
 
-def every_variant(content: Mapping[str, Any]) -> dict[str, Any]:
+def with_frontier(content: Mapping[str, Any]) -> dict[str, Any]:
     """The compared variants, then those that the frontier's result has beside them."""
     frontier = content.get("frontier") or {"variants": {}}
     return content["variants"] | {n: found for n, found in frontier["variants"].items() if n not in content["variants"]}
@@ -36,7 +36,7 @@ def table(content: dict[str, Any]) -> Table:
     view = Table("variant", "what", title="Test digits misclassified, last epoch")
     for column in ("misses of each seed", "error, % (mean ± sd)", "validation, %", "parameters"):
         view.add_column(column, justify="right")
-    for name, found in every_variant(content).items():
+    for name, found in with_frontier(content).items():
         view.add_row(name, found["what"], *cells(found))
     return view
 

@@ -61,7 +61,7 @@ class Answers:
         found = [folder / name for folder in self.folders if (folder / name / "predictions.csv").exists()]
         if not found:
             places = " or ".join(map(str, self.folders))
-            raise InputError(f"{name}: no evaluated run in {places}; `make ladder` or `make sizes` makes them")
+            raise InputError(f"{name}: no evaluated run in {places}; `make ladder`, `sizes` or `frontier` makes them")
         if Record.read(found[0] / "run.json").parameters != self.params.variant(variant):
             raise InputError(f"{found[0]}: trained with another block than params.yaml has; `dvc repro` trains it anew")
         try:

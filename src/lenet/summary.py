@@ -49,8 +49,7 @@ def layers(network: Network | ConvNetwork) -> list[Layer]:
         found.append(_describe(name, module, inputs[0], outputs[0]))
 
     for name, module in model.named_children():
-        if not isinstance(module, nn.Dropout):  # nothing in use
-            module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i[0], o))
+        module.register_forward_hook(lambda m, i, o, name=name: record(name, m, i[0], o))
     with networks.in_use(model):
         model(torch.zeros(1, 1, 32, 32))
     return found
@@ -76,8 +75,8 @@ def what(variant: Variant) -> str:
 
 def _choices(network: Network | ConvNetwork) -> str:
     if isinstance(network, ConvNetwork):
-        maps = " · ".join("–".join(str(one.maps) for one in stage) for stage in network.stages)
-        return f"convolutions of {maps} maps, batch normalisation, relu, max pooling, {network.output}"
+        maps = ", max pooling, ".join("–".join(str(one.maps) for one in stage) for stage in network.stages)
+        return f"convolutions {maps} maps, batch normalisation, relu, global average pooling, {network.output}"
     return f"{network.activation}, {network.pooling.kind} pooling, C3 {network.C3}, {network.output}"
 
 
@@ -116,7 +115,7 @@ def _describe(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> 
         products, biases = units, units
         formula = f"{len(outputs)} × (1 + 1)"
     elif isinstance(module, MapMeans):
-        kind, kernel = "mean of each map", f"{inputs.shape[1]}×{inputs.shape[2]}"
+        kind, kernel = "global average pooling", f"{inputs.shape[1]}×{inputs.shape[2]}"
         products, biases = inputs.numel(), 0
         formula = "0"
     elif isinstance(module, nn.Conv2d):

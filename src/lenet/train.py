@@ -14,7 +14,7 @@ from jaxtyping import Float32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import checkpoint, fingerprint, lifetime, progress, tracking
+from lenet import arithmetic, checkpoint, fingerprint, lifetime, progress, tracking
 from lenet.checkpoint import State
 from lenet.classifier import Classifier, Observer
 from lenet.config import Params, Variant
@@ -32,7 +32,7 @@ class Fitted:
     trace: Float32[Tensor, "epochs steps"]
 
 
-@fingerprint.arithmetic()
+@arithmetic.fixed()
 def fit(
     variant: Variant,
     seed: int,
@@ -123,7 +123,6 @@ def train(
             checkpoints.remove()
 
 
-@fingerprint.arithmetic()
 def identify(name: str, seed: int, variant: Variant, digits: Digits, numerics: Path) -> Record:
     """The record of a training that has yet to run, here.
 

@@ -30,7 +30,7 @@ def promote(result: Result, number: int | None, path: Path) -> str:
     """
     trial = _choose(result, number)
     params = config.load(path)
-    block, now = result.block(trial), params.variant(result.plan.variant).model_dump()
+    block, now = result.block(trial), params.variant(result.plan.variant).model_dump(mode="json")
     base = result.plan.domains.rest(now)
     if base != result.plan.base:
         before, after = flatten(result.plan.base), flatten(base)
@@ -44,10 +44,10 @@ def promote(result: Result, number: int | None, path: Path) -> str:
     try:
         for place, value in _changes(now, block, ("variants", result.plan.variant)):
             changed = _replace(changed, place, value)
-        found = config.validate(YAML(typ="safe").load(changed), str(path)).model_dump()
+        found = config.validate(YAML(typ="safe").load(changed), str(path)).model_dump(mode="json")
     except (InputError, YAMLError, LookupError):
         found = {}
-    expected = params.model_dump()
+    expected = params.model_dump(mode="json")
     expected["variants"][result.plan.variant] = block
     if found != expected:
         raise InputError(

@@ -122,7 +122,7 @@ def plan(params: Params, settings: Settings, variant: str, digits: Digits, numer
     settings.check(block, variant)
     kept = settings.model_dump(mode="json", exclude={"trials", "spaces"})
     space = settings.spaces[variant]
-    base = Space(space, variant).rest(block.model_dump())
+    base = Space(space, variant).rest(block.model_dump(mode="json"))
     return Plan(variant, kept, json.loads(json.dumps(space)), base, *identity(digits, numerics))
 
 
