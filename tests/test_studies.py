@@ -27,14 +27,13 @@ STEPS = {
     ("tutorial-average", "overview"): {"network.C3"},
     ("overview", "overview-relu"): {"network.activation", "initialisation.scale"},
     ("overview-relu", "modern"): {
-        "optimizer.kind", "optimizer.momentum", "optimizer.beta1", "optimizer.beta2", "schedule.final", "batch_size",
-        "epochs",
+        "optimizer.kind", "optimizer.momentum", "optimizer.beta1", "optimizer.beta2", "batch_size",
     },
     ("original-sigmoid", "explanation-mse"): {"network.output"},
     ("explanation-mse", "explanation-cross-entropy"): {"objective.loss", "objective.off", "objective.on"},
     ("explanation-cross-entropy", "tutorial"): {
         "network.activation", "initialisation.scale", "network.pooling.coefficient", "network.pooling.bias",
-        "optimizer.momentum",
+        "optimizer.momentum", "batch_size",
     },
 }  # fmt: skip
 """What else than the learning rate changes from rung to rung."""
