@@ -422,7 +422,7 @@ def test_fewer_than_two_runs_and_one_named_twice_are_refused(clone: Path, params
         ("abc", "'abc' names no run; legal: an MLflow run id"),
         ("../modern-1", "names no run"),
         ("' or 1", "names no run"),
-        ("future-1", "future-1: no present run of this name.*no runs there yet.*modern-3, original-sigmoid-1"),
+        ("future-1", "future-1: no present run of this name.*no runs there yet.*modern-5, original-sigmoid-1"),
         ("modern-99", "modern-99: no present run"),
         ("00000000", "00000000: no run with such an id or run.key"),
         ("0" * 32, "no run with such an id"),
