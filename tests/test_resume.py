@@ -13,6 +13,7 @@ import pytest
 import killer
 from conftest import ROOT, lenet_command, run, small_checkout, small_disk
 from lenet import config
+from lenet.classifier import UPDATES
 
 BLOCKS = config.load(ROOT / "params.yaml").variants
 VARIANTS = [
@@ -50,7 +51,7 @@ def plan(variant: str) -> list[str]:
     """Where to kill, at steps drawn by chance: two plans, in turn over the variants."""
     chance = random.Random(variant)
     steps = 1504 // BLOCKS[variant].batch_size
-    first = [f"step:{chance.randrange(1, steps)}", f"checkpoint:{chance.randrange(3, 5)}"]
+    first = [f"step:{chance.randrange(1, steps)}", f"checkpoint:{chance.randrange(3, 5 if steps > UPDATES else 4)}"]
     if VARIANTS.index(variant) % 2:
         return [*first, "end:1", "evaluate:1"]
     return ["start:1", *first, f"tracking:{chance.randrange(1, 3)}"]
