@@ -8,6 +8,7 @@ import signal
 import subprocess
 import zipfile
 from collections.abc import Callable
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_checkout, small_disk, wait_for
-from lenet import fingerprint
+from lenet import config, fingerprint
 from lenet.data import shuffled
 
 pytestmark = pytest.mark.slow
 LOWER = "avx2" if fingerprint.processor() == "AVX512" else "default"  # than this machine's instruction set
+BATCH = config.load(ROOT / "params.yaml").variants["modern"].batch_size
 OTHER = {"ATEN_CPU_CAPABILITY": LOWER}
 
 
@@ -178,7 +180,7 @@ def test_one_pixel_is_found_in_the_data_at_its_step(folder: Path) -> None:
     made = train(folder)
     verdict = judged(folder, made.info.run_id, status=None)
     order = shuffled(1500, 1, 1).tolist()
-    assert verdict["step"] == [1, order.index(digit) // 64 + 1]
+    assert verdict["step"] == [1, order.index(digit) // BATCH + 1]
     assert verdict["epoch"] == 1
     assert [cause["kind"] for cause in verdict["causes"]] == ["data"]
     assert {stage["name"]: stage["same"] for stage in verdict["stages"]} == {
@@ -406,7 +408,7 @@ def strays(folder: Path) -> list[psutil.Process]:
 def test_traces_are_float32_bits_and_every_epoch_has_its_digest(built: Path) -> None:
     for path in (built / "runs").glob("*/trace"):
         losses = np.frombuffer(path.read_bytes(), "<f4")
-        assert len(losses) == 2 * 24
+        assert len(losses) == 2 * ceil(1500 / BATCH)
         assert np.isfinite(losses).all()
         digests = [line.split(",")[-1] for line in (path.parent / "history.csv").read_text().splitlines()[1:]]
         assert [len(digest) for digest in digests] == [64, 64]

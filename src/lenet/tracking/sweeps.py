@@ -160,7 +160,7 @@ class _Mirror:
         """Add what the runs lack."""
         for trial in trials:
             begun = trial.state in ENDED or trial.state == "running"
-            told = self.runs.get(trial.number, ("", -1))[1] == len(trial.rows) and trial.state not in ENDED
+            told = self.runs.get(trial.number, ("", -1))[1] >= len(trial.rows) and trial.state not in ENDED
             if begun and not told and trial.number not in self.ended:
                 self._tell(trial)
         if list(best) != list(self.best):
@@ -236,7 +236,8 @@ class _Mirror:
         for start in range(0, max(1, len(metrics)), BATCH):
             some = [RunTag(*pair) for pair in tags.items()] if start + BATCH >= len(metrics) else []
             self.client.log_batch(run_id, metrics[start : start + BATCH], params if start == 0 else [], some)
-        self.runs[trial.number] = run_id, len(trial.rows)
+        # a trial taken up again has fewer rows for a moment, the same as before
+        self.runs[trial.number] = run_id, max(known, len(trial.rows))
         if trial.state in ENDED:
             self.client.set_terminated(run_id, ENDED[trial.state], trial.ended)
             self.ended[trial.number] = run_id
