@@ -35,6 +35,7 @@ from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import parse
 from lenet.sweep.study import Judge, Plan, identity, plan, proposals
 from lenet.sweep.worker import Worker
+from lenet.tracking import sweeps
 
 LOCK = ROOT / "requirements-numeric.lock"
 SMALL = {
@@ -628,6 +629,18 @@ def test_the_record_is_live_goes_on_and_shows_every_trial(checkout: Path, alone:
     again = run(*sweep_command(*words), cwd=checkout)
     assert "12 trials" in again.stdout
     assert len(tracked(checkout)[1]) == 12
+
+
+def test_a_trial_taken_up_again_has_each_epoch_once(params: Params, tmp_path: Path) -> None:
+    """It is seen with fewer rows than before until its worker has told them again."""
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    record = sweeps._Mirror(client, tracking.StudyRecord("study", "modern", 1, {}))
+    block = params.variants["modern"].model_dump(mode="json")
+    rows = [{"epoch": epoch, "train/loss": 1 / epoch} for epoch in (1, 2, 3)]
+    for seen in (2, 0, 1, 3):
+        record.update([tracking.TrialRecord(0, "running", block, {}, rows[:seen], "", None, None)], [])
+    points = client.get_metric_history(record.runs[0][0], "train/loss")
+    assert sorted(point.step for point in points) == [1, 2, 3]
 
 
 @pytest.mark.slow
