@@ -48,10 +48,10 @@ check: environment ## lint, format, types, params.yaml
 	lenet check
 
 test: environment ## the tests that take minutes
-	pytest -n 2
+	pytest -n 2 --durations 15
 
 test-slow: environment ## the tests that take longer
-	pytest -n 2 --dist loadfile -m slow -rs
+	pytest -n 2 --dist loadfile -m slow -rs --durations 30
 
 test-results: environment ## what is committed beside what `make repro` has made here
 	pytest -m results
