@@ -64,7 +64,7 @@ def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(par
         waiting.remove(order[-1])
     assert order[0] == "prepare"
     assert order[-1] == "compare"
-    # updates of 16 digits take longer than a quarter as many of 64; seed by seed among equals
+    # updates of 8 digits take longer than a sixteenth as many of 128; seed by seed among equals
     originals = [f"train@original-{kind}-{seed}" for seed in (1, 2, 3) for kind in ("sigmoid", "tanh")]
     assert order[1:10] == [*originals, *(f"train@modern-{seed}" for seed in (1, 2, 3))]
     # an evaluation starts beside a training only when no training waits

@@ -33,7 +33,7 @@ STEPS = {
     ("explanation-mse", "explanation-cross-entropy"): {"objective.loss", "objective.off", "objective.on"},
     ("explanation-cross-entropy", "tutorial"): {
         "network.activation", "initialisation.scale", "network.pooling.coefficient", "network.pooling.bias",
-        "optimizer.momentum", "batch_size",
+        "optimizer.momentum",
     },
 }  # fmt: skip
 """What else than the learning rate changes from rung to rung."""
