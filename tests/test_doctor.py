@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import edit_params, lenet_command, run, small_checkout
-from lenet import compare, config, doctor, tracking
+from conftest import HARDEST, edit_params, lenet_command, run, small_checkout
+from lenet import compare, config, doctor, robustness, tracking
 from lenet.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -34,6 +34,8 @@ def folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A copy of it, store included, to be damaged."""
     shutil.copytree(built, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr(robustness, "DISTURBANCES", robustness.DISTURBANCES)
+    exec(HARDEST, vars(robustness))  # as its own sources have it
     return tmp_path / "copy"
 
 
