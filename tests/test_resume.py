@@ -50,8 +50,8 @@ def plan(variant: str) -> list[str]:
     chance = random.Random(variant)
     steps = 1504 // BLOCKS[variant].batch_size
     first, second = (f"step:{chance.randrange(1, steps)}" for _ in range(2))
-    tracking = f"tracking:{chance.randrange(1, 3)}"  # as a rule before a checkpoint is read: not after one is damaged
-    return ["start:1", tracking, first, "checkpoint:3", second, "checkpoint:2", "end:1", "evaluate:1"]
+    write, told = f"checkpoint:{chance.randrange(2, 4)}", f"tracking:{chance.randrange(1, 3)}"
+    return ["start:1", first, write, second, "checkpoint:2", told, "end:1", "evaluate:1"]  # the record follows behind
 
 
 def test_plans_cover_every_place_and_variants_of_every_kind() -> None:
