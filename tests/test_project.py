@@ -172,17 +172,19 @@ def test_the_readme_s_verdicts_are_the_report_s() -> None:
 
 
 def test_the_table_of_reruns_holds_the_published_weights() -> None:
-    """Every published run, by the beginning of the weights.sha256 that it came to again."""
+    """Every published run, by the beginning of the weights.sha256 that it came to again, and what it has not seen."""
     rows = table_rows((ROOT / "docs" / "reproducibility.md").read_text(), "rerun of")
-    found = {name: cells[0].split(" · ") for name, cells in rows.items()}
-    published: dict[str, list[str]] = {}
+    published: dict[str, tuple[list[str], str]] = {}
     for path in sorted(
         path for folder in ("", "ladder", "sizes", "frontier") for path in (ROOT / folder / "metrics").glob("*-*.json")
     ):
-        weights = json.loads(path.read_text())["run"]["weights.sha256"]
-        published.setdefault(path.stem.rpartition("-")[0], []).append(weights[:8])
-    assert found == published
-    assert all(re.fullmatch(r"–|bitwise( \(seeds? [1-5, ]+\))?", cells[1]) for cells in rows.values())
+        metrics = json.loads(path.read_text())
+        held_out = f"{metrics['digits']['held_out']:,}"
+        weights, seen = published.setdefault(path.stem.rpartition("-")[0], ([], held_out))
+        weights.append(metrics["run"]["weights.sha256"][:8])
+        assert seen == held_out
+    assert {name: (cells[0].split(" · "), cells[1]) for name, cells in rows.items()} == published
+    assert all(re.fullmatch(r"–|bitwise( \(seeds? [1-5, ]+\))?", cells[2]) for cells in rows.values())
 
 
 def studied() -> dict[str, dict]:
