@@ -149,9 +149,13 @@ def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
 
 def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
     rows = table_rows(README, "variant")
-    assert list(rows) == list(params.compare)
+    beyond = published_frontier() or {"variants": {}}
+    assert list(rows) == list(params.compare) + [name for name in beyond["variants"] if name not in params.compare]
     summary = json.loads((ROOT / "metrics" / "summary.json").read_text())
     for name, cells in rows.items():
+        if name not in params.compare:
+            assert cells[-4:] == list(results.cells(beyond["variants"][name])), name
+            continue
         runs = [json.loads((ROOT / "metrics" / f"{name}-{seed}.json").read_text()) for seed in params.seeds]
         found = {
             "seeds": {str(one["seed"]): one["test"] for one in runs},
@@ -163,6 +167,16 @@ def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
         misses = [one["test"]["misses"] for one in runs]
         assert summary[name]["misses"] == pytest.approx(sum(misses) / len(misses))
         assert cells[-4:] == list(results.cells(found)), name
+
+
+def published_frontier() -> dict | None:
+    """studies/frontier.json."""
+    return committed.frontier(ROOT / "studies" / "frontier.json")
+
+
+def test_the_readme_s_word_on_then_and_now_is_what_was_measured() -> None:
+    if found := published_frontier():
+        assert report.frontier(found).replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
 
 
 @pytest.mark.results
