@@ -219,7 +219,7 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     assert content["ladder"]["steps"][1]["difference"] == -0.03
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "Not computed yet: <code>make ladder" not in page
-    assert "1 of 2 steps are shown to change the error: another (−3.00 points)." in page
+    assert "1 of 2 steps is shown to change the error: another (−3.00 points)." in page
     assert "what one thing is worth" in page
     # old against new: what the comparison does not have is named by the study, with what it has seen
     assert "5.00\N{NO-BREAK SPACE}% for original-tanh and 1.00\N{NO-BREAK SPACE}% for modern." in page

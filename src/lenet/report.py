@@ -150,7 +150,8 @@ def ladder(content: Content) -> str:
     if not shown:
         return f"None of the {len(content['steps'])} steps alone is shown to change the error."
     told = "; ".join(f"{step['change']} ({signed(step['difference'])} points)" for step in shown)
-    return f"{len(shown)} of {len(content['steps'])} steps are shown to change the error: {told}."
+    is_are = "is" if len(shown) == 1 else "are"
+    return f"{len(shown)} of {len(content['steps'])} steps {is_are} shown to change the error: {told}."
 
 
 def sizes(content: Content) -> Iterator[str]:
