@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,12 +150,12 @@ def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
 
 def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
     rows = table_rows(README, "variant")
-    beyond = published_frontier() or {"variants": {}}
-    assert list(rows) == list(params.compare) + [name for name in beyond["variants"] if name not in params.compare]
+    frontier = committed.frontier(ROOT / "studies" / "frontier.json")["variants"]
+    assert list(rows) == list(dict.fromkeys([*params.compare, *frontier]))
     summary = json.loads((ROOT / "metrics" / "summary.json").read_text())
     for name, cells in rows.items():
         if name not in params.compare:
-            assert cells[-4:] == list(results.cells(beyond["variants"][name])), name
+            assert cells[-4:] == list(results.cells(frontier[name])), name
             continue
         runs = [json.loads((ROOT / "metrics" / f"{name}-{seed}.json").read_text()) for seed in params.seeds]
         found = {
@@ -167,16 +168,6 @@ def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
         misses = [one["test"]["misses"] for one in runs]
         assert summary[name]["misses"] == pytest.approx(sum(misses) / len(misses))
         assert cells[-4:] == list(results.cells(found)), name
-
-
-def published_frontier() -> dict | None:
-    """studies/frontier.json."""
-    return committed.frontier(ROOT / "studies" / "frontier.json")
-
-
-def test_the_readme_s_word_on_then_and_now_is_what_was_measured() -> None:
-    if found := published_frontier():
-        assert report.frontier(found).replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
 
 
 @pytest.mark.results
@@ -235,10 +226,23 @@ def test_the_readme_s_table_of_studies_is_what_was_computed(params: Params) -> N
         assert cells[3] == ", ".join(f"{parameter} {value}" for parameter, value in found["best"]["parameters"].items())
 
 
-def test_the_readme_s_word_on_the_ladder_is_what_was_measured() -> None:
-    found = committed.ladder(ROOT / "studies" / "ladder.json")
-    said = report.ladder(found) if found else "It is not computed yet with the present settings."
-    assert said.replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
+def largest(ladder: dict) -> str:
+    """The largest of a ladder's steps and its interval, as its verdict has them."""
+    step = max(ladder["steps"], key=lambda step: abs(step["difference"]))
+    return re.findall(r"\(.*?\)", step["verdict"])[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentences"),
+    [
+        ("ladder", lambda found: [report.ladder(found), largest(found)]),
+        ("frontier", lambda found: [report.frontier(found)]),
+        ("sizes", report.sizes),
+    ],
+)
+def test_the_readme_s_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable) -> None:
+    for said in sentences(getattr(committed, name)(ROOT / "studies" / f"{name}.json")):
+        assert said.replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
 
 
 def test_the_readme_s_word_on_translation_is_what_was_measured(params: Params) -> None:
