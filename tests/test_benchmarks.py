@@ -10,6 +10,7 @@ import pytest
 from benchmarks import report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
+from lenet.config import Params
 
 KEPT = ROOT / "benchmarks" / "results.json"
 
@@ -76,14 +77,15 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_it_measures_prints_and_warns_with_status_zero(folder: Path) -> None:
+def test_it_measures_prints_and_warns_with_status_zero(folder: Path, params: Params) -> None:
     impossible = Group("latency: modern", "ms", [Row("packaged model, one digit", [1.0]), Row("plain modules", [1e6])])
     Results({}, [impossible]).write(folder / "kept.json")
     command = [sys.executable, "-m", "benchmarks", "latency: modern", "--repetitions", "1", "--against", "kept.json"]
     done = run(*command, cwd=folder, PYTHONPATH=str(ROOT))
     assert "| plain modules |" in done.stdout
     assert "warning: slower than before: latency: modern: packaged model, one digit ÷ plain modules" in done.stdout
-    assert "there are: training: original-sigmoid, batch " in run(
+    first = f"there are: training: original-sigmoid, batch {params.variants['original-sigmoid'].batch_size};"
+    assert first in run(
         sys.executable, "-m", "benchmarks", "nothing", cwd=folder, status=2, PYTHONPATH=str(ROOT)
     ).stderr.replace("\n", " ")
 

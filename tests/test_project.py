@@ -1,5 +1,6 @@
 """The project's promises beside its code: locks, names, help, the wheel, and the README's numbers."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from ruamel.yaml import YAML
 
 from conftest import ROOT, run
 from lenet import committed, config, report, results
@@ -170,6 +172,13 @@ def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
         assert cells[-4:] == list(results.cells(found)), name
 
 
+def test_the_readme_s_picture_is_the_one_that_the_pipeline_made() -> None:
+    picture = re.findall(r"!\[.*?\]\((reports/.*?)\)", README)[0]
+    lock = YAML(typ="safe").load((ROOT / "dvc.lock").read_text())["stages"]["compare"]
+    (made,) = (out["md5"] for out in lock["outs"] if out["path"] == picture)
+    assert hashlib.md5((ROOT / picture).read_bytes()).hexdigest() == made
+
+
 @pytest.mark.results
 def test_the_readme_s_verdicts_are_the_report_s() -> None:
     for pair in results.load(ROOT / "reports")["pairs"]:
@@ -185,9 +194,9 @@ def test_the_table_of_reruns_holds_the_published_weights() -> None:
     ):
         metrics = json.loads(path.read_text())
         held_out = f"{metrics['digits']['held_out']:,}"
-        weights, seen = published.setdefault(path.stem.rpartition("-")[0], ([], held_out))
+        weights, unseen = published.setdefault(path.stem.rpartition("-")[0], ([], held_out))
         weights.append(metrics["run"]["weights.sha256"][:8])
-        assert seen == held_out
+        assert unseen == held_out
     assert {name: (cells[0].split(" · "), cells[1]) for name, cells in rows.items()} == published
     assert all(re.fullmatch(r"–|bitwise( \(seeds? [1-5, ]+\))?", cells[2]) for cells in rows.values())
 
@@ -266,8 +275,6 @@ def test_the_readme_names_every_command_that_exists() -> None:
 
 
 def test_the_readme_s_new_variant_is_legal(params: Params) -> None:
-    from ruamel.yaml import YAML
-
     (block,) = re.findall(r"```yaml\n(  [a-z-]+:\n.*?)```", README, re.S)
     assert len(block.splitlines()) <= 11  # its name, and ten lines
     content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
