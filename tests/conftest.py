@@ -15,8 +15,8 @@ from pathlib import Path
 from jaxtyping import install_import_hook
 
 SHAPED = (
-    "data", "distortion", "model", "kernels", "convnet", "networks", "objective", "classifier", "train", "evaluate",
-    "robustness",
+    "codes", "data", "distortion", "presentation", "model", "kernels", "convnet", "networks", "objective", "levenberg",
+    "online", "classifier", "train", "evaluate", "robustness",
 )  # fmt: skip
 with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
     from lenet import evaluate, train  # noqa: F401  these import the others; shapes in signatures are checked in tests
@@ -106,8 +106,10 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+OUTPUTS = ("squashed", "softmax", "rbf", "adaptive-rbf")
 POOLINGS = [
     config.TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
+    config.TrainablePooling(kind="trainable-sum", coefficient=0.375, bias=0.25),
     *(config.FixedPooling(kind=kind) for kind in ("average", "max")),
 ]
 

@@ -62,6 +62,9 @@ def test_no_field_has_a_default() -> None:
     assert [f"{s.__name__}.{n}" for s in found for n, f in s.model_fields.items() if not f.is_required()] == []
 
 
+PAPER = {
+    "kind": "paper", "copies": 9, "shrink": [0.77, 1.4], "squeeze": 0.1, "shear": 0.14, "translation": 2.0,
+}  # fmt: skip
 FAULTS = [
     # path, value, words that the message must have
     ("variants/modern/optimizer/momentumm", 0.9, ["variants.modern.optimizer", "momentumm", "weight_decay"]),
@@ -90,6 +93,20 @@ FAULTS = [
     ("variants/modern/objective/loss", "hinge", ["variants.modern.objective.loss", "hinge", "cross-entropy"]),
     ("variants/modern/network/output", "squashed", ["variants.modern", "cross-entropy", "softmax"]),
     ("variants/modern/validation_size", 5001, ["variants.modern", "60001", "60000"]),
+    (
+        "variants/lecun1998/objective/loss",
+        "mse",
+        ["variants.lecun1998.objective: ", "'factor'", "legal here: loss, off"],
+    ),
+    ("variants/lecun1998/network/output", "softmax", ["loss = 'mle'", "'rbf', 'adaptive-rbf'", "'cross-entropy'"]),
+    ("variants/lecun1998/network/pooling", {"kind": "average"}, ["diagonal-levenberg-marquardt", "trainable pooling"]),
+    ("variants/lecun1998/optimizer/criterion", "hessian", ["optimizer.criterion", "hessian", "'exact'"]),
+    ("variants/lecun1998/schedule/steps/4/epochs", 7, ["variants.lecun1998: schedule.steps", "19", "epochs = 20"]),
+    ("variants/lecun1998/schedule/steps", [], ["variants.lecun1998.schedule.steps = []", "at least 1"]),
+    ("variants/lecun1998/order", "sorted", ["variants.lecun1998.order", "sorted", "'constant'"]),
+    ("variants/lecun1998/initialisation/biases", "one", ["variants.lecun1998.initialisation.biases", "'random'"]),
+    ("variants/lecun1998/distortion", PAPER | {"shrink": [1.4, 0.77]}, ["distortion: shrink", "1.4", "0.77"]),
+    ("variants/modern/distortion", PAPER, ["variants.modern: distortion.copies = 9", "order = 'constant'"]),
     ("variants/original-tanh/objective/off", 1.0, ["variants.original-tanh.objective", "on = 1.0"]),
     ("variants/Modern", CONTENT["variants"]["modern"], ["variants.Modern", "lower-case"]),
     ("compare", ["modern", "moderm"], ["compare", "moderm", "original-tanh"]),

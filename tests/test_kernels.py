@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import POOLINGS, randomised
+from conftest import OUTPUTS, POOLINGS, randomised
 from lenet import kernels, networks, objective
 from lenet.config import Network, Params
 from lenet.data import Digits, to_inputs
@@ -33,7 +33,7 @@ def distance(ours: list[Tensor], theirs: list[Tensor]) -> float:
 
 @pytest.mark.parametrize(
     ("activation", "pooling", "C3", "output"),
-    product(ACTIVATIONS, POOLINGS, ("table", "dense"), ("squashed", "softmax")),
+    product(ACTIVATIONS, POOLINGS, ("table", "dense"), OUTPUTS),
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_outputs_and_gradients_are_those_that_autograd_finds_for_the_modules(activation, pooling, C3, output) -> None:

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import TypeCheckError
 from scipy.signal import correlate
 
-from conftest import POOLINGS, randomised
+from conftest import OUTPUTS, POOLINGS, randomised
 from lenet import summary
+from lenet.codes import codes
 from lenet.config import FixedPooling, Initialisation, Network, Params
 from lenet.model import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
 
@@ -58,7 +59,7 @@ def test_multiply_accumulates_worked_out_by_hand(pooling: str, sums: int) -> Non
 
 
 def test_the_overview_s_shapes() -> None:
-    network = Network(activation="relu", pooling=POOLINGS[1], C3="dense", output="softmax")
+    network = Network(activation="relu", pooling=FixedPooling(kind="average"), C3="dense", output="softmax")
     shapes = {row.name: (row.inputs, row.outputs) for row in summary.layers(network)}
     assert shapes == {
         "C1": ("1@32×32", "6@28×28"), "S2": ("6@28×28", "6@14×14"), "C3": ("6@14×14", "16@10×10"),
@@ -113,17 +114,19 @@ SQUASH = {
 def reference(network: LeNet5, x: np.ndarray, activation: str, pooling: str, C3: str, output: str) -> np.ndarray:
     """The documents' formulas in NumPy float64, one image (32, 32) at a time, loops where they have sums."""
     squash = SQUASH[activation]
-    p = {name: value.detach().double().numpy() for name, value in network.named_parameters()}
+    p = {"output.weight": network.output.weight} | dict(network.named_parameters())
+    p = {name: value.detach().double().numpy() for name, value in p.items()}
 
     def pool(maps: np.ndarray, layer: str) -> np.ndarray:
         n, h, w = maps.shape
         blocks = maps.reshape(n, h // 2, 2, w // 2, 2)
         if pooling == "max":
             return blocks.max((2, 4))
-        mean = sum(blocks[:, :, i, :, j] for i in (0, 1) for j in (0, 1)) / 4
+        total = sum(blocks[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
         if pooling == "average":
-            return mean
-        return squash(p[f"{layer}.weight"][:, None, None] * mean + p[f"{layer}.bias"][:, None, None])
+            return total / 4
+        pooled = total if pooling == "trainable-sum" else total / 4
+        return squash(p[f"{layer}.weight"][:, None, None] * pooled + p[f"{layer}.bias"][:, None, None])
 
     def convolve(maps: np.ndarray, kernels: list[dict[int, np.ndarray]], bias: np.ndarray) -> np.ndarray:
         sums = [sum(correlate(maps[i], kernel, "valid") for i, kernel in group.items()) for group in kernels]
@@ -139,13 +142,15 @@ def reference(network: LeNet5, x: np.ndarray, activation: str, pooling: str, C3:
     s4 = pool(c3, "S4")
     c5 = squash(p["C5.weight"].reshape(120, 16, 5, 5).reshape(120, -1) @ s4.reshape(-1) + p["C5.bias"])
     f6 = squash(p["F6.weight"] @ c5 + p["F6.bias"])
+    if output.endswith("rbf"):
+        return np.array([sum((x - w) ** 2 for x, w in zip(f6, code, strict=True)) for code in p["output.weight"]])
     a = p["output.weight"] @ f6 + p["output.bias"]
     return squash(a) if output == "squashed" else a
 
 
 @pytest.mark.parametrize(
     ("activation", "pooling", "C3", "output"),
-    product(ACTIVATIONS, POOLINGS, ("table", "dense"), ("squashed", "softmax")),
+    product(ACTIVATIONS, POOLINGS, ("table", "dense"), OUTPUTS),
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_every_part_equals_the_documents_formulas(activation, pooling, C3, output) -> None:
@@ -158,7 +163,7 @@ def test_every_part_equals_the_documents_formulas(activation, pooling, C3, outpu
 
 @pytest.mark.parametrize("C3", ["table", "dense"])
 def test_initial_weights_fill_their_bound_and_nothing_else_moves(C3: str) -> None:
-    network = build(C3=C3).initialise(Initialisation(scale=2.4, exponent=1.0), seed=1)
+    network = build(C3=C3).initialise(Initialisation(scale=2.4, exponent=1.0, biases="zero"), seed=1)
     fan_in = {"C1": 25, "C5": 400, "F6": 120, "output": 84}
     for name, count in fan_in.items():
         weight = getattr(network, name).weight
@@ -176,7 +181,7 @@ def test_initial_weights_fill_their_bound_and_nothing_else_moves(C3: str) -> Non
 
 
 def test_initial_weights_follow_from_the_seed_alone() -> None:
-    how = Initialisation(scale=1.0, exponent=0.5)
+    how = Initialisation(scale=1.0, exponent=0.5, biases="zero")
     torch.manual_seed(5)
     first = build().initialise(how, 1).state_dict()
     torch.rand(7)
@@ -185,8 +190,57 @@ def test_initial_weights_follow_from_the_seed_alone() -> None:
     assert not any(torch.equal(first[name], other[name]) for name in first if name[0] != "S" and "weight" in name)
 
 
-def test_only_trained_tensors_are_saved() -> None:
-    network = build()
+def test_random_biases_have_the_bound_of_their_units_weights() -> None:
+    network = build(output="rbf").initialise(Initialisation(scale=1.2, exponent=0.5, biases="random"), 1)
+    for name, fan_in in (("C1", 25), ("C5", 400), ("F6", 120)):
+        bias, bound = getattr(network, name).bias, 1.2 / fan_in**0.5
+        assert 0.5 * bound < bias.abs().max() <= bound
+        assert bias.min() < 0 < bias.max()
+    assert all(abs(bias) <= 1.2 / (25 * len(seen)) ** 0.5 for bias, seen in zip(network.C3.bias, C3_TABLE, strict=True))
+    zero = build(output="rbf").initialise(Initialisation(scale=1.2, exponent=0.5, biases="zero"), 1)
+    assert torch.equal(zero.F6.weight, network.F6.weight)
+    assert set(network.S2.bias.tolist()) == {0.25}
+
+
+CODE_6 = """
+..####.
+.##....
+##.....
+##.....
+######.
+###..##
+##...##
+##...##
+###..##
+.#####.
+.......
+.......
+"""
+
+
+def test_codes_are_those_of_the_paper_s_figure() -> None:
+    """Fig. 3: the inked pixels of each digit, the distances that are smallest and largest, and one digit as drawn."""
+    found = codes()
+    assert ((found + 1) / 2).sum(1).tolist() == [35, 27, 33, 32, 41, 35, 39, 25, 43, 39]
+    apart = (found[:, None] != found).sum(2)
+    assert apart[6, 8] == apart[apart > 0].min() == 12
+    assert apart[0, 4] == apart[8, 9] == 18
+    assert apart[1, 4] == apart[1, 8] == apart[4, 7] == apart.max() == 50
+    assert "".join("#" if bit > 0 else "." for bit in found[6]) == CODE_6.replace("\n", "")
+
+
+def test_the_paper_s_network_has_60_000_parameters_and_340_908_connections(params: Params) -> None:
+    network = params.variants["lecun1998"].network
+    assert {key: summary.totals(network)[key] for key in ("parameters", "connections")} == {
+        "parameters": 60_000, "connections": 340_908,
+    }  # fmt: skip
+    adaptive = network.model_copy(update={"output": "adaptive-rbf"})
+    assert summary.totals(adaptive)["parameters"] == 60_840
+
+
+@pytest.mark.parametrize("output", ["squashed", "rbf", "adaptive-rbf"])
+def test_only_trained_tensors_are_saved(output: str) -> None:
+    network = build(output=output)
     assert set(network.state_dict()) == {name for name, _ in network.named_parameters()}
     assert isinstance(network.C3, SparseConv)
     assert isinstance(network.S2, Subsampling)

@@ -41,6 +41,8 @@ def test_mean_squared_error_to_plus_minus_one(params: Params) -> None:
         ({"loss": "mse", "off": -1.0, "on": 1.0}, "squashed"),
         ({"loss": "mse", "off": 0.0, "on": 1.0}, "softmax"),
         ({"loss": "cross-entropy"}, "softmax"),
+        ({"loss": "mle", "factor": 0.5}, "rbf"),
+        ({"loss": "map", "factor": 0.5, "j": 1.0}, "rbf"),
     ],
 )
 def test_the_gradient_is_the_loss_s(params: Params, loss: dict, output: str) -> None:
@@ -66,6 +68,37 @@ def test_cross_entropy_is_minus_the_logarithm_of_the_right_class(params: Params)
     expected = (math.log(10) + math.log(2)) / 2
     assert entropy.loss(logits, torch.tensor([1, 7])).item() == pytest.approx(expected)
     assert entropy.loss(torch.full((1, 10), 1e4), torch.tensor([0])).item() == pytest.approx(math.log(10))
+
+
+def test_maximum_likelihood_is_the_right_class_s_penalty(params: Params) -> None:
+    mle = objective.build(variant(params, {"loss": "mle", "factor": 0.5}, "rbf"))
+    distances = torch.tensor([[4.0] * 9 + [2.0], [8.0] * 10])
+    assert mle.loss(distances, torch.tensor([9, 0])).item() == pytest.approx((0.5 * 2 + 0.5 * 8) / 2)
+    assert mle.decide(distances).tolist() == [9, 0]  # the nearest code
+    assert mle.probabilities is None
+
+
+def test_maximum_a_posteriori_has_a_class_for_rubbish(params: Params) -> None:
+    """Equation 9: penalties ln 2 and nine of ln 4, rubbish's ln 8, so that e^−j + Σ e^−y = 1/8 + 1/2 + 9/4 = 23/8."""
+    map_ = objective.build(variant(params, {"loss": "map", "factor": 1.0, "j": math.log(8)}, "rbf"))
+    distances = torch.tensor([[math.log(2)] + [math.log(4)] * 9])
+    assert map_.loss(distances, torch.tensor([0])).item() == pytest.approx(math.log(2) + math.log(23 / 8))
+    assert map_.loss(distances, torch.tensor([5])).item() == pytest.approx(math.log(4) + math.log(23 / 8))
+    _, gradient = map_.loss_and_gradient(distances, torch.tensor([0]))
+    assert gradient[0].tolist() == pytest.approx([1 - 4 / 23] + [-2 / 23] * 9, abs=1e-6)
+    # wrong classes that are further away than rubbish are hardly pushed any further
+    far = map_.loss_and_gradient(torch.tensor([[0.0] + [50.0] * 9]), torch.tensor([0]))[1]
+    assert far[0, 1:].abs().max() < 1e-20
+
+
+def test_equal_codes_are_the_collapse_that_only_maximum_a_posteriori_avoids(params: Params) -> None:
+    """All codes and states equal: every penalty 0, which is the least of eq. 8; eq. 9 is ln(e^−j + 10) there."""
+    nothing, labels = torch.zeros(1, 10), torch.tensor([3])
+    assert objective.build(variant(params, {"loss": "mle", "factor": 0.5}, "adaptive-rbf")).loss(nothing, labels) == 0
+    map_ = objective.build(variant(params, {"loss": "map", "factor": 0.5, "j": 1.0}, "adaptive-rbf"))
+    collapsed = map_.loss(nothing, labels).item()
+    apart = map_.loss(torch.tensor([[50.0] * 3 + [0.0] + [50.0] * 6]), labels).item()
+    assert apart < collapsed == pytest.approx(math.log(math.exp(-1) + 10))
 
 
 def test_the_document_s_output_gradient(params: Params) -> None:
@@ -111,6 +144,12 @@ def test_optimizers_take_their_values_from_the_block() -> None:
     fast = Adam(kind="adam", lr=0.1, beta1=0.0, beta2=0.5, weight_decay=0.0)
     # second step: v̂ = (½·½·1 + ½·9)/(1 − ¼) = 19/3, step = 0.1 · 3 / √(19/3)
     assert one_step(fast, [1.0, 3.0])[1] == pytest.approx(0.9 - 0.1 * 3 / math.sqrt(19 / 3), abs=1e-6)
+
+
+def test_steps_are_the_paper_s_rates(params: Params) -> None:
+    lecun = params.variants["lecun1998"]
+    rates = [lecun.optimizer.lr * optimizer.factor(lecun.schedule, epoch, 20) for epoch in range(1, 21)]
+    assert rates == pytest.approx([5e-4] * 2 + [2e-4] * 3 + [1e-4] * 3 + [5e-5] * 4 + [1e-5] * 8)
 
 
 @given(st.floats(0, 1), st.integers(2, 50))

@@ -3,14 +3,16 @@
 A confidence is an estimate of the probability that the answer is right: the largest of ten estimates of the classes'
 posterior probabilities. Softmax outputs are such estimates. Of squashed outputs trained by squared error towards the
 targets ``off`` and ``on``, the ideal ones are off + (on − off) · P(class | image), for a mean minimises squared error:
-so (y − off) / (on − off), clipped to 0…1, estimates the posterior.
+so (y − off) / (on − off), clipped to 0…1, estimates the posterior. Penalties of distances to codes stand for minus the
+logarithms of likelihoods (LeCun 1998, §II.C), so that their negatives' softmax does.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import softmax
 
-from lenet.config import MeanSquaredError, Variant
+from lenet.config import MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
 BINS = 15  # of equal width, as in the metrics' calibration error
 
@@ -27,6 +29,8 @@ class Bin:
 def of(outputs: np.ndarray, variant: Variant) -> np.ndarray:
     """The confidence (n,) of a variant's answers, from the outputs (n, 10) in predictions.csv."""
     objective = variant.objective
+    if isinstance(objective, MaximumLikelihood | MaximumAPosteriori):
+        return softmax(-objective.factor * outputs, axis=1).max(1)
     if variant.network.output == "softmax" or not isinstance(objective, MeanSquaredError):
         return outputs.max(1)
     return np.clip((outputs - objective.off) / (objective.on - objective.off), 0, 1).max(1)

@@ -44,9 +44,12 @@ class Pixels(Section):
 
 
 class TrainablePooling(Section):
-    """The paper's subsampling: the mean of 2×2 inputs, times a coefficient, plus a bias, squashed."""
+    """The paper's subsampling: the mean or sum of 2×2 inputs (§II.A, II.B), times a coefficient, plus a bias, squashed.
 
-    kind: Literal["trainable"]
+    With the sum the coefficient has four times the gradient, and sixteen times the second derivative.
+    """
+
+    kind: Literal["trainable", "trainable-sum"]
     coefficient: float  # every map's at the start
     bias: float  # likewise
 
@@ -63,7 +66,7 @@ class Network(Section):
     activation: Literal["sigmoid", "scaled-tanh", "tanh", "relu"]
     pooling: Annotated[TrainablePooling | FixedPooling, Field(discriminator="kind")]
     C3: Literal["table", "dense"]
-    output: Literal["squashed", "softmax"]
+    output: Literal["squashed", "softmax", "rbf", "adaptive-rbf"]  # rbf: distances to fixed codes, or to learned ones
 
 
 class Convolution(Section):
@@ -105,6 +108,14 @@ class ConvNetwork(Section):
         return "softmax"
 
 
+LOSSES_OF = {
+    "squashed": ("mse",),
+    "softmax": ("mse", "cross-entropy"),
+    "rbf": ("mle", "map"),
+    "adaptive-rbf": ("mle", "map"),
+}
+"""The losses that fit each kind of output."""
+
 FAMILIES = LENET5, CONVNET = "network of 1998", "network of today"
 
 
@@ -138,11 +149,34 @@ class AffineDistortion(Section):
     translation: NotNegative  # pixels, in either direction
 
 
+class PaperDistortion(Section):
+    """The paper's distortions (LeCun 1998, §III.B) as its Fig. 7 shows them: scaled, squeezed, sheared, moved.
+
+    Each value is drawn uniformly: the factor ``shrink`` between its two ends, the others between their negatives and
+    themselves.
+    """
+
+    kind: Literal["paper"]
+    copies: Annotated[int, Field(ge=0)]  # distorted ones of every digit, made once; 0: new ones in each epoch
+    shrink: Annotated[tuple[Positive, Positive], Field(strict=False)]  # by so much smaller
+    squeeze: Momentum  # 1 ± this: by so much less wide, and higher
+    shear: NotNegative  # horizontal, pixels per pixel
+    translation: NotNegative  # pixels, in either direction
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PaperDistortion":
+        low, high = self.shrink
+        if low > high:
+            raise ValueError(f"shrink: it starts at {low}, above its end {high}")
+        return self
+
+
 class Initialisation(Section):
-    """Weights uniform in ±scale / fan_in**exponent, biases zero."""
+    """Weights uniform in ±scale / fan_in**exponent; biases zero, or drawn as the weights of their units."""
 
     scale: Positive
     exponent: Fraction
+    biases: Literal["zero", "random"]
 
 
 class MeanSquaredError(Section):
@@ -165,6 +199,28 @@ class CrossEntropy(Section):
     loss: Literal["cross-entropy"]
 
 
+class MaximumLikelihood(Section):
+    """The penalty of the right class alone, mean over samples (LeCun 1998, eq. 8).
+
+    A class's penalty is ``factor`` times the squared distance between F6's state and its code; eq. 7 has the factor 1.
+    """
+
+    loss: Literal["mle"]
+    factor: Positive
+
+
+class MaximumAPosteriori(Section):
+    """The same, plus ln(e^−j + Σ_classes e^−penalty), which pushes the wrong classes' penalties up (eq. 9)."""
+
+    loss: Literal["map"]
+    factor: Positive
+    j: float  # the penalty of a class for rubbish
+
+
+Criterion = MaximumLikelihood | MaximumAPosteriori
+"""The losses of distances to codes."""
+
+
 class SGD(Section):
     """Stochastic gradient descent."""
 
@@ -184,6 +240,16 @@ class Adam(Section):
     weight_decay: NotNegative
 
 
+class DiagonalLevenbergMarquardt(Section):
+    """Each parameter's steps are lr / (mu + its second derivative), estimated anew before each epoch (levenberg.py)."""
+
+    kind: Literal["diagonal-levenberg-marquardt"]
+    lr: Positive
+    mu: Positive
+    patterns: Annotated[int, Field(ge=1)]  # training digits that the estimate is a mean over
+    criterion: Literal["constant", "exact"]  # the loss's second derivative at F6: that of a penalty, or its own
+
+
 class ConstantSchedule(Section):
     """The same learning rate in every epoch."""
 
@@ -197,16 +263,31 @@ class CosineSchedule(Section):
     final: Fraction
 
 
+class Step(Section):
+    """Some epochs in which the learning rate is lr × factor."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    factor: Positive
+
+
+class StepSchedule(Section):
+    """A learning rate that changes between epochs. The steps may go on beyond the last epoch."""
+
+    kind: Literal["piecewise"]
+    steps: Annotated[tuple[Step, ...], Field(strict=False, min_length=1)]
+
+
 class Variant(Section):
     """One recipe: everything that a training depends on, besides its seed and the digits."""
 
     pixels: Pixels
-    distortion: Annotated[NoDistortion | AffineDistortion, Field(discriminator="kind")]
+    distortion: Annotated[NoDistortion | AffineDistortion | PaperDistortion, Field(discriminator="kind")]
     network: AnyNetwork
     initialisation: Initialisation
-    objective: Annotated[MeanSquaredError | CrossEntropy, Field(discriminator="loss")]
-    optimizer: Annotated[SGD | Adam, Field(discriminator="kind")]
-    schedule: Annotated[ConstantSchedule | CosineSchedule, Field(discriminator="kind")]
+    objective: Annotated[MeanSquaredError | CrossEntropy | Criterion, Field(discriminator="loss")]
+    optimizer: Annotated[SGD | Adam | DiagonalLevenbergMarquardt, Field(discriminator="kind")]
+    schedule: Annotated[ConstantSchedule | CosineSchedule | StepSchedule, Field(discriminator="kind")]
+    order: Literal["shuffled", "constant"]  # of the digits: a new one in each epoch, or the same random one
     batch_size: Annotated[int, Field(ge=1, le=TRAINING_DIGITS)]
     epochs: Annotated[int, Field(ge=1)]
     train_size: Annotated[int, Field(ge=1, le=TRAINING_DIGITS)]
@@ -219,11 +300,28 @@ class Variant(Section):
                 f"train_size + validation_size = {self.train_size + self.validation_size}; "
                 f"there are {TRAINING_DIGITS} training digits"
             )
-        if self.objective.loss == "cross-entropy" and self.network.output != "softmax":
+        loss, output = self.objective.loss, self.network.output
+        if loss not in LOSSES_OF[output]:
+            outputs = (name for name, losses in LOSSES_OF.items() if loss in losses)
             raise ValueError(
-                f"objective.loss = 'cross-entropy' takes probabilities, and network.output = "
-                f"{self.network.output!r} gives none; legal with it: 'softmax'"
+                f"objective.loss = {loss!r} does not fit network.output = {output!r}; legal with the loss: "
+                f"{', '.join(map(repr, outputs))}; with the output: {', '.join(map(repr, LOSSES_OF[output]))}"
             )
+        if isinstance(self.optimizer, DiagonalLevenbergMarquardt) and not (
+            isinstance(self.network, Network)
+            and self.network.output.endswith("rbf")
+            and isinstance(self.network.pooling, TrainablePooling)
+        ):
+            raise ValueError(
+                f"optimizer.kind = {self.optimizer.kind!r} knows the second derivatives of trainable pooling and of "
+                "network.output = 'rbf' or 'adaptive-rbf' only"
+            )
+        if isinstance(self.schedule, StepSchedule):
+            planned = sum(step.epochs for step in self.schedule.steps)
+            if planned < self.epochs:
+                raise ValueError(f"schedule.steps: they are {planned} epochs, and epochs = {self.epochs}")
+        if isinstance(self.distortion, PaperDistortion) and self.distortion.copies and self.order != "constant":
+            raise ValueError(f"distortion.copies = {self.distortion.copies} have one order; legal: order = 'constant'")
         return self
 
 
@@ -339,6 +437,11 @@ def _locate(location: tuple[str | int, ...], data: Any) -> tuple[str, Any]:
         if (isinstance(value, dict) and step in value) or (isinstance(value, (list, tuple)) and isinstance(step, int)):
             path.append(str(step))
             value = value[step]  # type: ignore[index]
-        elif i == len(location) - 1 and step not in FAMILIES:
+        elif i == len(location) - 1 and step not in FAMILIES and not _is_tag(step, value):
             path.append(str(step))
     return ".".join(path), value
+
+
+def _is_tag(step: str | int, value: Any) -> bool:
+    """Whether a step of pydantic's only says which kind of block this is."""
+    return isinstance(value, dict) and step in (value.get("kind"), value.get("loss"))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenet.errors import InputError
-from lenet.model import LeNet5, SparseConv, Subsampling
+from lenet.model import LeNet5, RadialBasis, SparseConv, Subsampling
 
 SIZE = 5  # of the kernels
 
@@ -71,7 +71,7 @@ class Passes:
 
     def __init__(self, network: LeNet5, n: int) -> None:
         squash = SQUASHES[network.activation]
-        like = network.output.weight.detach()
+        like = network.C1.weight.detach()
 
         def fields(layer: nn.Module) -> Values:
             if layer is network.C1:
@@ -80,7 +80,7 @@ class Passes:
 
         x = Values(like, 32, 1, 32, n)
         self.inputs = x.value.permute(3, 1, 0, 2)
-        self.layers: list[_Convolution | _Subsampling | _Full] = []
+        self.layers: list[_Convolution | _Subsampling | _Full | _RadialBasis] = []
         for layer, pooling in ((network.C1, network.S2), (network.C3, network.S4)):
             y = fields(layer)
             self.layers.append(_Convolution(layer, pooling, squash, x, y, needs_dx=layer is not network.C1))
@@ -91,11 +91,13 @@ class Passes:
         x = x.swapped().flat()
         last = squash if network.squash_output else LINEAR
         for full, its_squash in ((network.C5, squash), (network.F6, squash), (network.output, last)):
-            y = Values(like, full.out_features, n)
-            self.layers.append(_Full(full, its_squash, x, y))
+            y = Values(like, len(full.weight), n)
+            self.layers.append(
+                _RadialBasis(full, x, y) if isinstance(full, RadialBasis) else _Full(full, its_squash, x, y)
+            )
             x = y
         self.last = x
-        gradients = [gradient for layer in self.layers for gradient in (layer.dweight, layer.dbias)]
+        gradients = [gradient for layer in self.layers for gradient in layer.gradients]
         self.gradients = list(zip(network.parameters(), gradients, strict=True))
 
     def forward(self) -> Float[Tensor, "n 10"]:
@@ -151,7 +153,7 @@ class _Convolution:
         fields = (lines // 2, 2, m, 2, half * n)
         new = x.value.new_empty
         self.squash, self.weight, self.bias = squash, layer.weight.detach().view(-1), layer.bias.detach()[:, None]  # type: ignore[union-attr]
-        self.dweight, self.dbias = torch.empty_like(layer.weight), new(m)
+        self.gradients = self.dweight, self.dbias = torch.empty_like(layer.weight), new(m)
 
         # the weights in a matrix [map, (kernel line, kernel column, map it sees)], zero where there is no connection
         columns = SIZE * depth
@@ -163,7 +165,7 @@ class _Convolution:
         self.shifted = new(self.views.shape)
         self.windows = _overlapping(self.shifted.view(h, depth, width), lines)
         self.pixels = new(lines, m, width)
-        self.pool = _POOLS[type(pooling)](self.pixels.view(fields), y.value.flatten(2), squash.outer)
+        self.pool = _pool(pooling, self.pixels.view(fields), y.value.flatten(2), squash.outer)
 
         self.dy = y.grad.flatten(2)
         self.dy_scaled = new(self.dy.shape)
@@ -229,11 +231,11 @@ def _overlapping(lines: Tensor, count: int) -> Tensor:
     return lines.as_strided((count, SIZE * k, width), (k * width, width, 1), lines.storage_offset())
 
 
-class _Mean:
-    """Fields [line, 2, map, 2, rest] → factor · their sums [line, map, rest], where factor = outer / 4."""
+class _Sum:
+    """Fields [line, 2, map, 2, rest] → factor · their sums [line, map, rest]."""
 
-    def __init__(self, fields: Tensor, y: Tensor, outer: float) -> None:
-        self.fields, self.y, self.factor = fields, y, outer / 4
+    def __init__(self, fields: Tensor, y: Tensor, factor: float) -> None:
+        self.fields, self.y, self.factor = fields, y, factor
         self.pairs = fields.new_empty(fields[:, 0].shape)
 
     def forward(self) -> None:
@@ -247,10 +249,10 @@ class _Mean:
 
 
 class _Max:
-    """Fields [line, 2, map, 2, rest] → factor · their largest [line, map, rest], where factor = outer."""
+    """Fields [line, 2, map, 2, rest] → factor · their largest [line, map, rest]."""
 
-    def __init__(self, fields: Tensor, y: Tensor, outer: float) -> None:
-        self.fields, self.y, self.factor = fields, y, outer
+    def __init__(self, fields: Tensor, y: Tensor, factor: float) -> None:
+        self.fields, self.y, self.factor = fields, y, factor
         self.largest = fields.new_empty(y.shape)
 
     def forward(self) -> None:
@@ -262,16 +264,20 @@ class _Max:
         return grad[:, None, :, None] * (self.fields == self.largest[:, None, :, None])
 
 
-_POOLS: dict[type[nn.Module], type[_Mean] | type[_Max]] = {nn.AvgPool2d: _Mean, Subsampling: _Mean, nn.MaxPool2d: _Max}
+def _pool(layer: nn.Module, fields: Tensor, y: Tensor, outer: float) -> _Sum | _Max:
+    """What a layer's pooling makes of squashed pixels that are still to be multiplied by ``outer``."""
+    if isinstance(layer, nn.MaxPool2d):
+        return _Max(fields, y, outer)
+    return _Sum(fields, y, outer * (layer.share if isinstance(layer, Subsampling) else 0.25))
 
 
 class _Subsampling:
-    """Trainable subsampling after its mean: times a coefficient, plus a bias, squashed. x and y [h, m, w, n]."""
+    """Trainable subsampling after its mean or sum: times a coefficient, plus a bias, squashed. x and y [h, m, w, n]."""
 
     def __init__(self, layer: Subsampling, squash: Squash, x: Values, y: Values) -> None:
         self.squash = squash
         self.weight, self.bias = layer.weight.detach()[:, None], layer.bias.detach()[:, None]
-        self.dweight, self.dbias = torch.empty_like(layer.weight), torch.empty_like(layer.bias)
+        self.gradients = self.dweight, self.dbias = torch.empty_like(layer.weight), torch.empty_like(layer.bias)
         self.x, self.dx, self.y, self.dy = (each.flatten(2) for each in (x.value, x.grad, y.value, y.grad))
         self.value, self.d = torch.empty_like(self.x), torch.empty_like(self.x)
 
@@ -294,7 +300,7 @@ class _Full:
     def __init__(self, layer: nn.Linear, squash: Squash, x: Values, y: Values) -> None:
         self.squash, self.x, self.y = squash, x, y
         self.weight, self.bias = layer.weight.detach(), layer.bias.detach()[:, None]
-        self.dweight, self.dbias = torch.empty_like(layer.weight), torch.empty_like(layer.bias)
+        self.gradients = self.dweight, self.dbias = torch.empty_like(layer.weight), torch.empty_like(layer.bias)
         self.value = y.value if squash.outer == 1 else torch.empty_like(y.value)
 
     def forward(self) -> None:
@@ -312,6 +318,27 @@ class _Full:
         torch.mm(d, self.x.value.T, out=self.dweight)
         torch.sum(d, 1, out=self.dbias)
         torch.mm(self.weight.T, d, out=self.x.grad)
+
+
+class _RadialBasis:
+    """Squared distances to codes. x [k, n] → y [m, n]."""
+
+    def __init__(self, layer: RadialBasis, x: Values, y: Values) -> None:
+        self.weight, self.x, self.y = layer.weight.detach()[:, :, None], x, y
+        self.apart = x.value.new_empty(*layer.weight.shape, x.value.shape[-1])
+        self.part = torch.empty_like(self.apart)
+        self.gradients = (torch.empty_like(layer.weight),) if isinstance(layer.weight, nn.Parameter) else ()
+
+    def forward(self) -> None:
+        torch.sub(self.x.value, self.weight, out=self.apart)
+        torch.mul(self.apart, self.apart, out=self.part)
+        torch.sum(self.part, 1, out=self.y.value)
+
+    def backward(self) -> None:
+        torch.mul(self.apart, self.y.grad.mul_(2)[:, None], out=self.part)
+        torch.sum(self.part, 0, out=self.x.grad)
+        for dweight in self.gradients:
+            torch.sum(self.part, 2, out=dweight).neg_()
 
 
 def check(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> None:

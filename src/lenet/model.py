@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from lenet.codes import codes
 from lenet.config import Initialisation, Network, TrainablePooling
 from lenet.randomness import derive
 
@@ -70,19 +71,46 @@ class SparseConv(nn.Module):
 
 
 class Subsampling(nn.Module):
-    """Trainable subsampling: a coefficient times the mean of 2×2 inputs, plus a bias (LeCun 1998, §II.A).
+    """Trainable subsampling: a coefficient times the mean or sum of 2×2 inputs, plus a bias (LeCun 1998, §II.A, §II.B).
 
-    The squashing that follows it belongs to the network. §II.B has the sum in place of the mean: the same family,
-    the coefficient four times smaller.
+    The squashing that follows it belongs to the network.
+
+    Attributes:
+        share: what each of the four inputs counts, ¼ or 1.
     """
 
-    def __init__(self, maps: int, coefficient: float, bias: float) -> None:
+    def __init__(self, maps: int, coefficient: float, bias: float, share: float) -> None:
         super().__init__()
+        self.share = share
         self.weight = nn.Parameter(torch.full((maps,), coefficient))
         self.bias = nn.Parameter(torch.full((maps,), bias))
 
+    def pool(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h/2 w/2"]:
+        """The means or sums."""
+        return F.avg_pool2d(x, 2, divisor_override=round(1 / self.share))
+
     def forward(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h/2 w/2"]:
-        return F.avg_pool2d(x, 2) * self.weight[:, None, None] + self.bias[:, None, None]
+        return self.pool(x) * self.weight[:, None, None] + self.bias[:, None, None]
+
+
+class RadialBasis(nn.Module):
+    """The squared distance between F6's state and the code of each class (LeCun 1998, §II.B, eq. 7).
+
+    Args:
+        adaptive: whether the codes are parameters, 840 of them; otherwise they stay as drawn.
+    """
+
+    weight: Tensor
+
+    def __init__(self, adaptive: bool) -> None:
+        super().__init__()
+        if adaptive:
+            self.weight = nn.Parameter(codes())
+        else:
+            self.register_buffer("weight", codes(), persistent=False)
+
+    def forward(self, x: Float[Tensor, "n 84"]) -> Float[Tensor, "n 10"]:
+        return (x[:, None] - self.weight).square().sum(2)
 
 
 def draw(weights: Iterable[tuple[Tensor, int]], how: Initialisation, seed: int) -> None:
@@ -97,7 +125,8 @@ def draw(weights: Iterable[tuple[Tensor, int]], how: Initialisation, seed: int) 
 class LeNet5(nn.Module):
     """The LeNet-5 family on 1@32×32 inputs, ten outputs.
 
-    ``forward`` returns the ten units' states: squashed outputs, or logits where ``output`` is softmax.
+    ``forward`` returns the ten units' states: squashed outputs, logits where ``output`` is softmax, or the squared
+    distances to the codes.
     """
 
     def __init__(self, network: Network) -> None:
@@ -111,7 +140,7 @@ class LeNet5(nn.Module):
         self.S4 = _pooling(network, 16)
         self.C5 = nn.Linear(16 * 5 * 5, 120)  # a 5×5 convolution over a 5×5 map
         self.F6 = nn.Linear(120, 84)
-        self.output = nn.Linear(84, 10)
+        self.output = _output(network)
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
         x = self._subsample(self.S2, self.squash(self.C1(x)))
@@ -124,28 +153,40 @@ class LeNet5(nn.Module):
         return self.squash(layer(x)) if isinstance(layer, Subsampling) else layer(x)
 
     def initialise(self, how: Initialisation, seed: int) -> "LeNet5":
-        """Draw every weight uniformly from ±scale / fan_in**exponent and set the biases to zero.
+        """Draw every weight uniformly from ±scale / fan_in**exponent; then the biases likewise, or they are zero.
 
         The fan-in counts the connected inputs of a unit: 25 in C1; 75, 100 or 150 in C3 by Table I. Coefficients and
-        biases of trainable subsampling keep their constant start. The paper has scale 2.4 and exponent 1 (App. A).
+        biases of trainable subsampling keep their constant start, and codes are as drawn. The paper has scale 2.4 and
+        exponent 1 (App. A).
         """
-        draw(self._weights(), how, seed)
-        for layer in self.children():
-            if not isinstance(layer, Subsampling) and isinstance(bias := getattr(layer, "bias", None), Tensor):
+        units = list(self._units())
+        draw(((weight, fan_in) for weight, _, fan_in in units), how, seed)
+        if how.biases == "random":
+            draw(((bias, fan_in) for _, bias, fan_in in units), how, derive(seed, "biases"))
+        else:
+            for _, bias, _ in units:
                 nn.init.zeros_(bias)
         return self
 
-    def _weights(self) -> Iterator[tuple[Tensor, int]]:
-        """Weight tensors with the fan-in of their units, in the order of the network."""
+    def _units(self) -> Iterator[tuple[Tensor, Tensor, int]]:
+        """Weights and biases of units with equally many inputs, and that number, in the order of the network."""
         for layer in (self.C1, self.C3, self.C5, self.F6, self.output):
             if isinstance(layer, SparseConv):
                 kernels = layer.weight.split([len(seen) for seen in layer.table])
-                yield from ((part, part.numel()) for part in kernels)
-            else:
-                yield layer.weight, prod(layer.weight.shape[1:])
+                yield from zip(kernels, layer.bias.split(1), (part.numel() for part in kernels), strict=True)
+            elif not isinstance(layer, RadialBasis):
+                assert layer.bias is not None
+                yield layer.weight, layer.bias, prod(layer.weight.shape[1:])
+
+
+def _output(network: Network) -> nn.Linear | RadialBasis:
+    if network.output in ("rbf", "adaptive-rbf"):
+        return RadialBasis(adaptive=network.output == "adaptive-rbf")
+    return nn.Linear(84, 10)
 
 
 def _pooling(network: Network, maps: int) -> nn.Module:
     if isinstance(network.pooling, TrainablePooling):
-        return Subsampling(maps, network.pooling.coefficient, network.pooling.bias)
+        share = 1.0 if network.pooling.kind == "trainable-sum" else 0.25
+        return Subsampling(maps, network.pooling.coefficient, network.pooling.bias, share)
     return {"average": nn.AvgPool2d, "max": nn.MaxPool2d}[network.pooling.kind](2)

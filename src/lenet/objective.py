@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lenet.config import CrossEntropy, MeanSquaredError, Variant
+from lenet.config import CrossEntropy, MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
 Scores = Float[Tensor, "n 10"]
 Labels = Int64[Tensor, " n"]
@@ -52,11 +52,27 @@ def largest(scores: Scores) -> Labels:
     return scores.argmax(1)
 
 
+def smallest(scores: Scores) -> Labels:
+    """The class of the smallest score: the nearest code."""
+    return scores.argmin(1)
+
+
+def shares(section: MaximumAPosteriori, distances: Scores) -> Scores:
+    """e^−penalty of each class as a fraction of their sum with rubbish, whose penalty is j (LeCun 1998, eq. 9)."""
+    return torch.softmax(_with_rubbish(section, distances), 1)[:, :-1]
+
+
+def _with_rubbish(section: MaximumAPosteriori, distances: Scores) -> Float[Tensor, "n 11"]:
+    """Minus the penalties of the classes and of rubbish."""
+    return F.pad(distances * -section.factor, (0, 1), value=-section.j)
+
+
 def build(variant: Variant) -> Objective:
     """The objective of a variant's block on the outputs that its network has."""
     probabilities = softmax if variant.network.output == "softmax" else None
+    decide = smallest if variant.network.output.endswith("rbf") else largest
     loss, loss_and_gradient = _LOSSES[variant.objective.loss](variant.objective, probabilities)
-    return Objective(loss, loss_and_gradient, largest, probabilities)
+    return Objective(loss, loss_and_gradient, decide, probabilities)
 
 
 def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | None) -> tuple[Callable, Callable]:
@@ -88,4 +104,28 @@ def _cross_entropy(
     return F.cross_entropy, loss_and_gradient  # they take the logits: softmax and logarithm in one, without overflow
 
 
-_LOSSES: dict[str, Callable] = {"mse": _mse, "cross-entropy": _cross_entropy}
+def _mle(section: MaximumLikelihood, probabilities: None) -> tuple[Callable, Callable]:
+    def loss(distances: Scores, labels: Labels) -> Loss:
+        return section.factor * distances.gather(1, labels[:, None]).mean()
+
+    def loss_and_gradient(distances: Scores, labels: Labels) -> tuple[Loss, Scores]:
+        right = F.one_hot(labels, distances.shape[1]).to(distances.dtype)
+        return loss(distances, labels), right.mul_(section.factor / len(labels))
+
+    return loss, loss_and_gradient
+
+
+def _map(section: MaximumAPosteriori, probabilities: None) -> tuple[Callable, Callable]:
+    right_alone, its_gradient = _mle(MaximumLikelihood(loss="mle", factor=section.factor), None)
+
+    def loss(distances: Scores, labels: Labels) -> Loss:
+        return right_alone(distances, labels) + _with_rubbish(section, distances).logsumexp(1).mean()
+
+    def loss_and_gradient(distances: Scores, labels: Labels) -> tuple[Loss, Scores]:
+        gradient = its_gradient(distances, labels)[1]
+        return loss(distances, labels), gradient.sub_(shares(section, distances), alpha=section.factor / len(labels))
+
+    return loss, loss_and_gradient
+
+
+_LOSSES: dict[str, Callable] = {"mse": _mse, "cross-entropy": _cross_entropy, "mle": _mle, "map": _map}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lenet import networks
 from lenet.config import ConvNetwork, Network, Variant
 from lenet.convnet import MapMeans
-from lenet.model import SparseConv, Subsampling
+from lenet.model import RadialBasis, SparseConv, Subsampling
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,10 @@ def _describe(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> 
         if name == "C5":  # its inputs are the 16 maps of S4, all of each
             kind, kernel = "convolution over the whole map", "5×5/1"
             formula = "(5×5×16 + 1) × 120"
+    elif isinstance(module, RadialBasis):
+        kind, kernel = "distance to each class's code", "–"
+        products, biases = module.weight.numel(), 0
+        formula = "84 × 10" if parameters else "0"
     elif isinstance(module, SparseConv):
         kind, kernel = "convolution, Table I", f"{module.size}×{module.size}/1"
         products, biases = module.weight.numel() * area, units
