@@ -6,16 +6,29 @@ from math import cos, pi
 import torch
 from torch import Tensor, nn
 
-from lenet.config import SGD, Adam, ConstantSchedule, CosineSchedule
+from lenet.config import (
+    SGD,
+    Adam,
+    ConstantSchedule,
+    CosineSchedule,
+    DiagonalLevenbergMarquardt,
+    StepSchedule,
+)
+from lenet.levenberg import StochasticDiagonalLM
 
 
-def build(section: SGD | Adam, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def build(
+    section: SGD | Adam | DiagonalLevenbergMarquardt, parameters: Iterable[nn.Parameter]
+) -> torch.optim.Optimizer:
     """The optimizer of a variant's block."""
     return OPTIMIZERS[section.kind](section, parameters)
 
 
-def factor(schedule: ConstantSchedule | CosineSchedule, epoch: int, epochs: int) -> float:
+def factor(schedule: ConstantSchedule | CosineSchedule | StepSchedule, epoch: int, epochs: int) -> float:
     """What the learning rate is multiplied by in an epoch (from 1)."""
+    if isinstance(schedule, StepSchedule):
+        factors = [step.factor for step in schedule.steps for _ in range(step.epochs)]
+        return factors[epoch - 1]
     if isinstance(schedule, ConstantSchedule) or epochs == 1:
         return 1.0
     progress = (epoch - 1) / (epochs - 1)
@@ -53,4 +66,13 @@ def _adam(kind: type[torch.optim.Adam]) -> Callable:
     return build
 
 
-OPTIMIZERS: dict[str, Callable] = {"sgd": _sgd, "adam": _adam(torch.optim.Adam), "adamw": _adam(torch.optim.AdamW)}
+def _diagonal(section: DiagonalLevenbergMarquardt, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    return StochasticDiagonalLM(parameters, section.lr, section.mu)
+
+
+OPTIMIZERS: dict[str, Callable] = {
+    "sgd": _sgd,
+    "adam": _adam(torch.optim.Adam),
+    "adamw": _adam(torch.optim.AdamW),
+    "diagonal-levenberg-marquardt": _diagonal,
+}

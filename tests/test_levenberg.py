@@ -1,0 +1,218 @@
+"""The paper's optimizer: steps by pencil, curvatures beside exact ones and beside the recursion in loops."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev
+
+from lenet import config, levenberg, objective, optimizer
+from lenet.data import Digits, to_inputs
+from lenet.model import LeNet5, scaled_tanh
+
+MLE = config.MaximumLikelihood(loss="mle", factor=0.5)
+MAP = config.MaximumAPosteriori(loss="map", factor=0.5, j=20.0)
+
+
+def lecun(pooling: str = "trainable-sum", output: str = "rbf") -> LeNet5:
+    trainable = config.TrainablePooling(kind=pooling, coefficient=0.5, bias=0.0)
+    network = LeNet5(config.Network(activation="scaled-tanh", pooling=trainable, C3="table", output=output))
+    how = config.Initialisation(scale=1.2, exponent=0.5, biases="random")
+    return network.initialise(how, 1).double()
+
+
+@pytest.fixture
+def inputs(digits: Digits) -> Tensor:
+    return to_inputs(digits[:2].images, config.Pixels(background=-0.1, ink=1.175)).double()
+
+
+@pytest.fixture
+def labels(digits: Digits) -> Tensor:
+    return digits[:2].labels.long()
+
+
+def by_name(network: LeNet5, inputs: Tensor, labels: Tensor, section, criterion: str = "constant") -> dict[str, Tensor]:
+    found = levenberg.curvatures(network, inputs, labels, section, criterion)
+    return dict(zip((name for name, _ in network.named_parameters()), found, strict=True))
+
+
+# steps
+
+
+def test_a_step_is_divided_by_the_curvature_and_mu() -> None:
+    weight = nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
+    rule = levenberg.StochasticDiagonalLM([weight], lr=0.1, mu=0.5)
+    rule.set_curvatures([torch.tensor([0.0, 0.5, 4.5])])
+    assert rule.step_sizes()[0].tolist() == pytest.approx([0.2, 0.1, 0.02])
+    weight.grad = torch.tensor([1.0, -2.0, 10.0])
+    rule.step()
+    assert weight.tolist() == pytest.approx([0.8, 1.2, 0.8])
+    rule.param_groups[0]["lr"] = 0.0
+    rule.step()
+    assert weight.tolist() == pytest.approx([0.8, 1.2, 0.8])
+
+
+def test_a_closure_is_evaluated_with_gradients() -> None:
+    weight = nn.Parameter(torch.tensor([2.0]))
+    rule = levenberg.StochasticDiagonalLM([weight], lr=1.0, mu=1.0)
+    rule.set_curvatures([torch.tensor([1.0])])
+
+    def closure() -> float:
+        loss = weight.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert rule.step(closure) == 4.0
+    assert weight.item() == 2.0 - 4.0 / 2
+
+
+def test_there_is_no_step_before_curvatures_are_known() -> None:
+    weight = nn.Parameter(torch.tensor([2.0]))
+    weight.grad = torch.tensor([1.0])
+    with pytest.raises(KeyError, match="curvature"):
+        levenberg.StochasticDiagonalLM([weight], lr=1.0, mu=1.0).step()
+
+
+def test_the_memory_is_kept_by_another_optimizer() -> None:
+    section = config.DiagonalLevenbergMarquardt(
+        kind="diagonal-levenberg-marquardt", lr=0.1, mu=0.5, patterns=1, criterion="constant"
+    )
+    weights = [nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2)]
+    first, second = (optimizer.build(section, [weight]) for weight in weights)
+    first.set_curvatures([torch.tensor([0.5, 1.5])])
+    optimizer.restore(second, optimizer.memory(first))
+    assert second.step_sizes()[0].tolist() == first.step_sizes()[0].tolist() == pytest.approx([0.1, 0.05])
+
+
+# curvatures
+
+
+@pytest.mark.parametrize("layer", ["F6", "C5"])
+def test_the_last_two_layers_have_the_exact_gauss_newton_diagonal(layer: str, inputs: Tensor, labels: Tensor) -> None:
+    """Σ_j 2·factor (∂x_j/∂θ)² over F6's states x: the loss is factor · ‖x − code‖²."""
+    network = lecun()
+    found = by_name(network, inputs, labels, MLE)
+    states: dict[str, Tensor] = {}
+    network.output.register_forward_hook(lambda module, given, _: states.update(x=given[0]))
+
+    def at(theta: dict[str, Tensor], one: Tensor) -> Tensor:
+        functional_call(network, theta, one)
+        return states["x"][0]
+
+    for part in ("weight", "bias"):
+        name = f"{layer}.{part}"
+        theta = {name: network.get_parameter(name).detach()}
+        exact = sum(jacrev(at)(theta, one[None])[name].square().sum(0) for one in inputs) / len(inputs)
+        torch.testing.assert_close(found[name], exact, rtol=1e-10, atol=0)
+
+
+def test_a_chain_of_single_units_has_the_exact_diagonal() -> None:
+    layers = [nn.Linear(1, 1).double() for _ in range(5)]
+    x, found = torch.randn(3, 1, dtype=torch.double), {}
+    stages, states = [], x
+    for layer in layers:
+        stages.append(levenberg._Stage(layer, scaled_tanh, states))
+        states = stages[-1].states
+    at_state = torch.full_like(states, 2.0)
+    for stage in reversed(stages):
+        at_state = stage.back(at_state, found)
+    for layer in layers:
+        for parameter in layer.parameters():
+            slopes = []
+            for one in x:
+                y = one
+                for each in layers:
+                    y = scaled_tanh(each(y))
+                slopes.append(torch.autograd.grad(y.sum(), parameter)[0])
+            exact = 2 * torch.stack(slopes).square().mean(0)
+            torch.testing.assert_close(found[parameter], exact, rtol=1e-12, atol=0)
+
+
+def slope(state: np.ndarray) -> np.ndarray:
+    """The derivative of 1.7159·tanh(2a/3) from its value."""
+    return 1.7159 * 2 / 3 * (1 - (state / 1.7159) ** 2)
+
+
+def recursion(network: LeNet5, field: np.ndarray, start: np.ndarray, share: float) -> dict[str, np.ndarray]:
+    """App. C for one digit (32, 32), connection by connection: g is ∂²E/∂a², G is ∂²E/∂x²."""
+    p = {name: value.detach().numpy() for name, value in network.named_parameters()}
+
+    def f(a: np.ndarray) -> np.ndarray:
+        return 1.7159 * np.tanh(2 * a / 3)
+
+    c1, c3 = np.zeros((6, 28, 28)), np.zeros((16, 10, 10))
+    for m, r, c in np.ndindex(c1.shape):
+        c1[m, r, c] = (p["C1.weight"][m, 0] * field[r : r + 5, c : c + 5]).sum() + p["C1.bias"][m]
+    c1 = f(c1)
+    u2 = share * (c1[:, ::2, ::2] + c1[:, 1::2, ::2] + c1[:, ::2, 1::2] + c1[:, 1::2, 1::2])
+    s2 = f(p["S2.weight"][:, None, None] * u2 + p["S2.bias"][:, None, None])
+    kernels = [(out, i) for out, seen in enumerate(network.C3.table) for i in seen]
+    for out in range(16):
+        c3[out] = p["C3.bias"][out]
+    for number, (out, i) in enumerate(kernels):
+        for r, c in np.ndindex(10, 10):
+            c3[out, r, c] += (p["C3.weight"][number] * s2[i, r : r + 5, c : c + 5]).sum()
+    c3 = f(c3)
+    u4 = share * (c3[:, ::2, ::2] + c3[:, 1::2, ::2] + c3[:, ::2, 1::2] + c3[:, 1::2, 1::2])
+    s4 = f(p["S4.weight"][:, None, None] * u4 + p["S4.bias"][:, None, None])
+    x4 = s4.reshape(-1)
+    x5 = f(p["C5.weight"] @ x4 + p["C5.bias"])
+    x6 = f(p["F6.weight"] @ x5 + p["F6.bias"])
+
+    h = {}
+    g6 = slope(x6) ** 2 * start
+    h["F6.weight"], h["F6.bias"] = np.outer(g6, x5**2), g6
+    g5 = slope(x5) ** 2 * ((p["F6.weight"] ** 2).T @ g6)
+    h["C5.weight"], h["C5.bias"] = np.outer(g5, x4**2), g5
+    g4 = (slope(x4) ** 2 * ((p["C5.weight"] ** 2).T @ g5)).reshape(16, 5, 5)
+    h["S4.weight"], h["S4.bias"] = (g4 * u4**2).sum((1, 2)), g4.sum((1, 2))
+    g3 = np.zeros((16, 10, 10))
+    for m, r, c in np.ndindex(g3.shape):
+        g3[m, r, c] = slope(c3[m, r, c]) ** 2 * (share * p["S4.weight"][m]) ** 2 * g4[m, r // 2, c // 2]
+    h["C3.weight"], h["C3.bias"] = np.zeros((60, 5, 5)), g3.sum((1, 2))
+    G2 = np.zeros((6, 14, 14))
+    for number, (out, i) in enumerate(kernels):
+        for r, c in np.ndindex(10, 10):
+            h["C3.weight"][number] += g3[out, r, c] * s2[i, r : r + 5, c : c + 5] ** 2
+            G2[i, r : r + 5, c : c + 5] += g3[out, r, c] * p["C3.weight"][number] ** 2
+    g2 = slope(s2) ** 2 * G2
+    h["S2.weight"], h["S2.bias"] = (g2 * u2**2).sum((1, 2)), g2.sum((1, 2))
+    h["C1.weight"], h["C1.bias"] = np.zeros((6, 1, 5, 5)), np.zeros(6)
+    for m, r, c in np.ndindex(6, 28, 28):
+        g1 = slope(c1[m, r, c]) ** 2 * (share * p["S2.weight"][m]) ** 2 * g2[m, r // 2, c // 2]
+        h["C1.weight"][m, 0] += g1 * field[r : r + 5, c : c + 5] ** 2
+        h["C1.bias"][m] += g1
+    return h
+
+
+@pytest.mark.parametrize(("pooling", "share"), [("trainable-sum", 1.0), ("trainable", 0.25)])
+@pytest.mark.parametrize("factor", [0.5, 1.0])
+def test_curvatures_are_the_paper_s_recursion(
+    pooling: str, share: float, factor: float, inputs: Tensor, labels: Tensor
+) -> None:
+    network = lecun(pooling)
+    section = config.MaximumLikelihood(loss="mle", factor=factor)
+    found = by_name(network, inputs, labels, section)
+    each = [recursion(network, one[0].numpy(), np.full(84, 2 * factor), share) for one in inputs]
+    for name, ours in found.items():
+        np.testing.assert_allclose(ours.numpy(), sum(h[name] for h in each) / len(each), rtol=1e-10)
+        assert (ours >= 0).all()
+
+
+def test_the_exact_criterion_is_the_loss_s_second_derivative_at_the_states(labels: Tensor) -> None:
+    codes = lecun().output
+    states = 0.2 * codes.weight[labels] + 0.1 * torch.rand(
+        2, 84, dtype=torch.double
+    )  # so near that several classes count
+    found = levenberg._at_states(MAP, "exact", states, codes)
+    loss = objective._map(MAP, None)[0]
+    for one, label, ours in zip(states, labels, found, strict=True):
+        hessian = torch.autograd.functional.hessian(lambda x, y=label: loss(codes(x[None]), y[None]), one)
+        torch.testing.assert_close(ours, hessian.diagonal(), rtol=1e-9, atol=1e-12)
+    assert levenberg._at_states(MAP, "constant", states, codes).eq(1).all()
+
+
+def test_learned_codes_have_the_curvature_of_their_own_class(inputs: Tensor, labels: Tensor) -> None:
+    found = by_name(lecun(output="adaptive-rbf"), inputs, labels, MLE)["output.weight"]
+    share = torch.bincount(labels, minlength=10) / 2
+    assert torch.equal(found, share[:, None].double().expand(10, 84))
