@@ -18,7 +18,7 @@ from lenet import THREADS, config, fingerprint, networks, objective, optimizer, 
 from lenet.checkpoint import Checkpoints
 from lenet.classifier import Classifier
 from lenet.config import Variant
-from lenet.data import Batches, Digits, load_digits, shuffled, to_inputs
+from lenet.data import Digits, load_digits, shuffled, to_inputs
 from lenet.record import Record, Row
 from lenet.train import fit, quiet
 
@@ -80,11 +80,9 @@ def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) ->
     criterion = objective.build(variant)
     start = time.perf_counter()
     for epoch in range(1, epochs + 1):
-        for images, labels in Batches(
-            data, shuffled(digits, 1, epoch)[: digits // batch_size * batch_size], batch_size
-        ):
-            to_inputs(images, variant.pixels, out=ours.inputs)
-            ours.backward(criterion.loss_and_gradient(ours.forward(), labels)[1])
+        for batch in shuffled(digits, 1, epoch)[: digits // batch_size * batch_size].split(batch_size):
+            to_inputs(data.images[batch], variant.pixels, out=ours.inputs)
+            ours.backward(criterion.loss_and_gradient(ours.forward(), data.labels[batch].long())[1])
             rule.step()
     return epochs * digits / (time.perf_counter() - start)
 
@@ -249,5 +247,5 @@ def writing(name: str) -> float:
         start = time.perf_counter()
         for _ in range(10):
             fingerprint.tensors_sha256(weights)  # at each epoch's end
-        train.write(Path(folder), record, train.Fitted(weights, [row] * 10, torch.zeros(10, 860)))
+        train.write(Path(folder), record, train.Fitted(weights, [row] * 10, torch.zeros(10, 860), {}))
         return time.perf_counter() - start

@@ -13,7 +13,7 @@ from lenet import fingerprint, networks, objective, optimizer, summary
 from lenet.config import AffineDistortion, ConvNetwork, Params, Pixels, Variant
 from lenet.convnet import ConvNet
 from lenet.data import Digits, shuffled, to_inputs
-from lenet.distortion import affine_maps, distort
+from lenet.distortion import affine_maps, distort, draw
 from lenet.randomness import derive
 from lenet.train import fit
 
@@ -108,7 +108,7 @@ def test_weights_start_within_their_bounds(frontier: Variant) -> None:
 
 
 def test_a_training_is_what_a_plain_loop_computes(frontier: Variant, digits: Digits) -> None:
-    """Distortions and norms' statistics included, each update's distortions from (seed, epoch, step) alone."""
+    """Distortions and norms' statistics included, each epoch's distortions from (seed, epoch) alone."""
     training, validation = digits[70:400], digits[:70]
     fitted = fit(frontier, 5, training, validation)
     network = networks.build(frontier.network).initialise(frontier.initialisation, 5)
@@ -118,11 +118,11 @@ def test_a_training_is_what_a_plain_loop_computes(frontier: Variant, digits: Dig
         for group in rule.param_groups:
             group["lr"] = frontier.optimizer.lr * (1 if epoch == 1 else frontier.schedule.final)
         losses = []
-        for step, part in enumerate(shuffled(330, 5, epoch).split(32)):
+        maps = draw(330, frontier.distortion, generator(derive(5, "distortion", epoch)))
+        for part, its_maps in zip(shuffled(330, 5, epoch).split(32), maps.split(32), strict=True):
             its = networks.passes(network, len(part))
             fields = to_inputs(training.images[part], frontier.pixels)
-            chance = generator(derive(5, "distortion", epoch, step))
-            its.inputs.copy_(distort(fields, frontier.distortion, frontier.pixels, chance))
+            its.inputs.copy_(distort(fields, its_maps, frontier.pixels))
             loss, gradient = criterion.loss_and_gradient(its.forward(), training.labels[part].long())
             losses.append(loss.item())
             its.backward(gradient)
@@ -180,15 +180,14 @@ def fields(digits: Digits, count: int = 50) -> Tensor:
 
 def test_a_distortion_of_nothing_changes_nothing(digits: Digits) -> None:
     before = fields(digits)
-    torch.testing.assert_close(distort(before, only(), PIXELS, generator()), before, rtol=0, atol=2e-6)
+    torch.testing.assert_close(distort(before, draw(50, only(), generator()), PIXELS), before, rtol=0, atol=2e-6)
 
 
-def test_whole_pixels_are_moved_exactly(digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_whole_pixels_are_moved_exactly(digits: Digits) -> None:
     """A map whose source is three pixels to the right and one down moves the digit to the left and up."""
     before = fields(digits)
     still = torch.tensor([[1.0, 0, 3 / 16], [0, 1, 1 / 16]])
-    monkeypatch.setattr("lenet.distortion.affine_maps", lambda n, how, generator: still.expand(n, 2, 3))
-    after = distort(before, only(translation=3.0), PIXELS, generator())
+    after = distort(before, still.expand(len(before), 2, 3), PIXELS)
     torch.testing.assert_close(after[:, :, :-1, :-3], before[:, :, 1:, 3:], rtol=0, atol=2e-6)
     assert after[:, :, -1].sub(PIXELS.background).abs().max() < 1e-6  # background comes in
 
@@ -198,10 +197,10 @@ def test_whole_pixels_are_moved_exactly(digits: Digits, monkeypatch: pytest.Monk
 )
 def test_fields_are_resampled_as_scipy_does(digits: Digits, how: dict) -> None:
     before = fields(digits, 8)
-    after = distort(before, only(**how), PIXELS, generator(4))
-    maps = affine_maps(8, only(**how), generator(4)).double().numpy()
+    maps = affine_maps(8, only(**how), generator(4))
+    after = distort(before, maps, PIXELS)
     centre = 15.5
-    for one, made, entry in zip(before.numpy()[:, 0], after.numpy()[:, 0], maps, strict=True):
+    for one, made, entry in zip(before.numpy()[:, 0], after.numpy()[:, 0], maps.double().numpy(), strict=True):
         matrix = entry[::-1, 1::-1]  # rows and columns in scipy's order: y, x
         offset = centre + 16 * entry[::-1, 2] - matrix @ [centre, centre]
         expected = ndimage.affine_transform(one, matrix, offset, order=1, mode="constant", cval=PIXELS.background)
@@ -232,7 +231,7 @@ def test_maps_are_drawn_uniformly_from_their_ranges() -> None:
 
 def test_every_digit_has_a_map_of_its_own_and_of_each_epoch(digits: Digits) -> None:
     same = to_inputs(digits[:1].images, PIXELS).expand(4, 1, 32, 32)
-    once, again = (distort(same, only(translation=2.0), PIXELS, generator(1)) for _ in range(2))
+    once, again, other = (distort(same, draw(4, only(translation=2.0), generator(i)), PIXELS) for i in (1, 1, 2))
     assert torch.equal(once, again)
     assert not torch.equal(once[0], once[1])
-    assert not torch.equal(once, distort(same, only(translation=2.0), PIXELS, generator(2)))
+    assert not torch.equal(once, other)

@@ -3,7 +3,6 @@
 import gzip
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -95,20 +94,6 @@ def to_inputs(
     field = out[:, 0, BORDER:-BORDER, BORDER:-BORDER]
     field.add_(images, alpha=(pixels.ink - pixels.background) / 255)
     return out
-
-
-class Batches:
-    """The digits of one epoch in ``order``, in chunks of several batches; the last chunk, and batch, may be smaller."""
-
-    def __init__(self, digits: Digits, order: Int64[Tensor, " n"], chunk: int) -> None:
-        self.digits, self.parts = digits, order.split(chunk)
-
-    def __len__(self) -> int:
-        return len(self.parts)
-
-    def __iter__(self) -> Iterator[tuple[UInt8[Tensor, "n 28 28"], Int64[Tensor, " n"]]]:
-        for part in self.parts:
-            yield self.digits.images[part], self.digits.labels[part].long()
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Int64[Tensor, " count"]:

@@ -1,7 +1,4 @@
-"""Random distortions of training digits: each is moved by an affine map of its own. Plain torch.
-
-As in the paper (LeCun 1998, §III.B) digits are moved, scaled, squeezed and sheared horizontally; here also turned.
-"""
+"""Random distortions of training digits: each is moved by an affine map of its own. Plain torch."""
 
 from math import pi
 
@@ -10,35 +7,60 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet.config import AffineDistortion, Pixels
+from lenet.config import AffineDistortion, PaperDistortion, Pixels
+
+UNIT = 16  # pixels, half a field's side
 
 
 def distort(
-    fields: Float[Tensor, "n 1 32 32"], how: AffineDistortion, pixels: Pixels, generator: torch.Generator
+    fields: Float[Tensor, "n 1 32 32"], maps: Float[Tensor, "n 2 3"], pixels: Pixels
 ) -> Float[Tensor, "n 1 32 32"]:
-    """Move each field's content by a random affine map, bilinearly interpolated; background comes in.
+    """Move each field's content by its map, bilinearly interpolated; background comes in.
 
     Args:
         fields: inputs of a network.
-        how: the ranges that the maps are drawn from.
+        maps: from a place in the result, as x, y, 1 from the field's centre with half a side as unit, to its source.
         pixels: the inputs' values.
-        generator: what is drawn from.
     """
-    grid = F.affine_grid(affine_maps(len(fields), how, generator), list(fields.shape), align_corners=False)
+    grid = F.affine_grid(maps, list(fields.shape), align_corners=False)
     return F.grid_sample(fields - pixels.background, grid, align_corners=False).add_(pixels.background)
 
 
-def affine_maps(n: int, how: AffineDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:
-    """Draw maps from a place in the result, as x, y, 1 from the field's centre with half a side as unit, to its source.
+def draw(n: int, how: AffineDistortion | PaperDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:
+    """Draw ``n`` maps of a variant's distortion."""
+    return paper_maps(n, how, generator) if isinstance(how, PaperDistortion) else affine_maps(n, how, generator)
 
-    A map scales (x by s·q, y by s/q), shears x by y, turns, and moves.
+
+def paper_maps(n: int, how: PaperDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:
+    """Draw maps as the hundred digits of the paper's Fig. 7 have them.
+
+    Fitted to that figure, a map scales about the middle column and a row near the digit's foot (26), and shears about
+    row 18.5. Nothing is turned.
     """
+    low, high = how.shrink
+    shrink = low + (high - low) * torch.rand(n, generator=generator)
+    squeeze, shear = 1 + _either_way(how.squeeze, n, generator), _either_way(how.shear, n, generator)
+    x, y = _either_way(how.translation, n, generator), _either_way(how.translation, n, generator)
+    wide, high_ = shrink * squeeze, shrink / squeeze
+    slope, zero = shear * high_, torch.zeros(n)
+    foot, pivot = (26 - 15.5) / UNIT, (18.5 - 15.5) / UNIT
+    rows = (wide, slope, x / UNIT - slope * pivot, zero, high_, y / UNIT + (1 - high_) * foot)
+    return torch.stack(rows, 1).view(n, 2, 3)
+
+
+def _either_way(extent: float, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+    """Values between an extent and its negative."""
+    return (2 * torch.rand(n, generator=generator) - 1) * extent
+
+
+def affine_maps(n: int, how: AffineDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:
+    """Draw maps that scale (x by s·q, y by s/q), shear x by y, turn, and move."""
 
     def draw(extent: float) -> Float[Tensor, " n"]:
-        return (2 * torch.rand(n, generator=generator) - 1) * extent
+        return _either_way(extent, n, generator)
 
     angle, size, squeeze, slope = draw(how.rotation * pi / 180), draw(how.scale), draw(how.squeeze), draw(how.shear)
-    x, y = draw(how.translation / 16), draw(how.translation / 16)
+    x, y = draw(how.translation / UNIT), draw(how.translation / UNIT)
     cos, sin = angle.cos(), angle.sin()
     wide, high = (size + squeeze).exp(), (size - squeeze).exp()
     rows = (cos * wide, (cos * slope - sin) * high, x, sin * wide, (sin * slope + cos) * high, y)
