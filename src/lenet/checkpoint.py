@@ -41,7 +41,7 @@ class State:
         step: updates done in the next epoch.
         wrong: digits answered wrongly in them.
         history: a row per finished epoch.
-        tensors: the network's parameters, the optimizer's memory and the trace, by name.
+        tensors: the network's parameters, the optimizer's memory, the trace and snapshots, by name.
     """
 
     epoch: int
@@ -92,11 +92,13 @@ class Checkpoints(pl.Callback):
         for old in self._files()[KEPT:]:
             old.unlink()
 
-    def latest(self) -> State | None:
-        """The last state that is sound; None if there is none."""
+    def latest(self, with_snapshots: bool = False) -> State | None:
+        """The last state that is sound, and has snapshots if they are needed; None if there is none."""
         for path in self._files():
             try:
                 state = _load(path)
+                if with_snapshots and not any(name.startswith("snapshots.") for name in state.tensors):
+                    raise ValueError("it has no snapshots")
             except (OSError, SafetensorError, ValueError, KeyError) as error:
                 self._warn(f"{path} is damaged ({error}); it goes on from the one before, or from the beginning")
                 continue

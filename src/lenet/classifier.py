@@ -8,18 +8,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet import kernels, networks, objective, optimizer
+from lenet import kernels, levenberg, networks, objective, online, optimizer
 from lenet.checkpoint import State
-from lenet.config import AffineDistortion, Variant
-from lenet.data import Batches, Digits, shuffled, to_inputs
-from lenet.distortion import distort
+from lenet.config import Criterion, DiagonalLevenbergMarquardt, Variant
+from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
 from lenet.fingerprint import tensors_sha256
 from lenet.model import LeNet5
+from lenet.presentation import Chunks, present
 from lenet.randomness import derive
 from lenet.record import History, Row
 
 Observer = Callable[[Row], None]
+Updates = Callable[[slice], tuple[Float[Tensor, " steps"], Float[Tensor, "n 10"]]]
+"""Learn from a part of an epoch's presentation; each update's loss and each digit's scores, before the update."""
 UPDATES = 64  # in a batch of Lightning's
 
 
@@ -37,6 +39,7 @@ class Classifier(pl.LightningModule):
             (before each update), validation/loss and validation/error at the epoch's end where digits are held out,
             and weights.sha256. Losses are means over samples, errors fractions of 1.
         trace: each step's loss, in order.
+        snapshots: the weights at each epoch's end by name, epochs first, if they are to be kept.
         step: steps done in the present epoch.
         wrong: digits answered wrongly in it, before their update.
     """
@@ -49,6 +52,7 @@ class Classifier(pl.LightningModule):
         validation: Digits,
         observers: Sequence[Observer] = (),
         start: State | None = None,
+        snapshots: bool = False,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -58,20 +62,17 @@ class Classifier(pl.LightningModule):
         self.train_set, self.validation_set = train, validation
         self.history: History = []
         self.trace = torch.zeros(variant.epochs, -(-len(train) // variant.batch_size))
+        weights = self.network.state_dict() if snapshots else {}
+        self.snapshots = {name: tensor.new_zeros(variant.epochs, *tensor.shape) for name, tensor in weights.items()}
         self.step = self.wrong = 0
         self.start = start
         if start:
             self.network.load_state_dict(_part(start, "network"))
             self.trace.copy_(start.tensors["trace"])
+            for name, kept in self.snapshots.items():
+                kept.copy_(_part(start, "snapshots")[name])
             self.step, self.wrong, self.history = start.step, start.wrong, start.history
-        if isinstance(self.network, LeNet5):
-            kernels.check(self.network, to_inputs(train.images[:16], variant.pixels))
-        self.passes = {n: networks.passes(self.network, n) for n in self._batch_sizes()}
-
-    def _batch_sizes(self) -> set[int]:
-        """That of a batch and that of an epoch's last one."""
-        count, size = len(self.train_set), self.variant.batch_size
-        return {min(size, count), count % size or min(size, count)}
+        self.updates = self._on_line() if online.fits(variant) else self._in_batches()
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
         return self.network(x)
@@ -79,10 +80,11 @@ class Classifier(pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return optimizer.build(self.variant.optimizer, self.network.parameters())
 
-    def train_dataloader(self) -> Batches:
-        """The coming epoch's batches; the Trainer is told to ask anew for each epoch."""
-        order = shuffled(len(self.train_set), self.seed, self.current_epoch + 1)
-        return Batches(self.train_set, order[self.step * self.variant.batch_size :], UPDATES * self.variant.batch_size)
+    def train_dataloader(self) -> Chunks:
+        """The coming epoch's digits; the Trainer is told to ask anew for each epoch."""
+        self.presented = present(self.variant, self.seed, self.train_set, self.current_epoch + 1)
+        done = self.step * self.variant.batch_size
+        return Chunks(done, len(self.train_set), UPDATES * self.variant.batch_size)
 
     def on_train_start(self) -> None:
         self.rule = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
@@ -91,7 +93,11 @@ class Classifier(pl.LightningModule):
 
     def state(self) -> State:
         """All that the rest of the training depends on, besides its inputs."""
-        parts = {"network": self.network.state_dict(), "optimizer": optimizer.memory(self.rule)}
+        parts = {
+            "network": self.network.state_dict(),
+            "optimizer": optimizer.memory(self.rule),
+            "snapshots": self.snapshots,
+        }
         tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
         return State(len(self.history), self.step, self.wrong, self.history, {**tensors, "trace": self.trace})
 
@@ -101,29 +107,65 @@ class Classifier(pl.LightningModule):
         )
         for group in self.rule.param_groups:
             group["lr"] = self.rate
+        if isinstance(self.variant.optimizer, DiagonalLevenbergMarquardt) and not self.step:
+            self._estimate(self.variant.optimizer)
 
-    def training_step(self, chunk: tuple[Tensor, Tensor], index: int) -> None:
-        images, labels = chunk
-        size = self.variant.batch_size
-        batches = zip(images.split(size), labels.split(size), strict=True)
-        done = [self._update(self.step + i, *batch) for i, batch in enumerate(batches)]
-        losses, scores = zip(*done, strict=True)
-        self.trace[self.current_epoch, self.step : self.step + len(done)] = torch.stack(losses)
-        self.step += len(done)
-        self.wrong += int((self.objective.decide(torch.cat(scores)) != labels).sum())
+    def _estimate(self, section: DiagonalLevenbergMarquardt) -> None:
+        """Give the optimizer the second derivatives at the epoch's start, from some of its digits."""
+        chance = torch.Generator().manual_seed(derive(self.seed, "curvature", self.current_epoch + 1))
+        some = torch.randperm(len(self.train_set), generator=chance)[: section.patterns]
+        network, criterion = cast(LeNet5, self.network), cast(Criterion, self.variant.objective)
+        inputs, labels = self.presented.inputs(some), self.presented.labels(some)
+        found = levenberg.curvatures(network, inputs, labels, criterion, section.criterion)
+        cast(levenberg.StochasticDiagonalLM, self.rule).set_curvatures(found)
 
-    def _update(self, step: int, images: Tensor, labels: Tensor) -> tuple[Float[Tensor, ""], Float[Tensor, "n 10"]]:
-        """One step, counted from 0 in its epoch; the loss and the scores before it."""
-        passes, variant = self.passes[len(labels)], self.variant
-        inputs = to_inputs(images, variant.pixels, out=passes.inputs)
-        if isinstance(variant.distortion, AffineDistortion):
-            chance = torch.Generator().manual_seed(derive(self.seed, "distortion", self.current_epoch + 1, step))
-            inputs.copy_(distort(inputs, variant.distortion, variant.pixels, chance))
-        scores = passes.forward()
-        loss, gradient = self.objective.loss_and_gradient(scores, labels)
-        passes.backward(gradient)
-        self.rule.step()
-        return loss, scores
+    def training_step(self, chunk: slice, index: int) -> None:
+        losses, scores = self.updates(chunk)
+        self.trace[self.current_epoch, self.step : self.step + len(losses)] = losses
+        self.step += len(losses)
+        self.wrong += int((self.objective.decide(scores) != self.presented.labels(chunk)).sum())
+
+    def _few(self) -> Float[Tensor, "n 1 32 32"]:
+        """Inputs to compare two ways of computing the same."""
+        return to_inputs(self.train_set.images[:16], self.variant.pixels)
+
+    def _in_batches(self) -> Updates:
+        """Updates by the optimizer's own steps."""
+        count, size = len(self.train_set), self.variant.batch_size
+        if isinstance(self.network, LeNet5):
+            kernels.check(self.network, self._few())
+        passes = {n: networks.passes(self.network, n) for n in {min(size, count), count % size or min(size, count)}}
+
+        def update(batch: slice) -> tuple[Float[Tensor, ""], Float[Tensor, "n 10"]]:
+            labels = self.presented.labels(batch)
+            its = passes[len(labels)]
+            self.presented.inputs(batch, out=its.inputs)
+            scores = its.forward()
+            loss, gradient = self.objective.loss_and_gradient(scores, labels)
+            its.backward(gradient)
+            self.rule.step()
+            return loss, scores
+
+        def updates(chunk: slice) -> tuple[Float[Tensor, " steps"], Float[Tensor, "n 10"]]:
+            starts = range(chunk.start, chunk.stop, size)
+            losses, scores = zip(*(update(slice(at, min(at + size, chunk.stop))) for at in starts), strict=True)
+            return torch.stack(losses), torch.cat(scores)
+
+        return updates
+
+    def _on_line(self) -> Updates:
+        """The same for batches of one digit."""
+        network = online.OnLine(cast(LeNet5, self.network), cast(Criterion, self.variant.objective))
+        network.check(self._few())
+
+        def updates(chunk: slice) -> tuple[Float[Tensor, " steps"], Float[Tensor, "n 10"]]:
+            labels = self.presented.labels(chunk)
+            rule = cast(levenberg.StochasticDiagonalLM, self.rule)
+            scores = network.updates(self.presented.inputs(chunk), labels, rule)
+            losses = torch.func.vmap(self.objective.loss)(scores[:, None], labels[:, None])
+            return losses, scores
+
+        return updates
 
     def on_train_epoch_end(self) -> None:
         losses = self.trace[self.current_epoch].double()
@@ -148,7 +190,10 @@ class Classifier(pl.LightningModule):
             row["validation/loss"] = float(self.objective.loss(scores, labels))
             row["validation/error"] = int((self.objective.decide(scores) != labels).sum()) / len(labels)
         self.log_dict({name: float(value) for name, value in row.items() if "/" in name})  # for Lightning's callbacks
-        row["weights.sha256"] = tensors_sha256(self.network.state_dict())
+        weights = self.network.state_dict()
+        row["weights.sha256"] = tensors_sha256(weights)
+        for name, kept in self.snapshots.items():
+            kept[self.current_epoch] = weights[name]
         self.history.append(row)
         self.step = self.wrong = 0
         for observe in self.observers:
@@ -156,5 +201,5 @@ class Classifier(pl.LightningModule):
 
 
 def _part(state: State, name: str) -> dict[str, Tensor]:
-    """The tensors of the network or of the optimizer, under their own names."""
+    """The tensors of the network, the optimizer or the snapshots, under their own names."""
     return {key.removeprefix(f"{name}."): tensor for key, tensor in state.tensors.items() if key.startswith(f"{name}.")}

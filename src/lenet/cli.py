@@ -147,6 +147,7 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
     "--allow-other-numerics", is_flag=True, envvar="LENET_ALLOW_OTHER_NUMERICS", help="Train with other packages."
 )
 @click.option("--experiment", default="lenet5", show_default=True, help="The MLflow experiment of the run.")
+@click.option("--snapshots", is_flag=True, help="Keep the weights of each epoch's end, too.")
 @tracking_option
 @stage
 def train(
@@ -158,6 +159,7 @@ def train(
     out: Path,
     allow_other_numerics: bool,
     experiment: str,
+    snapshots: bool,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed.
@@ -166,7 +168,8 @@ def train(
     """
     from lenet import train as module
 
-    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, experiment if track else None)
+    experiment_or_none = experiment if track else None
+    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, experiment_or_none, snapshots)
 
 
 @job

@@ -25,11 +25,12 @@ from lenet.record import History, Record
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a training leaves: weights by name, a row per epoch, and each step's loss."""
+    """What a training leaves: weights by name, a row per epoch, each step's loss, and snapshots where asked for."""
 
     weights: dict[str, Tensor]
     history: History
     trace: Float32[Tensor, "epochs steps"]
+    snapshots: dict[str, Tensor]  # the weights at each epoch's end, epochs first; or nothing
 
 
 @arithmetic.fixed()
@@ -41,6 +42,7 @@ def fit(
     observers: Sequence[Observer] = (),
     callbacks: Sequence[pl.Callback] = (),
     start: State | None = None,
+    snapshots: bool = False,
 ) -> Fitted:
     """Train one variant with one seed, on one thread.
 
@@ -52,11 +54,12 @@ def fit(
         observers: called with the history's row after each epoch.
         callbacks: Lightning callbacks, for example a progress display, a pruner or Checkpoints.
         start: where a training of the same arguments was stopped; None for the beginning.
+        snapshots: whether to keep the weights of each epoch's end.
 
     Returns:
         The last epoch's weights; nothing is selected.
     """
-    classifier = Classifier(variant, seed, train, validation, observers, start)
+    classifier = Classifier(variant, seed, train, validation, observers, start, snapshots)
     with quiet():
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -73,7 +76,7 @@ def fit(
             done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
             trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
         trainer.fit(classifier)
-    return Fitted(classifier.network.state_dict(), classifier.history, classifier.trace)
+    return Fitted(classifier.network.state_dict(), classifier.history, classifier.trace, classifier.snapshots)
 
 
 def train(
@@ -85,6 +88,7 @@ def train(
     out: Path,
     allow_other: bool,
     experiment: str | None,
+    snapshots: bool = False,
 ) -> None:
     """Train variant ``name`` with ``seed`` and write ``out``/{weights.safetensors, history.csv, trace, run.json}.
 
@@ -100,6 +104,7 @@ def train(
         out: the run's folder.
         allow_other: train even if the installed packages differ from that lock.
         experiment: the MLflow experiment that records the run; None for no record.
+        snapshots: write ``out``/snapshots.safetensors, too: the weights of each epoch's end.
 
     Raises:
         InputError: unknown variant, unfit data, other packages than locked, or the folder is in use.
@@ -116,7 +121,8 @@ def train(
                 progress.training(record.name, variant) as display,
             ):
                 observers, callbacks = [run.epoch, *display.observers], [*display.callbacks, checkpoints]
-                fitted = fit(variant, seed, *digits.split(variant), observers, callbacks, checkpoints.latest())
+                start = checkpoints.latest(with_snapshots=snapshots)
+                fitted = fit(variant, seed, *digits.split(variant), observers, callbacks, start, snapshots)
                 lifetime.check()
                 write(out, record, fitted)
                 run.trained(out, fitted.history)
@@ -137,12 +143,15 @@ def identify(name: str, seed: int, variant: Variant, digits: Digits, numerics: P
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:
-    """Write a training's four files into its folder, ``run.json`` last."""
+    """Write a training's files into its folder, ``run.json`` last."""
     with whole(out / "weights.safetensors") as beside:
         save_file(fitted.weights, beside)
     write_text(out / "history.csv", to_csv(fitted.history))
     with whole(out / "trace") as beside:
         beside.write_bytes(fitted.trace.numpy().astype("<f4").tobytes())
+    if fitted.snapshots:
+        with whole(out / "snapshots.safetensors") as beside:
+            save_file(fitted.snapshots, beside)
     record.with_weights(fingerprint.tensors_sha256(fitted.weights)).write(out / "run.json")
 
 
