@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from math import prod
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class ConvNet(nn.Module):
         self.output = nn.Linear(maps, 10)
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
-        x = x[:, :, BORDER:-BORDER, BORDER:-BORDER]
+        x = x[:, :, BORDER:-BORDER, BORDER:-BORDER].contiguous(memory_format=torch.channels_last)  # a third less time
         for layer in self.children():
             x = layer(x)
         return x

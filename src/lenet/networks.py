@@ -30,7 +30,7 @@ class Autograd:
 
     def __init__(self, network: ConvNet, n: int) -> None:
         self.network = network
-        self.inputs = torch.empty(n, 32, 32, 1).permute(0, 3, 1, 2)  # channels last: half as long again otherwise
+        self.inputs = torch.empty(n, 1, 32, 32)
 
     def forward(self) -> Float[Tensor, "n 10"]:
         """The outputs for ``inputs``."""
@@ -75,7 +75,7 @@ def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -
 
 @contextmanager
 def in_use(network: AnyNet) -> Iterator[None]:
-    """The network as it is used, for a while: without dropout, its norms as learned, no gradients."""
+    """The network as it is used, for a while: its norms as learned, no gradients."""
     was_training = network.training
     network.eval()
     try:
