@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int64
 from safetensors.numpy import save_file
+from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
 from lenet import fingerprint, lifetime, packaged, robustness, summary, tracking
@@ -48,6 +49,9 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
         tested = test_metrics(answers, digits.labels.long())
         curves = robustness.curves(recogniser, digits)
+        epochs = {}
+        if (snapshots := folder / "snapshots.safetensors").exists():
+            epochs = {"epochs": {"misses": misses(recogniser, load_tensors(snapshots), digits)}}
         lifetime.check()
         write_text(folder / "predictions.csv", to_csv(answers, digits))
         missed = np.flatnonzero(answers.decided != digits.labels)
@@ -66,6 +70,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
                 },
                 "test": tested,
                 **_validation(history),
+                **epochs,
                 "robustness": {name: by_level(curve) for name, curve in curves.items()},
                 "network": summary.totals(record.parameters.network),
             },
@@ -97,6 +102,23 @@ def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any
         metrics["negative_log_likelihood"] = negative_log_likelihood(answers.probabilities, labels)
         metrics["calibration_error"] = calibration_error(answers.probabilities, labels)
     return metrics
+
+
+def misses(recogniser: packaged.Recogniser, snapshots: Mapping[str, Tensor], digits: Digits) -> list[int]:
+    """How many digits the network misses with the weights of each epoch's end.
+
+    Args:
+        recogniser: of the last epoch; it is left as it was.
+        snapshots: the weights by name, epochs first.
+        digits: what it is tested on.
+    """
+    last = {name: tensor.clone() for name, tensor in recogniser.network.state_dict().items()}
+    found = []
+    for weights in zip(*snapshots.values(), strict=True):
+        recogniser.network.load_state_dict(dict(zip(snapshots, weights, strict=True)))
+        found.append(int((answer(recogniser, digits).decided != digits.labels).sum()))
+    recogniser.network.load_state_dict(last)
+    return found
 
 
 def by_level(curve: Mapping[str, Any]) -> dict[str, float]:
