@@ -1,0 +1,103 @@
+"""Outputs and every gradient of every variant, beside an independent implementation in NumPy."""
+
+import json
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+import reference
+from conftest import ROOT, randomised
+from lenet import config, networks, objective
+from lenet.codes import codes
+from lenet.config import Variant
+from lenet.data import Digits, to_inputs
+from lenet.model import LeNet5
+
+PARAMS = config.load(ROOT / "params.yaml")
+KINDS = {
+    json.dumps([variant.network.model_dump(mode="json"), variant.objective.model_dump(mode="json")]): name
+    for name, variant in reversed(PARAMS.variants.items())
+}
+"""A variant of each kind of network and loss; others differ in how they are trained."""
+LECUN = PARAMS.variants["lecun1998"].model_dump(mode="json")
+OTHERS = {
+    "lecun1998, equation 9": LECUN | {"objective": {"loss": "map", "factor": 0.01, "j": 1.0}},
+    "lecun1998, learned codes": LECUN
+    | {
+        "objective": {"loss": "map", "factor": 0.01, "j": 1.0},
+        "network": LECUN["network"] | {"output": "adaptive-rbf"},
+    },
+}
+VARIANTS = {name: PARAMS.variants[name] for name in KINDS.values()} | {
+    name: Variant.model_validate(block) for name, block in OTHERS.items()
+}
+
+
+def ours(network: nn.Module, variant: Variant, inputs: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    scores = network(inputs)
+    objective.build(variant).loss(scores, labels).backward()
+    return scores.detach(), {name: parameter.grad for name, parameter in network.named_parameters()}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_outputs_and_gradients_are_those_of_the_formulas(name: str, digits: Digits) -> None:
+    variant = VARIANTS[name]
+    network = networks.build(variant.network).initialise(variant.initialisation, 1)
+    if isinstance(network, LeNet5):
+        randomised(network)
+    network.double()
+    inputs, labels = to_inputs(digits[:3].images, variant.pixels).double(), digits[:3].labels.long()
+    scores, gradients = ours(network, variant, inputs, labels)
+    held = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
+    its_codes = held.get("output.weight", codes().double().numpy())
+    formulas = reference.Network(variant.model_dump(mode="json"), held, its_codes)
+    loss = formulas.learn(inputs.numpy(), labels.numpy())
+    np.testing.assert_allclose(formulas.run(inputs.numpy()), scores.numpy(), rtol=1e-10, atol=1e-10)
+    assert loss == pytest.approx(objective.build(variant).loss(scores, labels).item(), rel=1e-10)
+    for parameter, gradient in gradients.items():
+        theirs = formulas.gradients[parameter]
+        assert theirs.shape == tuple(gradient.shape)
+        assert np.abs(theirs - gradient.numpy()).max() < 1e-10 * max(1, np.abs(theirs).max()), parameter
+        assert np.abs(theirs).max() > 0, parameter
+    if isinstance(network, LeNet5):  # what trainings compute
+        passes = networks.passes(network, 3)
+        passes.inputs.copy_(inputs)
+        _, at_scores = objective.build(variant).loss_and_gradient(passes.forward(), labels)
+        passes.backward(at_scores)
+        for parameter, tensor in network.named_parameters():
+            theirs = formulas.gradients[parameter]
+            assert np.abs(theirs - tensor.grad.numpy()).max() < 1e-10 * max(1, np.abs(theirs).max()), parameter
+
+
+def test_the_formulas_gradients_are_differences_of_their_losses(digits: Digits) -> None:
+    """So that the reference does not only agree with torch: central differences of its own loss."""
+    for name in ("lecun1998, learned codes", "original-sigmoid", "frontier"):
+        variant = VARIANTS[name]
+        network = networks.build(variant.network).initialise(variant.initialisation, 1).double()
+        held = {key: parameter.detach().numpy().copy() for key, parameter in network.named_parameters()}
+        inputs, labels = to_inputs(digits[:2].images, variant.pixels).double().numpy(), digits[:2].labels.long().numpy()
+        block = variant.model_dump(mode="json")
+
+        def loss(parameters: dict[str, np.ndarray], block: dict = block, x=inputs, y=labels) -> float:
+            found = reference.Network(block, parameters, parameters.get("output.weight", np.zeros(0)))
+            return found._loss(found.run(x), y)[0]
+
+        formulas = reference.Network(block, held, held.get("output.weight", np.zeros(0)))
+        formulas.learn(inputs, labels)
+        random = np.random.default_rng(0)
+        for key, value in held.items():
+            place = tuple(random.integers(size) for size in value.shape)
+            ends = []
+            for step in (1e-5, -1e-5):
+                moved = value.copy()
+                moved[place] += step
+                ends.append(loss(held | {key: moved}))
+            slope = (ends[0] - ends[1]) / 2e-5
+            assert slope == pytest.approx(formulas.gradients[key][place], rel=1e-4, abs=1e-7), (name, key)
+
+
+def test_the_formulas_need_neither_torch_nor_the_project() -> None:
+    text = (ROOT / "tests" / "reference.py").read_text()
+    assert "import torch" not in text
+    assert "lenet import" not in text
