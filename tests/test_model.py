@@ -6,23 +6,15 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from scipy.signal import correlate
 
+import reference
 from conftest import OUTPUTS, POOLINGS, randomised
 from lenet import summary
 from lenet.codes import codes
 from lenet.config import FixedPooling, Initialisation, Network, Params
 from lenet.model import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
 
-TABLE_I = """
-0 X . . . X X X . . X X X X . X X
-1 X X . . . X X X . . X X X X . X
-2 X X X . . . X X X . . X . X X X
-3 . X X X . . X X X X . . X . X X
-4 . . X X X . . X X X X . X X . X
-5 . . . X X X . . X X X X . X X X
-"""
-PRINTED = np.array([[mark == "X" for mark in row.split()[1:]] for row in TABLE_I.strip().splitlines()])
+PRINTED = np.array(reference.CONNECTED)
 
 
 def build(activation="scaled-tanh", pooling=POOLINGS[0], C3="table", output="squashed") -> LeNet5:
@@ -103,62 +95,19 @@ def test_scaled_tanh_is_the_paper_s() -> None:
     assert a.grad[1] == pytest.approx(1.7159 * 2 / 3)
 
 
-SQUASH = {
-    "sigmoid": lambda a: 1 / (1 + np.exp(-a)),
-    "scaled-tanh": lambda a: 1.7159 * np.tanh(2 * a / 3),
-    "tanh": np.tanh,
-    "relu": lambda a: np.maximum(a, 0),
-}
-
-
-def reference(network: LeNet5, x: np.ndarray, activation: str, pooling: str, C3: str, output: str) -> np.ndarray:
-    """The documents' formulas in NumPy float64, one image (32, 32) at a time, loops where they have sums."""
-    squash = SQUASH[activation]
-    p = {"output.weight": network.output.weight} | dict(network.named_parameters())
-    p = {name: value.detach().double().numpy() for name, value in p.items()}
-
-    def pool(maps: np.ndarray, layer: str) -> np.ndarray:
-        n, h, w = maps.shape
-        blocks = maps.reshape(n, h // 2, 2, w // 2, 2)
-        if pooling == "max":
-            return blocks.max((2, 4))
-        total = sum(blocks[:, :, i, :, j] for i in (0, 1) for j in (0, 1))
-        if pooling == "average":
-            return total / 4
-        pooled = total if pooling == "trainable-sum" else total / 4
-        return squash(p[f"{layer}.weight"][:, None, None] * pooled + p[f"{layer}.bias"][:, None, None])
-
-    def convolve(maps: np.ndarray, kernels: list[dict[int, np.ndarray]], bias: np.ndarray) -> np.ndarray:
-        sums = [sum(correlate(maps[i], kernel, "valid") for i, kernel in group.items()) for group in kernels]
-        return squash(np.stack([total + b for total, b in zip(sums, bias, strict=True)]))
-
-    c1 = convolve(x[None], [{0: k[0]} for k in p["C1.weight"]], p["C1.bias"])
-    if C3 == "dense":
-        kernels = [dict(enumerate(group)) for group in p["C3.weight"]]
-    else:
-        held = iter(p["C3.weight"])
-        kernels = [{i: next(held) for i in range(6) if PRINTED[i, out]} for out in range(16)]
-    c3 = convolve(pool(c1, "S2"), kernels, p["C3.bias"])
-    s4 = pool(c3, "S4")
-    c5 = squash(p["C5.weight"].reshape(120, 16, 5, 5).reshape(120, -1) @ s4.reshape(-1) + p["C5.bias"])
-    f6 = squash(p["F6.weight"] @ c5 + p["F6.bias"])
-    if output.endswith("rbf"):
-        return np.array([sum((x - w) ** 2 for x, w in zip(f6, code, strict=True)) for code in p["output.weight"]])
-    a = p["output.weight"] @ f6 + p["output.bias"]
-    return squash(a) if output == "squashed" else a
-
-
 @pytest.mark.parametrize(
     ("activation", "pooling", "C3", "output"),
     product(ACTIVATIONS, POOLINGS, ("table", "dense"), OUTPUTS),
     ids=lambda value: getattr(value, "kind", value),
 )
 def test_every_part_equals_the_documents_formulas(activation, pooling, C3, output) -> None:
-    network = randomised(build(activation, pooling, C3, output))
-    images = np.random.default_rng(0).uniform(-0.1, 1.175, (2, 32, 32))
-    ours = network.double()(torch.tensor(images)[:, None]).detach().numpy()
-    theirs = np.stack([reference(network, image, activation, pooling.kind, C3, output) for image in images])
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    network = randomised(build(activation, pooling, C3, output)).double()
+    images = np.random.default_rng(0).uniform(-0.1, 1.175, (2, 1, 32, 32))
+    block = Network(activation=activation, pooling=pooling, C3=C3, output=output).model_dump()
+    held = {name: parameter.detach().numpy() for name, parameter in network.named_parameters()}
+    formulas = reference.Network({"network": block}, held, network.output.weight.detach().numpy())
+    ours = network(torch.tensor(images)).detach().numpy()
+    np.testing.assert_allclose(ours, formulas.run(images), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("C3", ["table", "dense"])
