@@ -11,7 +11,8 @@ from typing import Any
 
 PLACES = {
     "start": ("lenet.train", "load_digits"),
-    "step": ("lenet.classifier.Classifier", "_update"),
+    "step": ("lenet.presentation.Presentation", "inputs"),
+    "digit": ("lenet.online.OnLine", "_forward"),
     "checkpoint": ("lenet.checkpoint", "save_file"),
     "end": ("lenet.train", "write_text"),
     "tracking": ("lenet.tracking.mirror.Mirror", "update"),
