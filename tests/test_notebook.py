@@ -15,6 +15,7 @@ from lenet.sweep.study import Plan
 
 NOTEBOOK = ROOT / "notebooks" / "comparison.ipynb"
 SWEEPS = ROOT / "notebooks" / "sweeps.ipynb"
+MATHEMATICS = ROOT / "notebooks" / "mathematics.ipynb"
 STUDY = ROOT / "tests" / "study"
 
 
@@ -37,7 +38,7 @@ COMPUTED = sum((ROOT / "studies" / f"{name}.json").exists() for name in ("ladder
 """Of the studies whose figures the comparison's notebook draws."""
 
 
-@pytest.mark.parametrize(("path", "pictures"), [(NOTEBOOK, 6 + COMPUTED), (SWEEPS, 0)])
+@pytest.mark.parametrize(("path", "pictures"), [(NOTEBOOK, 6 + COMPUTED), (SWEEPS, 0), (MATHEMATICS, 4)])
 def test_it_defines_and_trains_nothing_and_was_run_in_order(path: Path, pictures: int) -> None:
     committed = nbformat.read(path, as_version=4)
     cells = [cell for cell in committed.cells if cell.cell_type == "code"]
@@ -68,7 +69,17 @@ def test_it_shows_the_present_results(committed: nbformat.NotebookNode) -> None:
 
 
 def test_they_lie_where_the_house_has_notebooks() -> None:
-    assert sorted(path.name for path in Path(ROOT / "notebooks").glob("*.ipynb")) == [NOTEBOOK.name, SWEEPS.name]
+    assert sorted(path.name for path in Path(ROOT / "notebooks").glob("*.ipynb")) == [
+        NOTEBOOK.name, MATHEMATICS.name, SWEEPS.name,
+    ]  # fmt: skip
+
+
+def test_the_mathematics_are_the_network_s(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asserts of every layer and gradient that they are PyTorch's; pictures aside it shows what is committed."""
+    monkeypatch.setenv("LENET_DIGITS", str(prepared / "train.safetensors"))
+    present = nbformat.read(MATHEMATICS, as_version=4)
+    NotebookClient(present, timeout=300, resources={"metadata": {"path": str(MATHEMATICS.parent)}}).execute()
+    assert outputs(present) == outputs(nbformat.read(MATHEMATICS, as_version=4))
 
 
 def plain(notebook: nbformat.NotebookNode) -> str:
