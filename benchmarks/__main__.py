@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmarks import costs, report, suite, sweeps, training
+from benchmarks import costs, online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row, Way
 from lenet import checkpoint, config
 from lenet.cli import cores as available_cores
@@ -32,6 +32,18 @@ def train(variant: str, batch_size: int, repetitions: int, compiler: bool = True
         del ways["(c) bare loop, torch.compile"]
     notes = {"(d) at the rate of matrix products": f"{training.flops(variant) / 1e6:.2f} MFLOP an image"}
     return suite.alternate(f"training: {variant}, batch {batch_size}", "images/s", ways, repetitions, notes)
+
+
+def on_line(repetitions: int, compiler: bool = True) -> Group:
+    """The paper's recipe, digit by digit."""
+    ways: dict[str, Way] = {
+        "ours, tracked": (online.ours, ()),
+        "autograd": (online.eager, ()),
+        "our passes for batches": (online.passes, ()),
+    }
+    if compiler and online.COMPILER:
+        ways["plain loops in C"] = (online.c, ())
+    return suite.alternate("on-line: lecun1998", "updates/s", ways, repetitions, {})
 
 
 def compilation(repetitions: int) -> Group:
@@ -113,6 +125,7 @@ def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
     for name in params.compare:
         for size in sorted({params.variant(name).batch_size, *BATCHES}):
             groups[f"training: {name}, batch {size}"] = partial(train, name, size, compiler=compiler)
+    groups["on-line: lecun1998"] = partial(on_line, compiler=compiler)
     if compiler:
         groups["compilation"] = compilation
     for kind, run in (("cores", cores), ("overhead", overhead), ("evaluation", evaluation), ("latency", latency)):

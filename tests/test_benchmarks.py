@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks import report, suite, sweeps, training
+from benchmarks import online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
-from lenet.config import Params
+from lenet.config import MaximumLikelihood, Params
+from lenet.online import OnLine
 
 KEPT = ROOT / "benchmarks" / "results.json"
 
@@ -99,6 +101,19 @@ def test_every_way_trains_the_same_digits(folder: Path, monkeypatch, way: str) -
     assert getattr(training, way)("modern", 64, *((128,) if way in ("ours", "passes") else ())) > 0
     os.environ.pop("MLFLOW_TRACKING_URI", None)
     training._store.cache_clear()
+
+
+@pytest.mark.skipif(not online.COMPILER, reason="no C compiler")
+def test_the_loops_in_c_make_the_same_updates(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    _, network, rule, inputs, labels = online.ready(40)
+    _, other, its_rule, *_ = online.ready(40)
+    half = MaximumLikelihood(loss="mle", factor=0.5)
+    ours = OnLine(network, half).updates(inputs, labels, rule)
+    theirs = online.in_c()(other, its_rule, inputs, labels)
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+    for one, two in zip(network.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
 
 def test_sizes_and_memory_come_from_a_process_of_their_own(folder: Path) -> None:
