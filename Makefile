@@ -7,7 +7,7 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 
-.PHONY: help environment repro results ladder sizes frontier sweep check test test-slow test-results bench ui pictures wheel lock
+.PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -37,6 +37,9 @@ sizes: environment ## error against the number of training digits, into studies/
 
 frontier: environment ## a small network of today, into studies/frontier.json (an hour)
 	@lenet repro --pipeline frontier
+
+paper: environment ## the paper's recipe beside its figures, into studies/paper.json (two hours)
+	@lenet repro --pipeline paper
 
 sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)
 	@dvc repro sweep/dvc.yaml

@@ -69,15 +69,15 @@ def test_confusion_counts_digit_by_answer() -> None:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Params) -> Path:
     folder = tmp_path_factory.mktemp("runs")
-    for name in ("modern", "original-tanh", "frontier"):
+    for name in ("modern", "original-tanh", "frontier", "lecun1998"):
         train(
             small_params(params, train_size=3000), name, 1, prepared / "train.safetensors",
-            ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, None,
+            ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, None, snapshots=name == "lecun1998",
         )  # fmt: skip
     return folder
 
 
-@pytest.mark.parametrize("name", ["modern", "original-tanh", "frontier"])
+@pytest.mark.parametrize("name", ["modern", "original-tanh", "frontier", "lecun1998"])
 def test_the_stage_s_files_agree_with_the_model(
     trained: Path, prepared: Path, tmp_path: Path, name: str, monkeypatch
 ) -> None:
@@ -104,8 +104,14 @@ def test_the_stage_s_files_agree_with_the_model(
     assert metrics["test"]["error.per_class"] == pytest.approx(by_class)
     history = pd.read_csv(run / "history.csv")
     assert metrics["validation"]["error"] == history["validation/error"].iloc[-1]
-    assert metrics["network"]["parameters"] == {"modern": 61_706, "original-tanh": 60_850, "frontier": 52_146}[name]
-    assert ("calibration_error" in metrics["test"]) == (name != "original-tanh")
+    parameters = {"modern": 61_706, "original-tanh": 60_850, "frontier": 52_146, "lecun1998": 60_000}
+    assert metrics["network"]["parameters"] == parameters[name]
+    assert ("calibration_error" in metrics["test"]) == (name in ("modern", "frontier"))
+    assert ("epochs" in metrics) == (name == "lecun1998")
+    if name == "lecun1998":
+        of_epochs = metrics["epochs"]["misses"]
+        assert len(of_epochs) == len(history)
+        assert of_epochs[-1] == len(wrong)
     missed = load_file(run / "missed.safetensors")
     assert missed["index"].tolist() == wrong.tolist()
     assert torch.equal(missed["images"], test.images[wrong])

@@ -16,7 +16,7 @@ from lenet.data import Digits
 
 PIPELINES = {
     folder: YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]
-    for folder in ("", "ladder", "sizes", "frontier")
+    for folder in ("", "ladder", "sizes", "frontier", "paper")
 }
 PIPELINE = PIPELINES[""]
 SOURCES = ROOT / "src" / "lenet"
@@ -24,7 +24,8 @@ SOURCES = ROOT / "src" / "lenet"
 
 @pytest.mark.parametrize(("folder", "stage"), [(folder, stage) for folder in PIPELINES for stage in PIPELINES[folder]])
 def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(folder: str, stage: str) -> None:
-    module = {"frontier": "ladder"}.get(folder, folder) if stage == "publish" else stage
+    modules = {"publish": {"frontier": "ladder"}.get(folder, folder), "baseline": "baselines"}
+    module = modules.get(stage, stage)
     deps = [dep for dep in PIPELINES[folder][stage]["deps"] if dep.startswith("src/")]
     assert [dep for dep in deps if dep.endswith(".py")] == [
         f"src/lenet/{name}.py" for name in fingerprint.sources(module)
@@ -32,11 +33,11 @@ def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(folder: str,
     assert [dep for dep in deps if not dep.endswith(".py")] == (["src/lenet/templates"] if stage == "compare" else [])
 
 
-@pytest.mark.parametrize("folder", ["ladder", "sizes", "frontier"])
+@pytest.mark.parametrize("folder", ["ladder", "sizes", "frontier", "paper"])
 def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) -> None:
     """The same stages word for word, besides where they run, which variants they take and where outputs go."""
     there = PIPELINES[folder]
-    assert sorted(there) == ["evaluate", "publish", "train"]
+    assert sorted(there) == (["baseline"] if folder == "paper" else []) + ["evaluate", "publish", "train"]
     for stage in ("train", "evaluate"):
         text = json.dumps(PIPELINE[stage])
         for ours, theirs in (
@@ -48,6 +49,12 @@ def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) 
         expected = {"wdir": "..", **json.loads(text)}
         if stage == "train":
             expected["cmd"] += f" --experiment lenet5-{folder}"
+        if folder == "paper":  # it keeps the weights of each pass
+            expected["cmd"] += " --snapshots" if stage == "train" else ""
+            expected["desc"] = there[stage]["desc"]
+            files = expected["outs" if stage == "train" else "deps"]
+            run_json = next(i for i, name in enumerate(files) if str(name).endswith("run.json"))
+            files.insert(run_json + 1, files[run_json].replace("run.json", "snapshots.safetensors"))
         assert there[stage] == expected
     assert there["publish"]["wdir"] == ".."
     assert {"runs", f"{folder}/runs", f"{folder}/params.yaml"} <= set(there["publish"]["deps"])
@@ -68,8 +75,10 @@ def test_sources_are_what_python_imports() -> None:
 
 
 def test_only_evaluate_depends_on_the_test_digits() -> None:
-    for pipeline in PIPELINES.values():
-        assert [name for name, stage in pipeline.items() if "data/test.safetensors" in stage["deps"]] == ["evaluate"]
+    """And baseline, which fits other classifiers with settings that are in its source, and tests them once."""
+    for folder, pipeline in PIPELINES.items():
+        users = [name for name, stage in pipeline.items() if "data/test.safetensors" in stage["deps"]]
+        assert users == ["evaluate"] + (["baseline"] if folder == "paper" else [])
     users = [p.stem for p in SOURCES.glob("*.py") if "test.safetensors" in p.read_text()]
     assert users == ["cli", "doctor"]  # in the examples of its help; handed to evaluate
 

@@ -95,7 +95,7 @@ SPACE = "params.yaml: sweep.spaces.modern"
         ({"optimizer": [KINDS[0], KINDS[0]]}, "parts to choose from are two or more, each of another kind"),
         ({"optimizer": [KINDS[0], {"kind": "adam", "lr": 0.1}]}, f"{SPACE}.optimizer: optimizer.beta1: missing"),
         ({"optimizer": KINDS, "optimizer.lr": [0.1, 0.2]}, f"{SPACE}.optimizer.lr: optimizer is chosen as a whole"),
-        ({"network.output": ["softmax", "squashed"]}, "network.output = 'squashed' gives none"),
+        ({"network.output": ["softmax", "squashed"]}, "does not fit network.output = 'squashed'"),
         ({"train_size": [50_000, 58_000]}, "there are 60000 training digits"),
         ({"batch_size": [32, 0]}, "batch_size = 0; legal: greater than or equal to 1"),
         ({"optimizer.lr": {"low": float("nan"), "high": 0.2, "scale": "log"}}, "low = nan; legal: a number"),

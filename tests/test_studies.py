@@ -11,7 +11,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import config, ladder, sizes, studies, summary
+from lenet import config, ladder, paper, sizes, studies, summary
 from lenet.config import Params
 from lenet.errors import InputError, ParamsError
 from lenet.ladder import Ladder
@@ -74,11 +74,13 @@ def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
 
 
 def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, beyond: Ladder, curves: Sizes) -> None:
-    trained = [*params.compare, *own.train, *beyond.train, *curves.train]
-    assert sorted(trained) == sorted(params.variants)
+    recipe = studies.load(paper.Paper, ROOT / "paper" / "params.yaml")
+    trained = [*params.compare, *own.train, *beyond.train, *curves.train, *recipe.train]
+    tried = set(params.sweep["spaces"]) - set(trained)  # by a study alone
+    assert sorted([*trained, *tried]) == sorted(params.variants)
     assert {name for before, step in own.steps() for name in (before, step.to)} <= {*params.compare, *own.train}
     assert {name for names in curves.curves.values() for name in names} <= {*params.compare, *curves.train}
-    assert own.seeds == beyond.seeds == curves.seeds == params.seeds
+    assert own.seeds == beyond.seeds == curves.seeds == recipe.seeds == params.seeds
 
 
 def test_old_against_new_is_one_chain_of_stated_steps(params: Params, beyond: Ladder) -> None:

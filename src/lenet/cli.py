@@ -240,6 +240,41 @@ def sizes(params: Any, curves: Path, folders: tuple[Path, ...], out: Path) -> No
 
 
 @job
+@path_option("--runs-of", "The file of the runs' variants and seeds.")
+@path_option("--metrics", "The folder of these runs' metrics.")
+@path_option("--baselines", "The folder of the other classifiers' results.")
+@path_option("--data", "The training digits.")
+@study_options
+@stage
+def paper(
+    params: Any, runs_of: Path, metrics: Path, baselines: Path, data: Path, folders: tuple[Path, ...], out: Path
+) -> None:
+    """Stage: the paper's recipe beside the paper's numbers.
+
+    Example: make paper
+    """
+    from lenet import paper as module
+
+    module.publish(params, runs_of, folders, metrics, baselines, data, out)
+
+
+@job
+@click.argument("name")
+@path_option("--train", "The training digits.")
+@path_option("--test", "The test digits.")
+@path_option("--out", "The file of the result.")
+@stage
+def baseline(params: Any, name: str, train: Path, test: Path, out: Path) -> None:
+    """Stage: fit another classifier of the paper's Fig. 9, and test it.
+
+    Example: lenet baseline linear --train data/train.safetensors --test data/test.safetensors --out /tmp/linear.json
+    """
+    from lenet import baselines as module
+
+    module.baseline(name, train, test, out)
+
+
+@job
 def results(params: Any) -> None:
     """Print the comparison's table.
 

@@ -1,0 +1,168 @@
+"""Job paper: runs of the paper's recipe beside the paper's own numbers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call, jacrev
+
+from lenet import lifetime, published, summary
+from lenet.classifier import Classifier
+from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant
+from lenet.data import Digits, load_digits, to_inputs
+from lenet.errors import InputError, ParamsError
+from lenet.files import write_json
+from lenet.levenberg import StochasticDiagonalLM, curvatures
+from lenet.model import LeNet5
+from lenet.studies import Answers, Study, load
+
+PLAIN, DISTORTED = "lecun1998", "lecun1998-distorted"
+BESIDE = ("modern", "original-tanh")  # variants whose misses are compared with Fig. 8's, too
+EXACT = 20  # digits over which the exact second derivatives are averaged
+
+
+class Paper(Study):
+    """paper/params.yaml."""
+
+    baselines: Annotated[tuple[str, ...], Field(strict=False)]
+
+
+def publish(
+    params: Params, path: Path, folders: Sequence[Path], metrics: Path, baselines: Path, data: Path, out: Path
+) -> None:
+    """Write what the paper's recipe gives here beside what the paper reports.
+
+    Args:
+        params: the root's params.yaml, with the variants' blocks.
+        path: the pipeline's own params.yaml.
+        folders: folders of runs' folders.
+        metrics: the folder of the recipe's runs' metrics.
+        baselines: the folder of the other classifiers' results.
+        data: the file of training digits.
+        out: where the result goes.
+
+    Raises:
+        InputError: a run, a result or the digits are missing or faulty.
+    """
+    paper = load(Paper, path)
+    for name in (PLAIN, DISTORTED):
+        if name not in paper.train:
+            raise ParamsError(f"{path}: train must have {name}; it has {', '.join(paper.train)}")
+    answers, digits = Answers(params, folders, paper.seeds), load_digits(data)
+    content = {
+        "seeds": list(paper.seeds),
+        "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
+        "figure_8": {name: overlap(answers.wrong(name)) for name in (PLAIN, DISTORTED, *BESIDE)},
+        "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
+        "step_sizes": [step_sizes(params.variant(PLAIN), seed, digits) for seed in paper.seeds],
+        "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
+        "classifiers": [_read(baselines / f"{name}.json") for name in paper.baselines],
+    }
+    lifetime.check()
+    write_json(out, content)
+
+
+def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> dict[str, Any]:
+    """A recipe's errors, its error in each pass while training and after each pass on the test digits, of each seed."""
+    distorted = variant.distortion.kind != "none"
+    reported = published.DISTORTED_ERROR if distorted else published.SIZES.get(variant.train_size)
+    found = answers.describe(name)
+    errors = [one["error"] for one in found["seeds"].values()]
+    return {
+        "train_size": variant.train_size,
+        "distorted": distorted,
+        **found,
+        "published": reported,
+        "seeds_not_above": None if reported is None else sum(error <= reported for error in errors),
+        "train_errors": [_train_errors(answers.folders, f"{name}-{seed}") for seed in answers.seeds],
+        "test_errors": [
+            [misses / found["count"] for misses in _read(metrics / f"{name}-{seed}.json")["epochs"]["misses"]]
+            for seed in answers.seeds
+        ],
+    }
+
+
+def _train_errors(folders: Sequence[Path], run: str) -> list[float]:
+    history = next(folder / run / "history.csv" for folder in folders if (folder / run).exists())
+    return pd.read_csv(history, float_precision="round_trip")["train/error"].tolist()
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; `make paper` makes it") from None
+
+
+def overlap(wrong: np.ndarray) -> dict[str, float]:
+    """How many of the 82 digits of the paper's Fig. 8 runs miss.
+
+    Args:
+        wrong: whether a seed's network misses a digit, boolean (seeds, digits).
+
+    Returns:
+        Means over seeds: ``missed`` in all, ``shared`` with the paper's, and how many would be by ``chance``.
+    """
+    missed = wrong.sum(1)
+    return {
+        "missed": float(missed.mean()),
+        "shared": float(wrong[:, list(published.MISSED)].sum(1).mean()),
+        "chance": float((missed * len(published.MISSED) / wrong.shape[1]).mean()),
+    }
+
+
+def step_sizes(variant: Variant, seed: int, digits: Digits) -> list[float]:
+    """The smallest and the largest of the parameters' learning rates in the first pass."""
+    beginning = Classifier(variant, seed, *digits.split(variant))
+    beginning.train_dataloader()
+    rule = beginning.rule = beginning.configure_optimizers()
+    assert isinstance(variant.optimizer, DiagonalLevenbergMarquardt)
+    assert isinstance(rule, StochasticDiagonalLM)
+    beginning._estimate(variant.optimizer)
+    sizes = torch.cat([size.flatten() for size in rule.step_sizes()])
+    return [float(sizes.min()), float(sizes.max())]
+
+
+def curvature_ratios(variant: Variant, seed: int, digits: Digits) -> dict[str, float]:
+    """The second derivatives that steps rest on, as multiples of the exact Gauss–Newton ones, at the beginning.
+
+    They leave out the cross terms between the places of a weight, and between units: in C5 and F6 nothing is lost. The
+    ratio is that of the sums over a layer's weights.
+    """
+    network = LeNet5(cast(Network, variant.network)).initialise(variant.initialisation, seed).double()
+    few = digits[:EXACT]
+    inputs = to_inputs(few.images, variant.pixels).double()
+    half = MaximumLikelihood(loss="mle", factor=0.5)
+    estimated = curvatures(network, inputs, few.labels.long(), half, "constant")
+    exact = exact_curvatures(network, inputs)
+    names = [name for name, _ in network.named_parameters()]
+    return {name: float(ours.sum() / exact[name].sum()) for name, ours in zip(names, estimated, strict=True)}
+
+
+def exact_curvatures(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> dict[str, Tensor]:
+    """The diagonal of the Gauss–Newton matrix of half the squared distance: Σ_j (∂x_j/∂θ)² over F6's states x.
+
+    By name, averaged over digits.
+    """
+    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
+    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    seen: list[Tensor] = []
+    hook = network.output.register_forward_hook(lambda layer, given, result: seen.append(given[0]))
+
+    def states(theta: dict[str, Tensor], one: Tensor) -> Tensor:
+        functional_call(network, theta, one)
+        return seen.pop()[0]
+
+    for one in inputs.split(1):
+        for name, part in jacrev(states)(parameters, one).items():
+            total[name] += part.square().sum(0) / len(inputs)
+    hook.remove()
+    return total

@@ -1,0 +1,203 @@
+"""The paper's numbers, and what is computed to stand beside them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from conftest import ROOT
+from lenet import baselines, levenberg, paper, published, studies
+from lenet.config import MaximumLikelihood, Params, Variant
+from lenet.data import Digits, to_inputs
+from lenet.errors import InputError
+from lenet.files import write_json
+from lenet.model import LeNet5
+from lenet.record import Record
+
+
+def test_the_paper_s_numbers_are_those_of_its_figures() -> None:
+    assert len(published.TRAIN_ERROR) == len(published.TEST_ERROR) == published.PASSES == 20
+    assert (published.TRAIN_ERROR[0], published.TRAIN_ERROR[-1]) == (0.0489, 0.0036)
+    assert (published.TEST_ERROR[0], published.TEST_ERROR[-1]) == (0.0265, 0.0096)
+    assert len(published.MISSED) == 82 == round(10_000 * published.DISTORTED_ERROR)
+    by_class = np.bincount([label for label, _ in published.MISSED.values()])
+    assert by_class.tolist() == [3, 2, 8, 9, 11, 5, 13, 5, 10, 16]
+    assert all(label != answer for label, answer in published.MISSED.values())
+    assert list(published.MISSED) == sorted(published.MISSED)
+    assert published.MISSED[247] == (4, 6)
+    assert published.MISSED[9904] == (2, 8)
+
+
+def test_the_missed_digits_have_the_labels_of_the_test_file(prepared: Path) -> None:
+    from lenet.data import load_digits
+
+    digits = load_digits(prepared / "test.safetensors")
+    labels = dict(zip(digits.index.tolist(), digits.labels.tolist(), strict=True))
+    assert all(labels[index] == label for index, (label, _) in published.MISSED.items())
+
+
+def test_overlap_counts_the_paper_s_digits() -> None:
+    wrong = np.zeros((2, 10_000), bool)
+    wrong[0, list(published.MISSED)[:10]] = True
+    wrong[1, [247, 0, 1, 2]] = True
+    found = paper.overlap(wrong)
+    assert found == {"missed": 7, "shared": 5.5, "chance": pytest.approx(7 * 0.0082)}
+
+
+def test_step_sizes_lie_between_the_rate_over_mu_and_zero(params: Params, digits: Digits) -> None:
+    variant = params.variants["lecun1998"]
+    low, high = paper.step_sizes(variant, 1, digits)
+    assert 1e-5 < low < 1e-3 < high < variant.optimizer.lr / variant.optimizer.mu
+    assert paper.step_sizes(variant, 2, digits) != [low, high]
+
+
+def test_exact_curvatures_are_sums_over_states_squared_slopes(params: Params, digits: Digits) -> None:
+    """Beside one gradient a state, with autograd; and beside the recursion, which is exact in C5 and F6."""
+    variant = params.variants["lecun1998"]
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1).double()
+    inputs = to_inputs(digits[:2].images, variant.pixels).double()
+    exact = paper.exact_curvatures(network, inputs)
+    slow = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    for one in inputs.split(1):
+        states: list[torch.Tensor] = []
+        hook = network.output.register_forward_hook(lambda module, given, _, states=states: states.append(given[0]))
+        network(one)
+        hook.remove()
+        for state in states[0][0]:
+            for name, slope in zip(
+                slow, torch.autograd.grad(state, list(network.parameters()), retain_graph=True), strict=True
+            ):
+                slow[name] += slope.square() / 2
+    for name, found in exact.items():
+        torch.testing.assert_close(found, slow[name], rtol=1e-9, atol=1e-15)
+    half = MaximumLikelihood(loss="mle", factor=0.5)
+    estimated = levenberg.curvatures(network, inputs, digits[:2].labels.long(), half, "constant")
+    names = [name for name, _ in network.named_parameters()]
+    for name, ours in zip(names, estimated, strict=True):
+        if name[:2] in ("C5", "F6"):
+            torch.testing.assert_close(ours, exact[name], rtol=1e-9, atol=1e-15)
+
+
+# other classifiers
+
+
+FEW = 3000
+MOST = {"linear": 0.25, "pairwise": 0.3, "linear-deslanted": 0.2, "support": 0.07, "radial": 0.12}
+
+
+@pytest.mark.parametrize("name", [name for name in baselines.BASELINES if not name.startswith("layers")])
+def test_a_classifier_learns(name: str, digits: Digits, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parts = {"train": digits[:FEW], "test": digits[FEW : 2 * FEW]}
+    monkeypatch.setattr(baselines, "load_digits", lambda path: parts[path.name])
+    baselines.baseline(name, Path("train"), Path("test"), tmp_path / "result.json")
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["count"] == FEW
+    assert 0 < found["error"] == found["misses"] / FEW < MOST.get(name, 0.12)
+    assert found["published"] == published.CLASSIFIERS[found["row"]]
+
+
+def test_layers_learn(digits: Digits) -> None:
+    images = (digits[:FEW].images.numpy() / np.float32(255)).reshape(FEW, -1)
+    labels = digits[:FEW].labels.numpy()
+    answers = baselines._layers(30)(images[:2000], labels[:2000])(images[2000:])
+    assert (answers != labels[2000:]).mean() < 0.15
+
+
+def test_every_classifier_is_a_row_of_the_figure_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    assert {its.row for its in baselines.BASELINES.values()} <= set(published.CLASSIFIERS)
+    with pytest.raises(InputError, match="no baseline 'forest'; legal: linear, "):
+        baselines.baseline("forest", tmp_path, tmp_path, tmp_path / "result.json")
+
+
+def test_deslanting_makes_a_leaning_bar_upright_and_leaves_an_upright_one() -> None:
+    images = np.zeros((2, 28, 28), np.uint8)
+    for line in range(4, 24):
+        images[0, line, 24 - line] = 255  # a pixel to the left each line
+        images[1, line, 13] = 255
+    leaning, upright = baselines.deslant(images)
+    assert (leaning.sum(0) > 1e-3).sum() == 2  # the middle lies between two columns
+    assert leaning.sum() == pytest.approx(20, abs=0.5)
+    np.testing.assert_allclose(upright, images[1] / 255, atol=1e-5)
+
+
+def test_deslanting_removes_the_covariance_of_line_and_column(digits: Digits) -> None:
+    images = digits[:200].images.numpy()
+
+    def lean(ink: np.ndarray) -> float:
+        y, x = np.indices((28, 28))
+        total = ink.sum()
+        return float((ink * (y - (ink * y).sum() / total) * (x - (ink * x).sum() / total)).sum() / total)
+
+    before = pd.Series([abs(lean(ink / 255)) for ink in images])
+    after = pd.Series([abs(lean(ink)) for ink in baselines.deslant(images)])
+    assert after.median() < 0.02 * before.median()
+
+
+# what is published
+
+
+@pytest.fixture
+def computed(params: Params, tmp_path: Path) -> dict[str, Path]:
+    """Runs made by hand: seed s of each recipe misses s + 90 of 10,000 digits, of them one of the paper's."""
+    recipe = studies.load(paper.Paper, ROOT / "paper" / "params.yaml")
+    runs, metrics, others = (tmp_path / name for name in ("runs", "metrics", "baselines"))
+    labels = np.zeros(10_000, int)
+    for name in (*recipe.train, *paper.BESIDE):
+        for seed in recipe.seeds:
+            folder = runs / f"{name}-{seed}"
+            answers = labels.copy()
+            answers[[247, *range(seed + 89)]] = 1
+            write_run(folder, params.variants[name], answers)
+            errors = [0.05, *[0.01] * 19]
+            pd.DataFrame({"epoch": range(1, 21), "train/error": errors}).to_csv(folder / "history.csv", index=False)
+            write_json(metrics / f"{name}-{seed}.json", {"epochs": {"misses": [265, *[seed + 90] * 19]}})
+    for name in recipe.baselines:
+        write_json(others / f"{name}.json", {"row": baselines.BASELINES[name].row, "error": 0.1, "published": 0.12})
+    return {"runs": runs, "metrics": metrics, "baselines": others, "out": tmp_path / "paper.json"}
+
+
+def write_run(folder: Path, variant: Variant, answers: np.ndarray) -> None:
+    name, _, seed = folder.name.rpartition("-")
+    folder.mkdir(parents=True)
+    Record(name, int(seed), variant, "key", "data", "source", 1, "canary", "weights").write(folder / "run.json")
+    table = pd.DataFrame({"index": range(len(answers)), "label": 0, "answer": answers})
+    table.to_csv(folder / "predictions.csv", index=False)
+
+
+def publish(params: Params, computed: dict[str, Path], data: Path) -> dict:
+    folders = [computed["runs"]]
+    paper.publish(
+        params, ROOT / "paper" / "params.yaml", folders, computed["metrics"], computed["baselines"], data,
+        computed["out"],
+    )  # fmt: skip
+    return json.loads(computed["out"].read_text())
+
+
+def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path], prepared: Path) -> None:
+    found = publish(params, computed, prepared / "train.safetensors")
+    plain = found["variants"]["lecun1998"]
+    assert [one["misses"] for one in plain["seeds"].values()] == [91, 92, 93, 94, 95]
+    assert plain["test_error"] == pytest.approx(0.0093)
+    assert (plain["published"], plain["seeds_not_above"]) == (0.0094, 4)
+    assert found["variants"]["lecun1998-distorted"]["published"] == 0.0082
+    assert found["variants"]["lecun1998-distorted"]["seeds_not_above"] == 0
+    assert found["variants"]["lecun1998-15000"]["published"] == 0.0168
+    assert [errors[0] for errors in plain["test_errors"]] == [0.0265] * 5
+    assert [errors[-1] for errors in plain["test_errors"]] == pytest.approx([0.0091, 0.0092, 0.0093, 0.0094, 0.0095])
+    assert {tuple(errors) for errors in plain["train_errors"]} == {(0.05, *[0.01] * 19)}
+    assert found["figure_8"]["modern"] == {"missed": 93, "shared": 1, "chance": pytest.approx(93 * 0.0082)}
+    assert sum(row["parameters"] for row in found["layers"]) == 60_000
+    assert len(found["step_sizes"]) == 5
+    assert found["curvature"]["F6.weight"] == pytest.approx(1)
+    assert found["curvature"]["C1.weight"] != pytest.approx(1, abs=0.1)
+    assert len(found["classifiers"]) == len(baselines.BASELINES)
+
+
+def test_a_missing_result_is_named(params: Params, computed: dict[str, Path], prepared: Path) -> None:
+    (computed["metrics"] / "lecun1998-2.json").unlink()
+    with pytest.raises(InputError, match=r"lecun1998-2\.json: .*make paper"):
+        publish(params, computed, prepared / "train.safetensors")
+    assert not computed["out"].exists()
