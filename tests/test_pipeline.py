@@ -194,7 +194,7 @@ def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(check
     assert (folder / "ladder" / "runs" / "tutorial-mse-1" / "run.json").exists()
 
     unknown = run(*lenet_command("repro", "--pipeline", "stairs"), cwd=folder, status=2)
-    assert "stairs/dvc.yaml is not here; pipelines beside the root's: frontier, ladder, sizes" in unknown.stderr
+    assert "stairs/dvc.yaml is not here; pipelines beside the root's: frontier, ladder, paper, sizes" in unknown.stderr
 
 
 def test_a_second_lenet_repro_is_refused_while_one_runs(checkout: Checkout, mnist: Path) -> None:

@@ -16,7 +16,7 @@ from conftest import ROOT, lenet_command, run, small_checkout, small_disk
 from lenet import config, online
 
 BLOCKS = config.load(ROOT / "params.yaml").variants
-VARIANTS = ["original-sigmoid", "original-tanh", "modern", "overview-relu", "frontier-distorted", "lecun1998"]
+VARIANTS = ["original-sigmoid", "original-tanh", "modern", "overview-relu", "frontier-distorted", "lecun1998-distorted"]
 EPOCHS = 3
 HOOK = """
 

@@ -547,10 +547,12 @@ def test_a_block_that_shares_values_with_another_is_left_alone(params: Params, y
 
 OTHER = """\
   other:
-    {pixels: {background: -0.1, ink: 1.175}, distortion: {kind: none}, initialisation: {scale: 2.45, exponent: 0.5},
+    {pixels: {background: -0.1, ink: 1.175}, distortion: {kind: none},
+    initialisation: {scale: 2.45, exponent: 0.5, biases: zero},
     network: {activation: relu, pooling: {kind: average}, C3: dense, output: softmax}, objective: {loss: cross-entropy},
     optimizer: &adam {kind: adam, lr: 0.003, beta1: 0.9, beta2: 0.999, weight_decay: 0.0},
-    schedule: {kind: cosine, final: 0.0}, batch_size: 64, epochs: 240, train_size: 100, validation_size: 5000}
+    schedule: {kind: cosine, final: 0.0}, order: shuffled, batch_size: 64, epochs: 240, train_size: 100,
+    validation_size: 5000}
 """
 
 
