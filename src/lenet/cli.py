@@ -265,7 +265,7 @@ def paper(
 @path_option("--out", "The file of the result.")
 @stage
 def baseline(params: Any, name: str, train: Path, test: Path, out: Path) -> None:
-    """Stage: fit another classifier of the paper's Fig. 9, and test it.
+    """Stage: fit another classifier of the paper's Figure 9, and test it.
 
     Example: lenet baseline linear --train data/train.safetensors --test data/test.safetensors --out /tmp/linear.json
     """
