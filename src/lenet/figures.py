@@ -270,7 +270,8 @@ def ladder(
     """
     chains, variants = content["chains"], content["variants"]
     steps = {(step["from"], step["to"]): step for step in content["steps"]}
-    figure = Figure(figsize=(10, 0.8 + 0.62 * sum(map(len, chains))), layout="constrained")
+    engine = ConstrainedLayoutEngine(w_pad=0.2)  # inches: bold labels turn out wider than it finds
+    figure = Figure(figsize=(10, 0.8 + 0.62 * sum(map(len, chains))), layout=engine)
     panels = figure.subplots(
         len(chains), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": [len(chain) for chain in chains]}
     )
