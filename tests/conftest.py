@@ -106,6 +106,24 @@ def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+class Stop(Exception):
+    """What ends a training in place of a kill."""
+
+
+class Stopping(checkpoint.Checkpoints):
+    """Stops the training after so many saves."""
+
+    def __init__(self, folder: Path, name: str, saves: int) -> None:
+        super().__init__(folder, name)
+        self.saves = saves
+
+    def save(self, state: checkpoint.State) -> None:
+        super().save(state)
+        self.saves -= 1
+        if not self.saves:
+            raise Stop
+
+
 OUTPUTS = ("squashed", "softmax", "rbf", "adaptive-rbf")
 POOLINGS = [
     config.TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),

@@ -6,28 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import ROOT
+from conftest import ROOT, Stop, Stopping
 from lenet import checkpoint, clean, train
 from lenet.checkpoint import Checkpoints
 from lenet.config import Params, Variant
 from lenet.data import Digits, load_digits
 from lenet.train import Fitted, fit
-
-
-class Stop(Exception):
-    """What ends a training in place of a kill."""
-
-
-class Stopping(Checkpoints):
-    """Stops the training after so many saves."""
-
-    saves = 1
-
-    def save(self, state: checkpoint.State) -> None:
-        super().save(state)
-        self.saves -= 1
-        if not self.saves:
-            raise Stop
 
 
 @pytest.fixture(autouse=True)
@@ -47,10 +31,8 @@ def trained(variant: Variant, digits: Digits, *callbacks: Checkpoints) -> Fitted
 
 def stopped(variant: Variant, digits: Digits, folder: Path, saves: int) -> Checkpoints:
     """The checkpoints of a training that was stopped after so many saves."""
-    stopping = Stopping(folder, "small")
-    stopping.saves = saves
     with pytest.raises(Stop):
-        trained(variant, digits, stopping)
+        trained(variant, digits, Stopping(folder, "small", saves))
     return Checkpoints(folder, "small")
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import Stop, Stopping
 from lenet import checkpoint, fingerprint, levenberg, objective, online, optimizer
 from lenet.checkpoint import Checkpoints
 from lenet.config import Params, Variant
@@ -134,22 +135,6 @@ def test_a_training_refuses_another_network_than_the_modules(
         fit(variant, 1, digits[:64], digits[:0])
 
 
-class Stop(Exception):
-    """What ends a training in place of a kill."""
-
-
-class Stopping(Checkpoints):
-    """Stops the training after so many saves."""
-
-    saves = 3
-
-    def save(self, state: checkpoint.State) -> None:
-        super().save(state)
-        self.saves -= 1
-        if not self.saves:
-            raise Stop
-
-
 @pytest.mark.parametrize("distortion", [{"kind": "none"}, PAPER | {"copies": 2}, PAPER | {"copies": 0}])
 def test_a_stopped_training_goes_on_bit_for_bit_snapshots_included(
     lecun: Variant, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distortion: dict
@@ -164,7 +149,7 @@ def test_a_stopped_training_goes_on_bit_for_bit_snapshots_included(
     whole = trained()
     for _ in range(3):
         with pytest.raises(Stop):
-            trained(Stopping(tmp_path, "small"))
+            trained(Stopping(tmp_path, "small", saves=3))
     parts = trained(Checkpoints(tmp_path, "small"))
     assert fingerprint.tensors_sha256(parts.weights) == fingerprint.tensors_sha256(whole.weights)
     assert fingerprint.tensors_sha256(parts.snapshots) == fingerprint.tensors_sha256(whole.snapshots)
@@ -180,7 +165,7 @@ def test_snapshots_cannot_go_on_from_a_checkpoint_without(
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     variant = changed(lecun, epochs=3, train_size=150, optimizer__patterns=20)
     with pytest.raises(Stop):
-        fit(variant, 4, digits[:150], digits[:0], callbacks=[Stopping(tmp_path, "small")])
+        fit(variant, 4, digits[:150], digits[:0], callbacks=[Stopping(tmp_path, "small", saves=3)])
     assert Checkpoints(tmp_path, "small").latest() is not None
     assert Checkpoints(tmp_path, "small").latest(with_snapshots=True) is None
     assert "it has no snapshots" in capsys.readouterr().err

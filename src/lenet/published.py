@@ -3,21 +3,20 @@
 Errors are fractions of 1. Those of Fig. 5 and 6 are read off the curves, to 0.026 points.
 """
 
+
+def _fractions(*per_cent: float) -> tuple[float, ...]:
+    return tuple(value / 100 for value in per_cent)
+
+
 PASSES = 20
-TRAIN_ERROR = tuple(
-    value / 100
-    for value in (
-        4.89, 3.04, 1.77, 1.48, 1.22, 0.91, 0.78, 0.70, 0.57, 0.49,
-        0.47, 0.44, 0.42, 0.39, 0.39, 0.39, 0.39, 0.36, 0.36, 0.36,
-    )
+TRAIN_ERROR = _fractions(
+    4.89, 3.04, 1.77, 1.48, 1.22, 0.91, 0.78, 0.70, 0.57, 0.49,
+    0.47, 0.44, 0.42, 0.39, 0.39, 0.39, 0.39, 0.36, 0.36, 0.36,
 )  # fmt: skip
 """Fig. 5: errors in each pass while training, before each update. A 21st point, 0.36, is plotted, too."""
-TEST_ERROR = tuple(
-    value / 100
-    for value in (
-        2.65, 2.24, 1.48, 1.43, 1.43, 1.09, 1.04, 1.07, 0.99, 0.96,
-        0.96, 0.99, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96,
-    )
+TEST_ERROR = _fractions(
+    2.65, 2.24, 1.48, 1.43, 1.43, 1.09, 1.04, 1.07, 0.99, 0.96,
+    0.96, 0.99, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96, 0.96,
 )  # fmt: skip
 """Fig. 5: errors on the test digits after each pass."""
 
