@@ -141,6 +141,22 @@ def randomised(network: LeNet5) -> LeNet5:
     return network
 
 
+@pytest.fixture(scope="session")
+def published(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
+    """A committed checkout whose pipeline has run, `modern` with two seeds; for all test processes. Work on copies."""
+    shared = tmp_path_factory.getbasetemp()
+    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "published" / "checkout"
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.with_suffix(".whole").exists():
+            small_checkout(folder, 2, seeds=[1, 2], compare=["modern"])
+            run(*lenet_command("repro"), cwd=folder, timeout=500, LENET_DATA_DIR=str(mnist))
+            run(*lenet_command("sync"), cwd=folder)  # a busy machine may have left the record to be completed
+            commit(folder, "results")
+            folder.with_suffix(".whole").touch()
+    return folder
+
+
 Checkout = Callable[..., Path]
 
 

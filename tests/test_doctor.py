@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from conftest import HARDEST, edit_params, lenet_command, run, small_checkout
+from conftest import HARDEST, edit_params, lenet_command, run
 from lenet import compare, config, doctor, robustness, tracking
 from lenet.errors import InputError
 
@@ -21,18 +21,10 @@ SECTIONS = ("environment", "lock", "files", "canary", "record", "again")
 LOCK, FILES, CANARY, RECORD = "lock", "files", "canary", "record"
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
-    """The pipeline, once: `modern` with two seeds."""
-    folder = small_checkout(tmp_path_factory.mktemp("doctor") / "checkout", seeds=[1, 2], compare=["modern"])
-    run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
-    return folder
-
-
 @pytest.fixture
-def folder(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, store included, to be damaged."""
-    shutil.copytree(built, tmp_path / "copy", symlinks=True)
+    shutil.copytree(published, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
     monkeypatch.setattr(robustness, "DISTURBANCES", robustness.DISTURBANCES)
     exec(HARDEST, vars(robustness))  # as its own sources have it
