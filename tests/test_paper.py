@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from conftest import ROOT
-from lenet import baselines, levenberg, paper, published, studies
+from lenet import baselines, facsimile, levenberg, paper, published, studies
 from lenet.config import MaximumLikelihood, Params, Variant
 from lenet.data import Digits, to_inputs
 from lenet.errors import InputError
@@ -163,7 +164,8 @@ def write_run(folder: Path, variant: Variant, answers: np.ndarray) -> None:
     name, _, seed = folder.name.rpartition("-")
     folder.mkdir(parents=True)
     Record(name, int(seed), variant, "key", "data", "source", 1, "canary", "weights").write(folder / "run.json")
-    table = pd.DataFrame({"index": range(len(answers)), "label": 0, "answer": answers})
+    distances = pd.DataFrame({f"output {digit}": np.where(answers == digit, 10.0, 90.0) for digit in range(10)})
+    table = distances.assign(index=range(len(answers)), label=0, answer=answers)
     table.to_csv(folder / "predictions.csv", index=False)
 
 
@@ -194,6 +196,31 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
     assert found["curvature"]["F6.weight"] == pytest.approx(1)
     assert found["curvature"]["C1.weight"] != pytest.approx(1, abs=0.1)
     assert len(found["classifiers"]) == len(baselines.BASELINES)
+    assert found["missed_by"]["lecun1998"][0] == 5
+    assert sum(found["missed_by"]["lecun1998"]) == 5
+    assert found["rejection"]["lecun1998"]["seeds"][0][0] == pytest.approx(0.0091)
+
+    # and as a page
+    for name in paper.RECIPES:
+        network = LeNet5(params.variants[name].network).initialise(params.variants[name].initialisation, 1)
+        save_file(network.state_dict(), computed["runs"] / f"{name}-1" / "weights.safetensors")
+    page = computed["out"].with_suffix(".html")
+    digits = [prepared / "train.safetensors", prepared / "test.safetensors"]
+    facsimile.facsimile(params, computed["out"], computed["runs"], *digits, page)
+    text = page.read_text()
+    assert text.count("<img") == text.count("data:image/svg+xml;base64,") == 10
+    assert "http" not in text
+    for told in ("0.93\xa0% test error", "340,908", "60,000", "91 · 92 · 93 · 94 · 95", "4 of 5 networks"):
+        assert told in text, told
+    assert page.with_suffix(".png").exists()
+
+
+def test_states_of_layers_are_those_of_the_network(params: Params, digits: Digits) -> None:
+    network = LeNet5(params.variants["lecun1998"].network).initialise(params.variants["lecun1998"].initialisation, 1)
+    inputs = to_inputs(digits.images[:3], params.variants["lecun1998"].pixels)
+    states = facsimile.layers(network, inputs)
+    assert list(states) == ["input", "C1", "S2", "C3", "S4", "C5", "F6"]
+    torch.testing.assert_close(network.output(states["F6"]), network(inputs).detach())
 
 
 def test_a_missing_result_is_named(params: Params, computed: dict[str, Path], prepared: Path) -> None:

@@ -265,6 +265,23 @@ def paper(
 
 
 @job
+@path_option("--result", "What `lenet paper` has written.")
+@path_option("--runs", "The folder of the recipe's runs.")
+@path_option("--train", "The training digits.")
+@path_option("--test", "The test digits.")
+@path_option("--out", "The page; its main picture goes beside it.")
+@stage
+def facsimile(params: Any, result: Path, runs: Path, train: Path, test: Path, out: Path) -> None:
+    """Stage: the paper's figures drawn from our networks, as a page.
+
+    Example: make paper
+    """
+    from lenet import facsimile as module
+
+    module.facsimile(params, result, runs, train, test, out)
+
+
+@job
 @click.argument("name")
 @path_option("--train", "The training digits.")
 @path_option("--test", "The test digits.")

@@ -19,9 +19,7 @@ from lenet.files import whole, write_json, write_text
 from lenet.record import Record
 
 HARDEST = 36  # digits shown
-REJECTED = np.linspace(0, 0.1, 41)  # shares of the rejection curves
 REJECTION_TARGETS = (0.005, 0.001)  # errors among accepted digits; the paper's is the first (LeCun 1998, Fig. 10)
-OUTPUTS = [f"output {digit}" for digit in range(10)]
 CURVES = ("train/error", "validation/error")
 
 ByVariant = Mapping[str, "list[Run]"]
@@ -56,7 +54,7 @@ class Run:
 
     @property
     def confidence(self) -> np.ndarray:
-        return confidence.of(self.predictions[OUTPUTS].to_numpy(), self.record.parameters)
+        return confidence.of(self.predictions[confidence.OUTPUTS].to_numpy(), self.record.parameters)
 
 
 def compare(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path, track: bool) -> None:
@@ -108,7 +106,7 @@ def read(folder: Path) -> Run:
             _robustness(folder / "robustness.json"),
         )
         numbers = {
-            "predictions.csv": run.predictions[["index", "label", "answer", *OUTPUTS]],
+            "predictions.csv": run.predictions[["index", "label", "answer", *confidence.OUTPUTS]],
             "history.csv": run.history[[name for name in CURVES if name in run.history or name == CURVES[0]]],
         }
         for file, table in numbers.items():
@@ -226,12 +224,12 @@ def _calibration(group: list[Run]) -> dict[str, Any]:
 
 
 def _rejection(group: list[Run]) -> dict[str, Any]:
-    curves = [confidence.rejection(run.confidence, ~run.wrong, REJECTED).tolist() for run in group]
+    curves = [confidence.rejection(run.confidence, ~run.wrong, confidence.REJECTED).tolist() for run in group]
     needed = {
         str(target): _over_seeds([confidence.rejected_for(run.confidence, ~run.wrong, target) for run in group])
         for target in REJECTION_TARGETS
     }
-    return {"shares": REJECTED.tolist(), **_over_seeds(curves), "needed": needed}
+    return {"shares": confidence.REJECTED.tolist(), **_over_seeds(curves), "needed": needed}
 
 
 def summarise(content: dict[str, Any]) -> dict[str, Any]:

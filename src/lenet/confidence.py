@@ -14,6 +14,8 @@ from scipy.special import softmax
 
 from lenet.config import MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
+OUTPUTS = [f"output {digit}" for digit in range(10)]  # columns of predictions.csv
+REJECTED = np.linspace(0, 0.1, 41)  # shares of rejection curves
 BINS = 15  # of equal width, as in the metrics' calibration error
 
 

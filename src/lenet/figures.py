@@ -80,7 +80,7 @@ def kernels(weights: Path) -> Figure:
         axes.axis("off")
     for i, axes in enumerate(panels[: len(kernels)]):
         axes.imshow(kernels[i], cmap="RdBu_r", vmin=-limit, vmax=limit)
-        _bare(axes, f"C1 map {i}")
+        bare(axes, f"C1 map {i}")
     return figure
 
 
@@ -126,9 +126,9 @@ def error_curves(curves: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) 
                 ends.append((variant, runs.mean(0)[-1], colour))
         axes.set(xlabel="epoch", title=title)
         axes.set_ylabel("error, %" if quantity == "train/error" else "")
-        _clean(axes, log="y")
+        clean(axes, log="y")
         axes.tick_params(labelleft=True)
-        _label_ends(axes, ends)
+        label_ends(axes, ends)
     return figure
 
 
@@ -139,8 +139,8 @@ def estimates(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     for row, ((_, found), colour) in enumerate(zip(variants.items(), colours(list(variants)).values(), strict=True)):
         runs = [100 * seed["error"] for seed in found["seeds"].values()]
         axes.plot(runs, [row + 0.2] * len(runs), "o", color=colour, markersize=4, alpha=0.6, clip_on=False)
-        _interval(axes, row, found["test_error"], found["test_error_low"], found["test_error_high"], colour)
-    _rows(axes, list(variants), "test error, %", colours(list(variants)))
+        interval(axes, row, found["test_error"], found["test_error_low"], found["test_error_high"], colour)
+    rows(axes, list(variants), "test error, %", colours(list(variants)))
     return figure
 
 
@@ -151,7 +151,7 @@ def differences(pairs: Sequence[Mapping[str, Any]]) -> Figure:
     axes.axvline(0, color=_INK, linewidth=0.8)
     for row, pair in enumerate(pairs):
         shown = pair["p_adjusted"] is not None and pair["p_adjusted"] < 0.05
-        _interval(axes, row, pair["points"], pair["low"], pair["high"], _INK if shown else "#9a9a9a")
+        interval(axes, row, pair["points"], pair["low"], pair["high"], _INK if shown else "#9a9a9a")
         text = f"{_points(pair['points'])}"
         if pair["low"] is not None:
             text += f"   ({_points(pair['low'])} … {_points(pair['high'])})"
@@ -159,9 +159,7 @@ def differences(pairs: Sequence[Mapping[str, Any]]) -> Figure:
             text, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9, color=_INK,
             fontweight="bold" if shown else "normal",
         )  # fmt: skip
-    _rows(
-        axes, [f"{pair['a']} − {pair['b']}" for pair in pairs], "difference of the test errors, percentage points", {}
-    )
+    rows(axes, [f"{pair['a']} − {pair['b']}" for pair in pairs], "difference of the test errors, percentage points", {})
     axes.set_title("← the first is better        the second is better →", fontsize=9, color="#666666")
     widest = max(
         (abs(value) for pair in pairs for value in (pair["points"], pair["low"], pair["high"]) if value), default=0
@@ -184,7 +182,7 @@ def class_errors(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
         if sd is not None:
             axes.errorbar(places, mean, 100 * np.array(sd), fmt="none", ecolor=colour, elinewidth=1.4)
     axes.set(xticks=range(10), xlabel="digit", ylabel="error, %", ylim=(0, None), xlim=(-0.5, 9.5))
-    _clean(axes)
+    clean(axes)
     axes.grid(axis="x", visible=False)
     axes.tick_params(axis="x", length=0)
     figure.legend(loc="outside upper left", ncols=len(variants), frameon=False, fontsize=9)
@@ -208,7 +206,7 @@ def reliability(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
         axes.scatter(x[many], y[many], s=6 * np.log10(1 + n[many]) ** 2, color=colour, zorder=3, clip_on=False)
         axes.scatter(x[~many], y[~many], s=9, facecolors="none", edgecolors=colour, alpha=0.6, clip_on=False)
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="fraction right", title="reliability")
-    _clean(axes)
+    clean(axes)
     axes.legend(frameon=False, fontsize=8.5, loc="lower right")
     return figure
 
@@ -226,7 +224,7 @@ def rejection(variants: Mapping[str, Mapping[str, Any]], target: float) -> Figur
         axes.plot(shares, runs.mean(0), color=colour, linewidth=2.2, label=name)
     axes.set(xlabel="digits rejected, %", ylabel="error among the accepted, %", title="rejection by confidence")
     axes.set(xlim=(0, shares[-1]), ylim=(0, None))
-    _clean(axes)
+    clean(axes)
     axes.legend(frameon=False, fontsize=8.5, loc="upper right")
     return figure
 
@@ -248,7 +246,7 @@ def robustness(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
             )
         axes.set(xlabel=curve["unit"], title=kind.replace("-", " "))
         axes.set_ylabel("error, %" if i % across == 0 else "")
-        _clean(axes, log="y")
+        clean(axes, log="y")
         axes.tick_params(labelleft=True)
     for axes in panels.flat[len(kinds) :]:
         axes.axis("off")
@@ -283,7 +281,7 @@ def ladder(
             colour = known.get(name, "#777777")
             runs = [100 * seed["error"] for seed in rung["seeds"].values()]
             axes.plot(runs, [row + 0.18] * len(runs), "o", color=colour, markersize=3, alpha=0.5)
-            _interval(axes, row, rung["test_error"], rung["low"], rung["high"], colour)
+            interval(axes, row, rung["test_error"], rung["low"], rung["high"], colour)
         for row, step in enumerate(steps.get(pair) for pair in pairwise(chain)):
             if step:
                 shown = step["p_adjusted"] is not None and step["p_adjusted"] < 0.05
@@ -292,7 +290,7 @@ def ladder(
                     xycoords=("axes fraction", "data"), va="center", fontsize=9, color=_INK if shown else "#777777",
                     fontweight="bold" if shown else "normal",
                 )  # fmt: skip
-        _rows(axes, chain, "", known)
+        rows(axes, chain, "", known)
         for name, error in marks.items():
             axes.axvline(100 * error, color="#9a9a9a", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
             axes.annotate(name, (100 * error, 1), xycoords=("data", "axes fraction"), va="bottom", fontsize=8,
@@ -319,8 +317,8 @@ def size_curves(content: Mapping[str, Any], known: Mapping[str, str]) -> Figure:
         axes.plot(sizes, 100 * np.array(errors), color=colour, linewidth=2, marker="o", markersize=5)
         ends.append((name, 100 * errors[-1], colour))
     axes.set(xscale="log", xlabel="training digits", ylabel="test error, %")
-    _clean(axes, log="xy")
-    _label_ends(axes, ends)
+    clean(axes, log="xy")
+    label_ends(axes, ends)
     return figure
 
 
@@ -348,18 +346,18 @@ def gallery(images: np.ndarray, captions: Sequence[str], columns: int = 12) -> F
     return figure
 
 
-def _interval(axes: Axes, row: float, value: float, low: float | None, high: float | None, colour: str) -> None:
+def interval(axes: Axes, row: float, value: float, low: float | None, high: float | None, colour: str) -> None:
     """A mean on its row, of fractions drawn as per cent."""
     if low is not None and high is not None:
         axes.plot([100 * low, 100 * high], [row, row], color=colour, linewidth=2.4, solid_capstyle="butt", alpha=0.75)
     axes.plot([100 * value], [row], "D", color=colour, markersize=6.5, zorder=3)
 
 
-def _rows(axes: Axes, names: Sequence[str], xlabel: str, known: Mapping[str, str]) -> None:
+def rows(axes: Axes, names: Sequence[str], xlabel: str, known: Mapping[str, str]) -> None:
     """Named rows from top to bottom."""
     axes.set(yticks=range(len(names)), xlabel=xlabel, ylim=(len(names) - 0.4, -0.6))
     axes.set_yticklabels(names)
-    _clean(axes)
+    clean(axes)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -368,7 +366,7 @@ def _rows(axes: Axes, names: Sequence[str], xlabel: str, known: Mapping[str, str
         label.set_fontweight("bold" if name in known else "normal")
 
 
-def _clean(axes: Axes, log: str = "") -> None:
+def clean(axes: Axes, log: str = "") -> None:
     """Little ink, and plain numbers on logarithmic scales; an axis y without positive values stays linear."""
     if "y" in log:
         if any((np.asarray(line.get_ydata()) > 0).any() for line in axes.lines):
@@ -387,7 +385,7 @@ def _clean(axes: Axes, log: str = "") -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
-def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
+def label_ends(axes: Axes, ends: Sequence[tuple[str, float, str]]) -> None:
     """Name lines to the right of their last values, moved apart where they would overlap."""
     axes.autoscale_view()
     low, high = axes.transData.inverted().transform(axes.transAxes.transform([(0, 0), (0, 1)]))[:, 1]
@@ -405,6 +403,7 @@ def _points(fraction: float) -> str:
     return f"{100 * fraction:+.2f}".replace("-", "−")
 
 
-def _bare(axes: Axes, title: str) -> None:
+def bare(axes: Axes, title: str) -> None:
+    """A picture without scales."""
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize=8)

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call, jacrev
 
-from lenet import lifetime, published, summary
+from lenet import config, lifetime, published, summary
 from lenet.classifier import Classifier
 from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant
 from lenet.data import Digits, load_digits, to_inputs
@@ -24,7 +24,7 @@ from lenet.levenberg import StochasticDiagonalLM, curvatures
 from lenet.model import LeNet5
 from lenet.studies import Answers, Study, load
 
-PLAIN, DISTORTED = "lecun1998", "lecun1998-distorted"
+RECIPES = PLAIN, DISTORTED = "lecun1998", "lecun1998-distorted"
 BESIDE = ("modern", "original-tanh")  # variants whose misses are compared with Fig. 8's, too
 EXACT = 20  # digits over which the exact second derivatives are averaged
 
@@ -53,14 +53,17 @@ def publish(
         InputError: a run, a result or the digits are missing or faulty.
     """
     paper = load(Paper, path)
-    for name in (PLAIN, DISTORTED):
+    for name in RECIPES:
         if name not in paper.train:
             raise ParamsError(f"{path}: train must have {name}; it has {', '.join(paper.train)}")
     answers, digits = Answers(params, folders, paper.seeds), load_digits(data)
     content = {
         "seeds": list(paper.seeds),
         "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
-        "figure_8": {name: overlap(answers.wrong(name)) for name in (PLAIN, DISTORTED, *BESIDE)},
+        "figure_8": {name: overlap(answers.wrong(name)) for name in (*RECIPES, *BESIDE)},
+        "missed_by": {name: answers.wrong(name)[:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
+        "rejection": {name: answers.rejection(name) for name in RECIPES},
+        "block": config.flatten(params.variant(PLAIN)),
         "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
         "step_sizes": [step_sizes(params.variant(PLAIN), seed, digits) for seed in paper.seeds],
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),

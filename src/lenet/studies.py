@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lenet import statistics
+from lenet import confidence, statistics
 from lenet.config import Params, Section, Variant, flatten
 from lenet.errors import InputError, ParamsError
 from lenet.record import Record
@@ -54,9 +54,20 @@ class Answers:
 
         Raises InputError if a run is missing, faulty, or not of the present block.
         """
-        return np.array([self._wrong(variant, seed) for seed in self.seeds])
+        return np.array([self._table(variant, seed)["wrong"] for seed in self.seeds])
 
-    def _wrong(self, variant: str, seed: int) -> np.ndarray:
+    def rejection(self, variant: str) -> dict[str, Any]:
+        """Each seed's error among the digits that are left when some ``shares`` of them are rejected."""
+        block = self.params.variant(variant)
+        curves = []
+        for seed in self.seeds:
+            table = self._table(variant, seed)
+            sure = confidence.of(table[confidence.OUTPUTS].to_numpy(), block)
+            curves.append(confidence.rejection(sure, ~table["wrong"].to_numpy(), confidence.REJECTED).tolist())
+        return {"shares": confidence.REJECTED.tolist(), "seeds": curves}
+
+    def _table(self, variant: str, seed: int) -> pd.DataFrame:
+        """What a run answered and whether that is ``wrong``, digits in the MNIST test file's order."""
         name = f"{variant}-{seed}"
         found = [folder / name for folder in self.folders if (folder / name / "predictions.csv").exists()]
         if not found:
@@ -66,7 +77,7 @@ class Answers:
             raise InputError(f"{found[0]}: trained with another block than params.yaml has; `dvc repro` trains it anew")
         try:
             table = pd.read_csv(found[0] / "predictions.csv", index_col="index").sort_index()
-            return (table["answer"] != table["label"]).to_numpy()
+            return table.assign(wrong=table["answer"] != table["label"])
         except (ValueError, KeyError) as error:
             raise InputError(f"{found[0]}/predictions.csv: {error}; `dvc repro` makes it anew") from None
 
