@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import committed, config, report, results
+from lenet import committed, config, facsimile, report, results
 from lenet.config import Params
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -189,9 +189,8 @@ def test_the_table_of_reruns_holds_the_published_weights() -> None:
     """Every published run, by the beginning of the weights.sha256 that it came to again, and what it has not seen."""
     rows = table_rows((ROOT / "docs" / "reproducibility.md").read_text(), "rerun of")
     published: dict[str, tuple[list[str], str]] = {}
-    for path in sorted(
-        path for folder in ("", "ladder", "sizes", "frontier") for path in (ROOT / folder / "metrics").glob("*-*.json")
-    ):
+    folders = ("", "ladder", "sizes", "frontier", "paper")
+    for path in sorted(path for folder in folders for path in (ROOT / folder / "metrics").glob("*-*.json")):
         metrics = json.loads(path.read_text())
         held_out = f"{metrics['digits']['held_out']:,}"
         weights, unseen = published.setdefault(path.stem.rpartition("-")[0], ([], held_out))
@@ -247,10 +246,12 @@ def largest(ladder: dict) -> str:
         ("ladder", lambda found: [report.ladder(found), largest(found)]),
         ("frontier", lambda found: [report.frontier(found)]),
         ("sizes", report.sizes),
+        ("paper", lambda found: [facsimile.lead(found)]),
     ],
 )
 def test_the_readme_s_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable) -> None:
-    for said in sentences(getattr(committed, name)(ROOT / "studies" / f"{name}.json")):
+    path = ROOT / "studies" / f"{name}.json"
+    for said in sentences(json.loads(path.read_text()) if name == "paper" else getattr(committed, name)(path)):
         assert said.replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
 
 

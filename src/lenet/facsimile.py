@@ -68,6 +68,7 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     }
     text = page.template("paper.html", percent=percent, points=signed).render(
         content,
+        lead=lead(content),
         plain=plain,
         distorted=variants[DISTORTED],
         published=published,
@@ -77,6 +78,16 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     write_text(out, text)
     with whole(out.with_suffix(".png")) as beside:
         figures.save(curve, beside)
+
+
+def lead(content: Mapping[str, Any]) -> str:
+    """What it comes to."""
+    plain, distorted = (content["variants"][name] for name in (PLAIN, DISTORTED))
+    return (
+        f"The recipe of 1998 errs on {percent(plain['test_error'])} of the test digits here, where the paper has "
+        f"{percent(published.ERROR)}, and with distorted digits on {percent(distorted['test_error'])}, where it has "
+        f"{percent(published.DISTORTED_ERROR)} (means over {len(content['seeds'])} seeds)."
+    )
 
 
 def _network(variant: Variant, weights: Path) -> LeNet5:
