@@ -98,7 +98,7 @@ FAULTS = [
         "mse",
         ["variants.lecun1998.objective: ", "'factor'", "legal here: loss, off"],
     ),
-    ("variants/lecun1998/network/output", "softmax", ["loss = 'mle'", "'rbf', 'adaptive-rbf'", "'cross-entropy'"]),
+    ("variants/lecun1998/network/output", "softmax", ["loss = 'map'", "'rbf', 'adaptive-rbf'", "'cross-entropy'"]),
     ("variants/lecun1998/network/pooling", {"kind": "average"}, ["diagonal-levenberg-marquardt", "trainable pooling"]),
     ("variants/lecun1998/optimizer/criterion", "hessian", ["optimizer.criterion", "hessian", "'exact'"]),
     ("variants/lecun1998/schedule/steps/4/epochs", 7, ["variants.lecun1998: schedule.steps", "19", "epochs = 20"]),

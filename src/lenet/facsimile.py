@@ -154,7 +154,7 @@ def sizes(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Fig. 6: errors against the number of training digits; with distorted ones, at the right. Crosses: the paper's."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    plain = sorted((one for one in variants.values() if not one["distorted"]), key=lambda one: one["train_size"])
+    plain = [variants[name] for name in (*(f"{PLAIN}-{count}" for count in list(published.SIZES)[:-1]), PLAIN)]
     places = [one["train_size"] for one in plain]
     ends = []
     for part, colour in (("train", OURS), ("test", TEST)):
@@ -165,11 +165,11 @@ def sizes(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
         theirs = published.SIZES_TRAIN if part == "train" else published.SIZES
         axes.plot(list(theirs), [100 * error for error in theirs.values()], "x", color=colour, markeredgewidth=1.6)
         ends.append((part, runs[-1].mean(), colour))
-    for one in (one for one in variants.values() if one["distorted"]):
-        errors = [100 * seed["error"] for seed in one["seeds"].values()]
-        axes.plot([one["train_size"]] * len(errors), errors, "o", color=COLOURS[4], markersize=3, alpha=0.4)
-        axes.plot([one["train_size"]], [100 * one["test_error"]], "D", color=COLOURS[4], label="test, distorted digits")
-        axes.plot([one["train_size"]], [100 * published.DISTORTED_ERROR], "x", color=COLOURS[4], markeredgewidth=1.6)
+    one = variants[DISTORTED]
+    errors = [100 * seed["error"] for seed in one["seeds"].values()]
+    axes.plot([one["train_size"]] * len(errors), errors, "o", color=COLOURS[4], markersize=3, alpha=0.4)
+    axes.plot([one["train_size"]], [100 * one["test_error"]], "D", color=COLOURS[4], label="test, distorted digits")
+    axes.plot([one["train_size"]], [100 * published.DISTORTED_ERROR], "x", color=COLOURS[4], markeredgewidth=1.6)
     axes.plot([], [], "x", color=PAPER, label="the paper's Fig. 6")
     axes.set(xlabel="training digits", ylabel="error, %", ylim=(0, None), xticks=places)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
