@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import committed, config, facsimile, report, results
+from lenet import committed, config, report, results
 from lenet.config import Params
 
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -246,12 +246,10 @@ def largest(ladder: dict) -> str:
         ("ladder", lambda found: [report.ladder(found), largest(found)]),
         ("frontier", lambda found: [report.frontier(found)]),
         ("sizes", report.sizes),
-        ("paper", lambda found: [facsimile.lead(found)]),
     ],
 )
 def test_the_readme_s_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable) -> None:
-    path = ROOT / "studies" / f"{name}.json"
-    for said in sentences(json.loads(path.read_text()) if name == "paper" else getattr(committed, name)(path)):
+    for said in sentences(getattr(committed, name)(ROOT / "studies" / f"{name}.json")):
         assert said.replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
 
 
