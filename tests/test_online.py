@@ -104,7 +104,7 @@ def test_a_training_is_what_a_plain_loop_computes(lecun: Variant, digits: Digits
     order = shuffled(200, 5, 0)
     inputs, labels = to_inputs(training.images[order], variant.pixels), training.labels[order].long()
     for epoch, factor in ((1, 1.0), (2, 0.4)):
-        rule.param_groups[0]["lr"] = 0.0005 * factor
+        rule.param_groups[0]["lr"] = variant.optimizer.lr * factor
         chance = torch.Generator().manual_seed(derive(5, "curvature", epoch))
         some = torch.randperm(200, generator=chance)[:40]
         rule.set_curvatures(
@@ -118,7 +118,7 @@ def test_a_training_is_what_a_plain_loop_computes(lecun: Variant, digits: Digits
             rule.step()
             losses.append(loss.item())
         assert fitted.trace[epoch - 1].tolist() == pytest.approx(losses, rel=1e-4)
-        assert fitted.history[epoch - 1]["learning_rate"] == 0.0005 * factor
+        assert fitted.history[epoch - 1]["learning_rate"] == variant.optimizer.lr * factor
     for name, theirs in network.state_dict().items():
         torch.testing.assert_close(fitted.weights[name], theirs, rtol=1e-3, atol=1e-5)
     again = fit(variant, 5, training, validation)
