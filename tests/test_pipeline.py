@@ -320,6 +320,7 @@ def test_a_killed_training_is_recorded_as_such_and_goes_on(checkout: Checkout, m
         assert not list((folder / "runs" / "modern-1").glob("*"))
 
     for victim, number, status in (
+        ("training", signal.SIGINT, "KILLED"),
         ("training", signal.SIGTERM, "KILLED"),
         ("dvc", signal.SIGKILL, "KILLED"),
         ("training", signal.SIGKILL, "RUNNING"),  # nobody was left to say so; the next command does
