@@ -19,7 +19,6 @@ from lenet.files import whole, write_json, write_text
 from lenet.record import Record
 
 HARDEST = 36  # digits shown
-REJECTION_TARGETS = (0.005, 0.001)  # errors among accepted digits; the paper's is the first (LeCun 1998, Fig. 10)
 CURVES = ("train/error", "validation/error")
 
 ByVariant = Mapping[str, "list[Run]"]
@@ -227,7 +226,7 @@ def _rejection(group: list[Run]) -> dict[str, Any]:
     curves = [confidence.rejection(run.confidence, ~run.wrong, confidence.REJECTED).tolist() for run in group]
     needed = {
         str(target): _over_seeds([confidence.rejected_for(run.confidence, ~run.wrong, target) for run in group])
-        for target in REJECTION_TARGETS
+        for target in confidence.TARGETS
     }
     return {"shares": confidence.REJECTED.tolist(), **_over_seeds(curves), "needed": needed}
 
@@ -271,7 +270,7 @@ def draw(content: dict[str, Any]) -> dict[str, Figure]:
             [(name, np.array(one["confusion"]) / len(one["seeds"])) for name, one in variants.items()]
         ),
         "reliability": figures.reliability(variants),
-        "rejection": figures.rejection(variants, REJECTION_TARGETS[0]),
+        "rejection": figures.rejection(variants, confidence.TARGETS[0]),
         "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
         "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
         "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from lenet.config import MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
 OUTPUTS = [f"output {digit}" for digit in range(10)]  # columns of predictions.csv
+TARGETS = (0.005, 0.001)  # errors among accepted digits; the paper's is the first (LeCun 1998, Fig. 10)
 REJECTED = np.linspace(0, 0.1, 41)  # shares of rejection curves
 BINS = 15  # of equal width, as in the metrics' calibration error
 

@@ -3,18 +3,17 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
-from lenet import codes, figures, lifetime, page, published
-from lenet.config import Network, PaperDistortion, Params, Pixels, Variant
+from lenet import codes, confidence, figures, lifetime, packaged, page, published
+from lenet.config import PaperDistortion, Params, Pixels, Variant
 from lenet.data import Digits, load_digits, to_inputs
 from lenet.distortion import distort, paper_maps
 from lenet.errors import InputError
@@ -25,7 +24,6 @@ from lenet.paper import DISTORTED, PLAIN
 from lenet.report import percent, signed
 
 OURS, TEST, PAPER = COLOURS[2], COLOURS[1], "#222222"
-TARGET = 0.005  # of Fig. 10: the error among accepted digits
 COPIES = 9  # of a digit, in the picture of distortions
 
 
@@ -45,10 +43,11 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     """
     try:
         content = json.loads(result.read_text())
-        weights = {name: runs / f"{name}-{content['seeds'][0]}" / "weights.safetensors" for name in (PLAIN, DISTORTED)}
-        network = _network(params.variant(PLAIN), weights[PLAIN])
+        run = runs / f"{PLAIN}-{content['seeds'][0]}"
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{error}; `make paper` makes it") from None
+        raise InputError(f"{result}: {error}; `make paper` makes it") from None
+    network = packaged.load(run).network
+    assert isinstance(network, LeNet5)
     pixels, tested = params.variant(PLAIN).pixels, load_digits(test)
     some = [int((tested.labels == digit).nonzero()[0]) for digit in range(10)]
     found = layers(network, to_inputs(tested.images[some], pixels))
@@ -61,10 +60,12 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
         "sizes": sizes(variants),
         "distortions": distortions(distorted(params.variant(DISTORTED), load_digits(train), pixels)),
         "missed": missed(tested, content["missed_by"], len(content["seeds"])),
-        "kernels": figures.kernels(weights[PLAIN]),
+        "kernels": figures.kernels(run / "weights.safetensors"),
         "states": states({name: state[4:5] for name, state in found.items()}),
         "codes": codes_and_states(tested.images[some], found["F6"]),
-        "rejection": figures.rejection({n: {"rejection": curve} for n, curve in content["rejection"].items()}, TARGET),
+        "rejection": figures.rejection(
+            {name: {"rejection": found} for name, found in content["rejection"].items()}, confidence.TARGETS[0]
+        ),
     }
     text = page.template("paper.html", percent=percent, points=signed).render(
         content,
@@ -88,12 +89,6 @@ def lead(content: Mapping[str, Any]) -> str:
         f"{percent(published.ERROR)}, and with distorted digits on {percent(distorted['test_error'])}, where it has "
         f"{percent(published.DISTORTED_ERROR)} (means over {len(content['seeds'])} seeds)."
     )
-
-
-def _network(variant: Variant, weights: Path) -> LeNet5:
-    network = LeNet5(cast(Network, variant.network))
-    network.load_state_dict(load_file(weights), strict=False)  # codes that stay as drawn are not kept with the weights
-    return network.eval()
 
 
 def layers(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> dict[str, Tensor]:

@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call, jacrev
 
-from lenet import config, lifetime, published, summary
+from lenet import lifetime, published, summary
 from lenet.classifier import Classifier
-from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant
+from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant, flatten
 from lenet.data import Digits, load_digits, to_inputs
 from lenet.errors import InputError, ParamsError
 from lenet.files import write_json
@@ -57,13 +57,14 @@ def publish(
         if name not in paper.train:
             raise ParamsError(f"{path}: train must have {name}; it has {', '.join(paper.train)}")
     answers, digits = Answers(params, folders, paper.seeds), load_digits(data)
+    wrong = {name: answers.wrong(name) for name in (*RECIPES, *BESIDE)}
     content = {
         "seeds": list(paper.seeds),
         "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
-        "figure_8": {name: overlap(answers.wrong(name)) for name in (*RECIPES, *BESIDE)},
-        "missed_by": {name: answers.wrong(name)[:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
+        "figure_8": {name: overlap(one) for name, one in wrong.items()},
+        "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
-        "block": config.flatten(params.variant(PLAIN)),
+        "block": flatten(params.variant(PLAIN)),
         "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
         "step_sizes": [step_sizes(params.variant(PLAIN), seed, digits) for seed in paper.seeds],
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
