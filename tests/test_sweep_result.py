@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from lenet import config
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.sweep import report, result
+from lenet.sweep.likeness import by_likeness, distance
 from lenet.sweep.promote import promote
 from lenet.sweep.result import Result
 from lenet.sweep.settings import settings
@@ -78,7 +80,10 @@ def ended(
         user_attrs={
             "block": plan.domains.propose(FixedTrial(tried), plan.base),
             "fingerprints": {"key": f"key{number}"},
-            "history": [{"validation/error": e, "weights.sha256": f"w{number}.{i}"} for i, e in enumerate(errors)],
+            "history": [
+                {"train/error": e / 2, "validation/error": e, "weights.sha256": f"w{number}.{i}"}
+                for i, e in enumerate(errors)
+            ],
         }
         | ({"reason": reason} if reason else {}),
     )
@@ -117,8 +122,9 @@ def study(params: Params) -> Result:
 def everything(trial: FrozenTrial) -> list[object]:
     names = ("block", "fingerprints", "reason")
     attrs = [trial.user_attrs.get(name) for name in names]
+    trained = [row["train/error"] for row in trial.user_attrs["history"]]
     last = [row["weights.sha256"] for row in trial.user_attrs["history"][-1:]]
-    numbers = trial.number, trial.state, trial.values, trial.intermediate_values
+    numbers = trial.number, trial.state, trial.values, trial.intermediate_values, trained
     return [*numbers, trial.params, [*map(type, trial.params.values())], trial.distributions, *attrs, last]
 
 
@@ -148,10 +154,10 @@ def test_the_files_of_three_trials_written_by_hand(params: Params, tmp_path: Pat
     ]
     result.publish(Result("mine", plan, "canary", trials), tmp_path)
     assert (tmp_path / "trials.csv").read_text() == (
-        "trial,state,validation/error,best,epochs.trained,optimizer.lr,epochs,reason,errors,weights.sha256,run.key\n"
-        "0,complete,0.25,0.25,2,0.03,2,,0.5 0.25,w0.1,key0\n"
-        "1,pruned,,0.25,1,5e-05,3,,0.875,w1.0,key1\n"
-        '2,failed,,0.25,0,0.1,2,"it diverged, at once",,,key2\n'
+        "trial,state,validation/error,best,epochs.trained,optimizer.lr,epochs,reason,errors,train.errors,weights.sha256,run.key\n"
+        "0,complete,0.25,0.25,2,0.03,2,,0.5 0.25,0.25 0.125,w0.1,key0\n"
+        "1,pruned,,0.25,1,5e-05,3,,0.875,0.4375,w1.0,key1\n"
+        '2,failed,,0.25,0,0.1,2,"it diverged, at once",,,,key2\n'
     )
     assert json.loads((tmp_path / "best.json").read_text()) == {
         "trials": {"complete": 1, "pruned": 1, "failed": 1, "epochs": 3},
@@ -320,6 +326,7 @@ def test_the_page_is_one_file_with_every_picture(study: Result, tmp_path: Path) 
     said = " ".join(shown.said)
     assert 'RuntimeError: "no memory", said it' in said
     assert "20 trials (13 complete, 5 pruned, 2 failed)" in said
+    assert "What was tried, and what the best have" in said
     before = (tmp_path / "page.html").read_bytes()
     report.write(study, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == before
@@ -343,6 +350,41 @@ def test_a_value_that_makes_the_error_is_the_most_important(params: Params) -> N
     assert next(iter(found)) == "network.C3"
     assert sum(found.values()) == pytest.approx(1)
     assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_what_was_tried_and_what_the_best_have(params: Params) -> None:
+    """Of eight complete trials the best two; the pruned one, the best of all, does not count."""
+    plan = plan_of(params, SPACE)
+    sgd = {"optimizer.kind": "sgd", "optimizer.sgd.momentum": 0.9, "epochs": 3, "initialisation.exponent": 0.5}
+    tried = [sgd | {"optimizer.sgd.lr": lr, "batch_size": 32 if lr < 0.03 else 64}
+             for lr in (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08)]  # fmt: skip
+    trials = [ended(plan, i, one, [abs(one["optimizer.sgd.lr"] - 0.024)]) for i, one in enumerate(tried)]
+    trials.append(ended(plan, 8, tried[0] | {"optimizer.sgd.lr": 0.09}, [0.0], PRUNED))
+    found = report.choices(Result("s", plan, "canary", trials))
+    assert set(found) == set(plan.domains.distributions())
+    assert found["batch_size"]["tried"] == "32, 64"
+    assert found["optimizer.adam.lr"]["tried"] == "0.0005 … 0.01"
+    assert found["optimizer.sgd.lr"]["the best 2"] == "0.02 … 0.03"
+    assert found["batch_size"]["the best 2"] == "32 1, 64 1"
+    assert found["optimizer.kind"]["the best 2"] == "sgd 2"
+    assert found["optimizer.adam.lr"]["the best 2"] == "–"
+
+
+def test_trials_judged_by_a_curve(params: Params) -> None:
+    """Training errors are half of those held out. One follows the curve, one is twice as high, one has two epochs."""
+    plan, tried = plan_of(params, NARROW), {"network.C3": "table", "batch_size": 64}
+    trials = [
+        ended(plan, 0, tried, [0.4, 0.2, 0.1, 0.1]),
+        ended(plan, 1, tried, [0.2, 0.1, 0.05], PRUNED),
+        ended(plan, 2, tried, [0.2, 0.1], PRUNED),
+        ended(plan, 3, tried, [], FAILED, reason="no memory"),
+    ]
+    judged = by_likeness(Result("s", plan, "canary", trials), [0.1, 0.05, 0.025])
+    assert [trial.number for trial in judged.complete] == [0, 1]
+    assert [trial.value for trial in judged.complete] == pytest.approx([math.log(2), 0])
+    assert [trial.number for trial in judged.best] == [1]
+    assert report.best_table(judged).columns[1].header == "distance from the curve"
+    assert distance([0.0, 0.1], [0.1, 0.1]) == math.inf
 
 
 def test_a_page_of_one_trial(params: Params, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
@@ -23,6 +23,7 @@ from lenet.sweep.study import STATES
 
 SHOWN = 10  # of the best trials
 ENOUGH = 4  # complete trials, to tell what mattered
+BEST = 4  # one in so many of the complete trials is among the best
 COLOURS = {"complete": "#2f6f9f", "pruned": "#b5b5b5", "failed": "#b03a2e"}
 COLUMNS = 4  # of pictures of single values
 NOTES = {
@@ -54,12 +55,36 @@ def importance_table(result: Result) -> Table:
 
 def importances(result: Result) -> dict[str, float]:
     """Shares of 1, the largest first, by Optuna's default, PED-ANOVA. May be empty."""
-    if len(result.plan.objectives) > 1 or len({trial.value for trial in result.complete}) < ENOUGH:
+    if not _enough(result):
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of few trials
         found = optuna.importance.get_param_importances(result.study, params=_names(result.complete))
     return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _enough(result: Result) -> bool:
+    """Whether there are errors enough, of one objective, to tell what mattered."""
+    return len(result.plan.objectives) == 1 and len({trial.value for trial in result.complete}) >= ENOUGH
+
+
+def choices(result: Result) -> dict[str, dict[str, str]]:
+    """Of each value: what was tried, what the best quarter of the complete trials have of it, its importance."""
+    best = sorted(result.complete, key=lambda trial: (trial.value, trial.number))[: -(-len(result.complete) // BEST)]
+    shares = importances(result)
+    rows = {}
+    for name, distribution in result.plan.domains.distributions().items():
+        having = [trial.params[name] for trial in best if name in trial.params]
+        if isinstance(distribution, CategoricalDistribution):
+            tried = ", ".join(map(str, distribution.choices))
+            found = ", ".join(f"{choice} {having.count(choice)}" for choice in distribution.choices if choice in having)
+        else:
+            assert isinstance(distribution, FloatDistribution | IntDistribution)
+            tried = f"{distribution.low:g} … {distribution.high:g}"
+            found = " … ".join(f"{end(having):g}" for end in (min, max)) if having else ""
+        share = f"{shares[name]:.0%}" if name in shares else "–"
+        rows[name] = {"tried": tried, f"the best {len(best)}": found or "–", "importance": share}
+    return rows
 
 
 def write(result: Result, path: Path) -> None:
@@ -80,6 +105,7 @@ def _page(result: Result) -> str:
         columns=columns,
         rows=rows,
         failed=[(t.number, t.user_attrs.get("reason", "")) for t in result.trials if t.state == TrialState.FAIL],
+        choices=choices(result) if _enough(result) else {},
         pictures=dict(_pictures(result)),
         notes=NOTES,
     )

@@ -130,10 +130,14 @@ def of_folder(folder: Path) -> Result:
 
 
 def _to_csv(result: Result) -> str:
-    """A row for each trial; ``best`` is the smallest error of complete trials so far, and ``errors`` those by epoch."""
+    """A row for each trial; ``best`` is the smallest error of complete trials so far.
+
+    ``errors`` are those by epoch, ``train.errors`` those on the fly while training.
+    """
     names = list(dict.fromkeys(name for trial in result.trials for name in trial.params))
     rows, best = [], None
     for trial in result.trials:
+        history = trial.user_attrs.get("history") or []
         values = list(trial.values) if trial.state == TrialState.COMPLETE else None
         if values:
             best = values[0] if best is None else min(best, values[0])
@@ -147,7 +151,8 @@ def _to_csv(result: Result) -> str:
                 **{name: trial.params.get(name, "") for name in names},
                 "reason": trial.user_attrs.get("reason", ""),
                 "errors": " ".join(repr(error) for _, error in sorted(trial.intermediate_values.items())),
-                "weights.sha256": (trial.user_attrs.get("history") or [{}])[-1].get("weights.sha256", ""),
+                "train.errors": " ".join(repr(row["train/error"]) for row in history),
+                "weights.sha256": history[-1]["weights.sha256"] if history else "",
                 "run.key": trial.user_attrs.get("fingerprints", {}).get("key", ""),
             }
         )
@@ -166,9 +171,10 @@ def _from_row(row: dict[str, str], plan: Plan) -> FrozenTrial:
     values = [float(row[name]) for name in plan.objectives] if state == TrialState.COMPLETE else None
     if state == TrialState.PRUNED:
         values = [errors[max(errors)]]
+    trained = [{"train/error": float(error)} for error in row.get("train.errors", "").split()] or [{} for _ in errors]
     attrs: dict[str, Any] = {
         "fingerprints": {"key": row["run.key"]},
-        "history": [{"validation/error": error} for error in errors.values()],
+        "history": [{"validation/error": error} | its for error, its in zip(errors.values(), trained, strict=True)],
     }
     if row["reason"]:
         attrs["reason"] = row["reason"]
