@@ -33,8 +33,7 @@ def by_likeness(result: Result, curve: Sequence[float]) -> Result:
             )  # fmt: skip
             again.number = trial.number
             trials.append(again)
-    plan = replace(result.plan, settings=result.plan.settings | {"objectives": ["distance from the curve"]})
-    return replace(result, plan=plan, trials=trials)
+    return replace(result, trials=trials)
 
 
 def distance(errors: Sequence[float], curve: Sequence[float]) -> float:
