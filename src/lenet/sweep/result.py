@@ -151,7 +151,7 @@ def _to_csv(result: Result) -> str:
                 **{name: trial.params.get(name, "") for name in names},
                 "reason": trial.user_attrs.get("reason", ""),
                 "errors": " ".join(repr(error) for _, error in sorted(trial.intermediate_values.items())),
-                "train.errors": " ".join(repr(row["train/error"]) for row in history),
+                "train.errors": " ".join(repr(row["train/error"]) for row in history if "train/error" in row),
                 "weights.sha256": history[-1]["weights.sha256"] if history else "",
                 "run.key": trial.user_attrs.get("fingerprints", {}).get("key", ""),
             }
