@@ -365,8 +365,8 @@ def test_what_was_tried_and_what_the_best_have(params: Params) -> None:
     assert found["batch_size"]["tried"] == "32, 64"
     assert found["optimizer.adam.lr"]["tried"] == "0.0005 … 0.01"
     assert found["optimizer.sgd.lr"]["the best 2"] == "0.02 … 0.03"
-    assert found["batch_size"]["the best 2"] == "32 1, 64 1"
-    assert found["optimizer.kind"]["the best 2"] == "sgd 2"
+    assert found["batch_size"]["the best 2"] == "32 (1), 64 (1)"
+    assert found["optimizer.kind"]["the best 2"] == "sgd (2)"
     assert found["optimizer.adam.lr"]["the best 2"] == "–"
 
 
@@ -383,7 +383,7 @@ def test_trials_judged_by_a_curve(params: Params) -> None:
     assert [trial.number for trial in judged.complete] == [0, 1]
     assert [trial.value for trial in judged.complete] == pytest.approx([math.log(2), 0])
     assert [trial.number for trial in judged.best] == [1]
-    assert report.choices(judged)["network.C3"] == {"tried": "table, dense", "the best 1": "table 1", "importance": "–"}
+    assert report.choices(judged)["network.C3"] == {"tried": "table, dense", "the best 1": "table (1)", "importance": "–"}
     assert distance([0.0, 0.1], [0.1, 0.1]) == math.inf
 
 
