@@ -383,7 +383,11 @@ def test_trials_judged_by_a_curve(params: Params) -> None:
     assert [trial.number for trial in judged.complete] == [0, 1]
     assert [trial.value for trial in judged.complete] == pytest.approx([math.log(2), 0])
     assert [trial.number for trial in judged.best] == [1]
-    assert report.choices(judged)["network.C3"] == {"tried": "table, dense", "the best 1": "table (1)", "importance": "–"}
+    assert report.choices(judged)["network.C3"] == {
+        "tried": "table, dense",
+        "the best 1": "table (1)",
+        "importance": "–",
+    }
     assert distance([0.0, 0.1], [0.1, 0.1]) == math.inf
 
 

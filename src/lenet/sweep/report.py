@@ -77,7 +77,9 @@ def choices(result: Result) -> dict[str, dict[str, str]]:
         having = [trial.params[name] for trial in best if name in trial.params]
         if isinstance(distribution, CategoricalDistribution):
             tried = ", ".join(map(str, distribution.choices))
-            found = ", ".join(f"{choice} ({having.count(choice)})" for choice in distribution.choices if choice in having)
+            found = ", ".join(
+                f"{choice} ({having.count(choice)})" for choice in distribution.choices if choice in having
+            )
         else:
             assert isinstance(distribution, FloatDistribution | IntDistribution)
             tried = f"{distribution.low:g} … {distribution.high:g}"
