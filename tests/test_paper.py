@@ -191,6 +191,9 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
     assert [errors[-1] for errors in plain["test_errors"]] == pytest.approx([0.0091, 0.0092, 0.0093, 0.0094, 0.0095])
     assert {tuple(errors) for errors in plain["train_errors"]} == {(0.05, *[0.01] * 19)}
     assert found["figure_8"]["modern"] == {"missed": 93, "shared": 1, "chance": pytest.approx(93 * 0.0082)}
+    assert found["with_distortions"]["distortion.copies"] == 9
+    assert "distortion.kind" in found["with_distortions"]
+    assert "objective.j" not in found["with_distortions"]
     assert sum(row["parameters"] for row in found["layers"]) == 60_000
     assert len(found["step_sizes"]) == 5
     assert found["curvature"]["F6.weight"] == pytest.approx(1)
@@ -210,7 +213,14 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
     text = page.read_text()
     assert text.count("<img") == text.count("data:image/svg+xml;base64,") == 10
     assert "http" not in text
-    for told in ("errs on 0.93\xa0% of", "340,908", "60,000", "91 · 92 · 93 · 94 · 95", "4 of 5 networks"):
+    for told in (
+        "errs on 0.93\xa0% of",
+        "340,908",
+        "60,000",
+        "91 · 92 · 93 · 94 · 95",
+        "4 of 5 networks",
+        "<code>distortion.copies</code> is 9",
+    ):
         assert told in text, told
     assert page.with_suffix(".png").exists()
 

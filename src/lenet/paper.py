@@ -22,7 +22,7 @@ from lenet.errors import InputError, ParamsError
 from lenet.files import write_json
 from lenet.levenberg import StochasticDiagonalLM, curvatures
 from lenet.model import LeNet5
-from lenet.studies import Answers, Study, load
+from lenet.studies import Answers, Study, changed, load
 
 RECIPES = PLAIN, DISTORTED = "lecun1998", "lecun1998-distorted"
 BESIDE = ("modern", "original-tanh")  # variants whose misses are compared with Fig. 8's, too
@@ -65,6 +65,7 @@ def publish(
         "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
         "block": flatten(params.variant(PLAIN)),
+        "with_distortions": _changes(*map(params.variant, RECIPES)),
         "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
         "step_sizes": [step_sizes(params.variant(PLAIN), seed, digits) for seed in paper.seeds],
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
@@ -92,6 +93,12 @@ def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> di
             for seed in answers.seeds
         ],
     }
+
+
+def _changes(one: Variant, other: Variant) -> dict[str, Any]:
+    """What the other block has in the leaves in which the two differ."""
+    theirs = flatten(other)
+    return {name: theirs[name] for name in sorted(changed(one, other)) if name in theirs}
 
 
 def _train_errors(folders: Sequence[Path], run: str) -> list[float]:
