@@ -38,7 +38,7 @@ sizes: environment ## error against the number of training digits, into studies/
 frontier: environment ## a small network of today, into studies/frontier.json (an hour)
 	@lenet repro --pipeline frontier
 
-paper: environment ## the paper's recipe beside its figures, into studies/paper.json (two hours)
+paper: environment ## the paper's recipe beside its figures, into paper/result.json (two hours)
 	@lenet repro --pipeline paper
 
 sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)

@@ -15,8 +15,9 @@ from packaging.requirements import Requirement
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import committed, config, published, report, results
+from lenet import committed, config, facsimile, published, report, results
 from lenet.config import Params
+from lenet.paper import RECIPES
 from lenet.sweep import report as study_report
 from lenet.sweep import result as study_result
 from lenet.sweep.likeness import by_likeness
@@ -270,6 +271,26 @@ def largest(ladder: dict) -> str:
 def test_the_readme_s_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable) -> None:
     for said in sentences(getattr(committed, name)(ROOT / "studies" / f"{name}.json")):
         assert said.replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
+
+
+def test_the_readme_s_words_on_the_paper_s_recipe_are_what_was_measured() -> None:
+    """The sentence, and each recipe's misses, error and spread beside the paper's figure."""
+    found = json.loads((ROOT / "paper" / "result.json").read_text())
+    plain, distorted = (found["variants"][name] for name in RECIPES)
+    overlap = found["figure_8"][RECIPES[1]]
+    for said in (
+        facsimile.lead(found).replace("\N{NO-BREAK SPACE}", " "),
+        f"{plain['seeds_not_above']} without and {distorted['seeds_not_above']} with distorted digits are as good as",
+        f"misses {overlap['shared']:.0f} of them, where {overlap['chance']:.1f} would be chance",
+    ):
+        assert said in " ".join(README.split())
+    rows = table_rows(README, "recipe of 1998")
+    assert list(rows) == list(found["variants"])
+    for name, cells in rows.items():
+        variant = found["variants"][name]
+        misses = " · ".join(str(seed["misses"]) for seed in variant["seeds"].values())
+        error = f"{100 * variant['test_error']:.2f} ± {100 * variant['test_error_sd']:.2f}"
+        assert cells[-3:] == [misses, error, f"{100 * variant['published']:.2f}"], name
 
 
 def test_the_readme_s_word_on_translation_is_what_was_measured(params: Params) -> None:
