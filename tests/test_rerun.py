@@ -50,18 +50,18 @@ def runs(folder: Path, experiment: str = "lenet5", condition: str = "") -> list[
     return client.search_runs([found.experiment_id], condition) if found else []
 
 
-def train(folder: Path) -> Run:
+def train(folder: Path, variant: str = "modern", *words: str) -> Run:
     """Train and evaluate in the checkout as it is, without DVC; the run in MLflow."""
     before = {one.info.run_id for one in runs(folder)}
-    train_stages(folder)
+    train_stages(folder, variant, *words)
     (made,) = [one for one in runs(folder) if one.info.run_id not in before]
     return made
 
 
-def train_stages(folder: Path, **environment: str) -> None:
-    out, metrics = "runs/modern-1", "metrics/modern-1.json"
+def train_stages(folder: Path, variant: str = "modern", *words: str, **environment: str) -> None:
+    out, metrics = f"runs/{variant}-1", f"metrics/{variant}-1.json"
     data = ("--data", "data/train.safetensors", "--numerics", "requirements-numeric.lock", "--out", out)
-    run(*lenet_command("train", "modern", "1", *data), cwd=folder, **environment)
+    run(*lenet_command("train", variant, "1", *data, *words), cwd=folder, **environment)
     run(*lenet_command("evaluate", out, "--test", "data/test.safetensors", "--out", metrics), cwd=folder, **environment)
 
 
@@ -140,6 +140,16 @@ def test_a_published_run_is_rerun_bitwise_and_recorded_with_links(folder: Path) 
     assert len(runs(folder)) == 3  # two trainings and their comparison, as before
     assert state(folder) == before
     assert leftovers(folder) == []
+
+
+@pytest.mark.parametrize("variant", ["lecun1998", "lecun1998-distorted"])
+def test_on_line_trainings_are_rerun_bitwise(folder: Path, variant: str) -> None:
+    made = train(folder, variant, "--snapshots")  # as the paper's pipeline does
+    verdict = judged(folder, made.info.run_id, status=0)
+    assert verdict["grade"] == "bitwise"
+    assert {stage["name"]: stage["same"] for stage in verdict["stages"]} == {
+        "prepare": True, "train": True, "evaluate": True,
+    }  # fmt: skip
 
 
 def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Path) -> None:

@@ -21,7 +21,7 @@ from lenet.figures import COLOURS, bare, clean, interval, label_ends, rows
 from lenet.files import whole, write_text
 from lenet.model import LeNet5, Subsampling
 from lenet.paper import DISTORTED, PLAIN
-from lenet.report import percent, signed
+from lenet.report import percent, signed, with_interval
 
 OURS, TEST, PAPER = COLOURS[2], COLOURS[1], "#222222"
 COPIES = 9  # of a digit, in the picture of distortions
@@ -84,11 +84,17 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
 def lead(content: Mapping[str, Any]) -> str:
     """What it comes to."""
     plain, distorted = (content["variants"][name] for name in (PLAIN, DISTORTED))
-    return (
-        f"The recipe of 1998 errs on {percent(plain['test_error'])} of the test digits here, where the paper has "
-        f"{percent(published.ERROR)}, and with distorted digits on {percent(distorted['test_error'])}, where it has "
+    said = (
+        f"The recipe of 1998 errs on {with_interval(plain, '')} of the test digits here, where the paper has "
+        f"{percent(published.ERROR)}, and with distorted digits on {with_interval(distorted, '')}, where it has "
         f"{percent(published.DISTORTED_ERROR)} (means over {len(content['seeds'])} seeds)."
     )
+    if plain["low"] is None:
+        return said
+    theirs = ((plain, published.ERROR), (distorted, published.DISTORTED_ERROR))
+    inside = sum(one["low"] <= error <= one["high"] for one, error in theirs)
+    told = ("Neither of the paper's figures lies", "One of the paper's figures lies", "Both of the paper's figures lie")
+    return f"{said} {told[inside]} in these intervals."
 
 
 def layers(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call, jacrev
 
-from lenet import lifetime, published, summary
+from lenet import lifetime, published, statistics, summary
 from lenet.classifier import Classifier
 from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant, flatten
 from lenet.data import Digits, load_digits, to_inputs
@@ -61,13 +62,16 @@ def publish(
     content = {
         "seeds": list(paper.seeds),
         "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
+        "verdict": statistics.pairs({name: wrong[name] for name in RECIPES})[0].verdict,
         "figure_8": {name: overlap(one) for name, one in wrong.items()},
         "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
         "block": flatten(params.variant(PLAIN)),
         "with_distortions": _changes(*map(params.variant, RECIPES)),
         "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
-        "step_sizes": [step_sizes(params.variant(PLAIN), seed, digits) for seed in paper.seeds],
+        "step_sizes": {
+            name: [step_sizes(params.variant(name), seed, digits) for seed in paper.seeds] for name in RECIPES
+        },
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
         "classifiers": [_read(baselines / f"{name}.json") for name in paper.baselines],
     }
@@ -113,20 +117,23 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path}: {error}; `make paper` makes it") from None
 
 
-def overlap(wrong: np.ndarray) -> dict[str, float]:
+def overlap(wrong: np.ndarray) -> dict[str, Any]:
     """How many of the 82 digits of the paper's Fig. 8 runs miss.
 
     Args:
         wrong: whether a seed's network misses a digit, boolean (seeds, digits).
 
     Returns:
-        Means over seeds: ``missed`` in all, ``shared`` with the paper's, and how many would be by ``chance``.
+        ``misses``, those of each seed, and means over seeds: how many are ``shared`` with the paper's, how many would
+        be by ``chance``, and how many ``two_seeds`` share with each other (None for one seed).
     """
-    missed = wrong.sum(1)
+    misses = wrong.sum(1)
+    both = [int((one & other).sum()) for one, other in combinations(wrong, 2)]
     return {
-        "missed": float(missed.mean()),
+        "misses": misses.tolist(),
         "shared": float(wrong[:, list(published.MISSED)].sum(1).mean()),
-        "chance": float((missed * len(published.MISSED) / wrong.shape[1]).mean()),
+        "chance": float((misses * len(published.MISSED) / wrong.shape[1]).mean()),
+        "two_seeds": sum(both) / len(both) if both else None,
     }
 
 
