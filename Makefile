@@ -54,7 +54,7 @@ test: environment ## the tests that take minutes
 	pytest -n 2 --durations 15
 
 test-slow: environment ## the tests that take longer
-	pytest -n 2 --dist loadfile -m slow -rs --durations 30
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow -rs --durations 30
 
 test-results: environment ## what is committed beside what `make repro` has made here
 	pytest -m results

@@ -17,7 +17,7 @@ from lenet import config, online
 
 BLOCKS = config.load(ROOT / "params.yaml").variants
 ONLINE = ["lecun1998", "lecun1998-distorted"]
-VARIANTS = ["original-sigmoid", "original-tanh", "modern", "overview-relu", "frontier-distorted", *ONLINE]
+VARIANTS = ["original-sigmoid", "original-tanh", "modern", "frontier-distorted", *ONLINE]
 EPOCHS = 3
 HOOK = """
 
