@@ -63,6 +63,7 @@ def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) 
     # what it publishes makes no `dvc repro` of the root's run this pipeline
     published = {name for out in there["publish"].get("outs", []) for name in out}
     assert not published & {dep for stage in PIPELINE.values() for dep in stage["deps"]}
+    assert published <= set(there.get("facsimile", {}).get("deps", []))  # so that the page waits for it
 
 
 def test_sources_are_what_python_imports() -> None:
