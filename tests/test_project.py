@@ -283,7 +283,8 @@ def test_the_readme_s_words_on_the_paper_s_recipe_are_what_was_measured() -> Non
         found["verdict"],
         f"{plain['seeds_not_above']} of the networks without distorted digits reach the paper's 0.94 %",
         f"and {distorted['seeds_not_above']} of those with them its 0.82 %",
-        f"misses {overlap['shared']:.0f} of them, about as many as two of its own seeds share, {overlap['two_seeds']:.0f}",
+        f"misses {overlap['shared']:.0f} of them, about as many as two of its own seeds share",
+        f"share, {overlap['two_seeds']:.0f}), other classifiers",
     ):
         assert said in " ".join(README.split())
     rows = table_rows(README, "recipe of 1998")
