@@ -57,7 +57,7 @@ test-slow: environment ## the tests that take longer
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow -rs --durations 30
 
 test-results: environment ## what is committed beside what `make repro` has made here
-	pytest -m results
+	pytest -m results -rs
 
 bench: environment ## speed beside baselines, into docs/performance.md (half an hour)
 	python -m benchmarks --keep

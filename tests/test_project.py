@@ -185,6 +185,7 @@ def test_the_readme_s_picture_is_the_one_that_the_pipeline_made() -> None:
 
 
 @pytest.mark.results
+@pytest.mark.usefixtures("arithmetic_of_the_published_runs")
 def test_the_readme_s_verdicts_are_the_report_s() -> None:
     for pair in results.load(ROOT / "reports")["pairs"]:
         assert f"- {pair['verdict']}\n" in README
