@@ -248,6 +248,26 @@ def test_where_mlflow_lacks_something_files_of_the_same_key_fill_it(
     assert f"({record.key[:12]}…)" in newer.notes[0]
 
 
+def test_results_of_other_weights_with_the_same_key_are_not_a_run_s(
+    trained, params: Params, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between train and evaluate on a machine with other arithmetic than that of the committed metrics."""
+    content = json.loads((project / "first" / "modern-1.json").read_text())
+    content["run"]["weights.sha256"] = 64 * "0"
+    (project / "metrics").mkdir()
+    (project / "metrics" / "modern-1.json").write_text(json.dumps(content))
+    shutil.copytree(project / "first" / "modern-1", project / "runs" / "modern-1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/none.db")
+    try:
+        found = tracking.lookup("modern-1", params, *HERE)
+    finally:
+        shutil.rmtree(project / "metrics")
+        shutil.rmtree(project / "runs")
+    assert found.tags["weights.sha256"] != 64 * "0"
+    assert "test/misses" not in found.metrics
+    assert "other weights" in found.notes[0]
+
+
 def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params) -> None:
     made = client.create_run("1", run_name="v-1", tags={"kind": "training", "run.key": "0123456789" * 6})
     for epoch, value in ((1, 0.5), (2, 0.25)):

@@ -201,12 +201,15 @@ def _known(
     read = _reader(name, client, run, files)
     variant, _, seed = name.rpartition("-")
     content = _parse(name, read, f"{name}.json", json.loads) or {}
+    record = Record.read(files["run.json"]) if "run.json" in files else None
+    notes = []
+    if record and content.get("run", record.fingerprints) != record.fingerprints:  # the same key, computed elsewhere
+        content = {}
+        notes.append(f"{name}.json is of other weights than run.json; its results are left out")
     history = _parse(name, read, "history.csv", _rows) or (_points(client, run) if client and run else [])
     tags = {"variant": variant, "seed": seed, "run.key": key} | digest_tags(content.get("run", {}))
     parameters: dict[str, str] = {}
-    notes = []
-    if "run.json" in files:
-        record = Record.read(files["run.json"])
+    if record:
         tags |= digest_tags(record.fingerprints)
         parameters = expected_params(record.variant, record.seed, record.parameters)
     elif run is None and variant in params.variants:
