@@ -254,6 +254,7 @@ def test_results_of_other_weights_with_the_same_key_are_not_a_run_s(
     """As between train and evaluate on a machine with other arithmetic than that of the committed metrics."""
     content = json.loads((project / "first" / "modern-1.json").read_text())
     content["run"]["weights.sha256"] = 64 * "0"
+    monkeypatch.chdir(project)
     (project / "metrics").mkdir()
     (project / "metrics" / "modern-1.json").write_text(json.dumps(content))
     shutil.copytree(project / "first" / "modern-1", project / "runs" / "modern-1")
