@@ -11,8 +11,9 @@ import click
 
 from benchmarks import costs, online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row, Way
-from lenet import checkpoint, config
+from lenet import config
 from lenet.cli import cores as available_cores
+from lenet.training import checkpoint
 
 BATCHES = (128, 256)  # beside each variant's own
 CORES = available_cores()

@@ -40,7 +40,7 @@ def size(repetitions: int) -> Results:
 
 def _one_size(count: int) -> tuple[float, float]:
     from benchmarks.training import block, some
-    from lenet.train import fit
+    from lenet.training.fit import fit
 
     digits = some(count)
     start = time.perf_counter()

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from benchmarks import training
-from lenet import config, kernels, levenberg, networks, objective, optimizer
+from lenet import config, networks
 from lenet.config import MaximumLikelihood, Variant
-from lenet.data import to_inputs
-from lenet.levenberg import StochasticDiagonalLM
-from lenet.model import C3_TABLE, LeNet5
+from lenet.digits.data import to_inputs
+from lenet.networks import kernels
+from lenet.networks.lenet5 import C3_TABLE, LeNet5
+from lenet.training import levenberg, objective, optimizer
+from lenet.training.levenberg import StochasticDiagonalLM
 
 NAME = "lecun1998"
 DIGITS = 3_200

@@ -21,7 +21,7 @@ from benchmarks.suite import Group, Results, Row
 from lenet import config, fingerprint
 from lenet.cli import cores
 from lenet.config import Params
-from lenet.data import load_digits
+from lenet.digits.data import load_digits
 from lenet.sweep import result, storage
 from lenet.sweep.result import Result
 from lenet.sweep.settings import settings

@@ -14,13 +14,14 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from lenet import THREADS, config, fingerprint, networks, objective, optimizer, packaged, summary, tracking
-from lenet.checkpoint import Checkpoints
-from lenet.classifier import Classifier
+from lenet import THREADS, config, fingerprint, networks, packaged, summary, tracking
 from lenet.config import Variant
-from lenet.data import Digits, load_digits, shuffled, to_inputs
-from lenet.record import Record, Row
-from lenet.train import fit, quiet
+from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
+from lenet.training import objective, optimizer
+from lenet.training.checkpoint import Checkpoints
+from lenet.training.fit import Fitted, fit, quiet, write
+from lenet.training.module import Classifier
+from lenet.training.record import Record, Row
 
 DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
 DATA = Path("data/train.safetensors")
@@ -237,8 +238,6 @@ def saving(name: str) -> float:
 
 def writing(name: str) -> float:
     """Seconds that the end of a training takes: digest, weights, history and trace on disk."""
-    from lenet import train
-
     variant = block(name, 64, digits=55_000, epochs=10)
     weights = networks.build(variant.network).initialise(variant.initialisation, 1).state_dict()
     row: Row = {"epoch": 1, "learning_rate": 0.1, "train/loss": 1 / 3, "train/error": 1 / 7, "weights.sha256": "0" * 64}
@@ -247,5 +246,5 @@ def writing(name: str) -> float:
         start = time.perf_counter()
         for _ in range(10):
             fingerprint.tensors_sha256(weights)  # at each epoch's end
-        train.write(Path(folder), record, train.Fitted(weights, [row] * 10, torch.zeros(10, 860), {}))
+        write(Path(folder), record, Fitted(weights, [row] * 10, torch.zeros(10, 860), {}))
         return time.perf_counter() - start

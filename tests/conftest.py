@@ -15,10 +15,7 @@ from pathlib import Path
 
 from jaxtyping import install_import_hook
 
-SHAPED = (
-    "codes", "data", "distortion", "presentation", "model", "kernels", "convnet", "networks", "objective", "levenberg",
-    "online", "classifier", "train", "evaluate", "robustness",
-)  # fmt: skip
+SHAPED = ("arithmetic", "digits", "networks", "training", "evaluate", "robustness")  # modules and folders
 with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
     from lenet import evaluate, train  # noqa: F401  these import the others; shapes in signatures are checked in tests
 
@@ -28,10 +25,11 @@ import torch
 from filelock import FileLock
 from ruamel.yaml import YAML
 
-from lenet import checkpoint, config, fetch, fingerprint, journal
-from lenet.data import Digits, load_digits
-from lenet.model import LeNet5
+from lenet import config, fetch, fingerprint, journal
+from lenet.digits.data import Digits, load_digits
+from lenet.networks.lenet5 import LeNet5
 from lenet.rerun import workplace
+from lenet.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background

@@ -11,10 +11,10 @@ from typing import Any
 
 PLACES = {
     "start": ("lenet.train", "load_digits"),
-    "step": ("lenet.presentation.Presentation", "inputs"),
-    "digit": ("lenet.online.OnLine", "_forward"),
-    "checkpoint": ("lenet.checkpoint", "save_file"),
-    "end": ("lenet.train", "write_text"),
+    "step": ("lenet.digits.presentation.Presentation", "inputs"),
+    "digit": ("lenet.networks.online.OnLine", "_forward"),
+    "checkpoint": ("lenet.training.checkpoint", "save_file"),
+    "end": ("lenet.training.fit", "write_text"),
     "tracking": ("lenet.tracking.mirror.Mirror", "update"),
     "evaluate": ("lenet.robustness", "curves"),
 }
@@ -24,7 +24,7 @@ def install() -> None:
     """Set the trap; checkpoints are saved at every chance."""
     place, _, count = os.environ["KILL"].partition(":")
     path, name = PLACES[place]
-    owner, last = importlib.import_module("lenet.checkpoint"), int(count)
+    owner, last = importlib.import_module("lenet.training.checkpoint"), int(count)
     owner.SECONDS = 0.0  # type: ignore[attr-defined]
     owner = _find(path)
     inner, calls = getattr(owner, name), 0

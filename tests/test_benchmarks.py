@@ -12,7 +12,7 @@ from benchmarks import online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
 from lenet.config import MaximumLikelihood, Params
-from lenet.online import OnLine
+from lenet.networks.online import OnLine
 
 KEPT = ROOT / "benchmarks" / "results.json"
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from conftest import ROOT, Stop, Stopping
-from lenet import checkpoint, clean, train
-from lenet.checkpoint import Checkpoints
+from lenet import clean, train
 from lenet.config import Params, Variant
-from lenet.data import Digits, load_digits
-from lenet.train import Fitted, fit
+from lenet.digits.data import Digits, load_digits
+from lenet.training import checkpoint
+from lenet.training.checkpoint import Checkpoints
+from lenet.training.fit import Fitted, fit
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ from conftest import ROOT, run
 from lenet import committed, compare, current, figures, report, repro, results
 from lenet.config import Params, Variant
 from lenet.errors import InputError
-from lenet.record import Record
+from lenet.training.record import Record
 
 LABELS = np.tile(np.arange(10), 20)  # 200 test digits
 

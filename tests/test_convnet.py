@@ -9,13 +9,14 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from lenet import fingerprint, networks, objective, optimizer, summary
+from lenet import fingerprint, networks, summary
+from lenet.arithmetic.randomness import derive
 from lenet.config import AffineDistortion, ConvNetwork, Params, Pixels, Variant
-from lenet.convnet import ConvNet
-from lenet.data import Digits, shuffled, to_inputs
-from lenet.distortion import affine_maps, distort, draw
-from lenet.randomness import derive
-from lenet.train import fit
+from lenet.digits.data import Digits, shuffled, to_inputs
+from lenet.digits.distortion import affine_maps, distort, draw
+from lenet.networks.convnet import ConvNet
+from lenet.training import objective, optimizer
+from lenet.training.fit import fit
 
 PIXELS = Pixels(background=-0.1, ink=1.175)
 STILL = {"kind": "affine", "rotation": 0.0, "scale": 0.0, "squeeze": 0.0, "shear": 0.0, "translation": 0.0}

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from lenet import prepare
+from lenet.arithmetic.randomness import derive
 from lenet.config import Data, Pixels
-from lenet.data import IMAGES, LABELS, Digits, load_digits, read_idx, shuffled, to_inputs
+from lenet.digits.data import IMAGES, LABELS, Digits, load_digits, read_idx, shuffled, to_inputs
 from lenet.errors import InputError
-from lenet.randomness import derive
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -16,9 +16,9 @@ from lenet import diff, evaluate, fingerprint, tracking
 from lenet.config import Params
 from lenet.diff import Section
 from lenet.errors import InputError
-from lenet.record import Record
 from lenet.tracking import Tracked
 from lenet.train import train
+from lenet.training.record import Record
 from test_train import small_params
 
 HERE = Path("runs"), Path("metrics")

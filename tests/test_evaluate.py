@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ROOT
 from lenet import evaluate, packaged, robustness
 from lenet.config import Params
-from lenet.data import load_digits
+from lenet.digits.data import load_digits
 from lenet.errors import InputError
 from lenet.train import train
 from test_train import small_params

@@ -28,11 +28,11 @@ from safetensors.torch import save_file
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, server_answers, small_disk, wait_for
 from lenet import compare, config, evaluate, journal, packaged, snapshot, tracking, train
-from lenet.data import load_digits
+from lenet.digits.data import load_digits
 from lenet.errors import InputError
-from lenet.record import Record
 from lenet.tracking import live
 from lenet.tracking import store as store_module
+from lenet.training.record import Record
 
 LOCK = ROOT / "requirements-numeric.lock"
 EXTRA_SECONDS = 30.0  # 10 are promised; MLflow's own retries take many minutes

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from conftest import ROOT, run
 from lenet import config, fingerprint
 from lenet.config import Params
-from lenet.data import Digits
+from lenet.digits.data import Digits
 
 PIPELINES = {
     folder: YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from conftest import OUTPUTS, POOLINGS, randomised
-from lenet import kernels, networks, objective
+from lenet import networks
 from lenet.config import Network, Params
-from lenet.data import Digits, to_inputs
+from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
-from lenet.model import ACTIVATIONS, LeNet5
+from lenet.networks import kernels
+from lenet.networks.lenet5 import ACTIVATIONS, LeNet5
+from lenet.training import objective
 
 
 def fast(passes: kernels.Passes, network: LeNet5, inputs: Tensor, dscores: Tensor) -> list[Tensor]:
@@ -66,7 +68,7 @@ def test_single_precision_is_as_near_to_double_as_the_modules_are(
 def test_a_training_refuses_kernels_that_compute_another_network_than_the_modules(
     params: Params, digits: Digits, monkeypatch
 ) -> None:
-    from lenet.train import fit
+    from lenet.training.fit import fit
 
     variant = params.variants["modern"].model_copy(update={"epochs": 1, "train_size": 64, "validation_size": 0})
     fit(variant, 1, digits[:64], digits[:0])

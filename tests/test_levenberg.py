@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev
 
-from lenet import config, levenberg, objective, optimizer
-from lenet.data import Digits, to_inputs
-from lenet.model import LeNet5, scaled_tanh
+from lenet import config
+from lenet.digits.data import Digits, to_inputs
+from lenet.networks.lenet5 import LeNet5, scaled_tanh
+from lenet.training import levenberg, objective, optimizer
 
 MLE = config.MaximumLikelihood(loss="mle", factor=0.5)
 MAP = config.MaximumAPosteriori(loss="map", factor=0.5, j=20.0)

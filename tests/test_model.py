@@ -10,9 +10,9 @@ from jaxtyping import TypeCheckError
 import reference
 from conftest import OUTPUTS, POOLINGS, randomised
 from lenet import summary
-from lenet.codes import codes
 from lenet.config import FixedPooling, Initialisation, Network, Params
-from lenet.model import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
+from lenet.networks.codes import codes
+from lenet.networks.lenet5 import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
 
 PRINTED = np.array(reference.CONNECTED)
 

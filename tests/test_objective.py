@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lenet import objective, optimizer
 from lenet.config import SGD, Adam, ConstantSchedule, CosineSchedule, Params, Variant
+from lenet.training import objective, optimizer
 
 
 def variant(params: Params, loss: dict, output: str) -> Variant:

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from conftest import Stop, Stopping
-from lenet import checkpoint, fingerprint, levenberg, objective, online, optimizer
-from lenet.checkpoint import Checkpoints
+from lenet import fingerprint
+from lenet.arithmetic.randomness import derive
 from lenet.config import Params, Variant
-from lenet.data import Digits, shuffled, to_inputs
+from lenet.digits.data import Digits, shuffled, to_inputs
 from lenet.errors import InputError
-from lenet.model import ACTIVATIONS, C3_TABLE, LeNet5
-from lenet.randomness import derive
-from lenet.train import Fitted, fit
+from lenet.networks import online
+from lenet.networks.lenet5 import ACTIVATIONS, C3_TABLE, LeNet5
+from lenet.training import checkpoint, levenberg, objective, optimizer
+from lenet.training.checkpoint import Checkpoints
+from lenet.training.fit import Fitted, fit
 
 PAPER = {"kind": "paper", "shrink": [0.77, 1.4], "squeeze": 0.1, "shear": 0.14, "translation": 2.0}
 LOSSES = {"mle": {"loss": "mle", "factor": 0.5}, "map": {"loss": "map", "factor": 1.0, "j": 0.1}}

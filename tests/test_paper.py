@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import ROOT
-from lenet import baselines, facsimile, levenberg, paper, published, studies
+from lenet import baselines, facsimile, paper, published, studies
 from lenet.config import MaximumLikelihood, Params, Variant
-from lenet.data import Digits, to_inputs
+from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
 from lenet.files import write_json
-from lenet.model import LeNet5
-from lenet.record import Record
+from lenet.networks.lenet5 import LeNet5
+from lenet.training import levenberg
+from lenet.training.record import Record
 
 
 def test_the_paper_s_numbers_are_those_of_its_figures() -> None:
@@ -33,7 +34,7 @@ def test_the_paper_s_numbers_are_those_of_its_figures() -> None:
 
 
 def test_the_missed_digits_have_the_labels_of_the_test_file(prepared: Path) -> None:
-    from lenet.data import load_digits
+    from lenet.digits.data import load_digits
 
     digits = load_digits(prepared / "test.safetensors")
     labels = dict(zip(digits.index.tolist(), digits.labels.tolist(), strict=True))

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 import reference
 from conftest import ROOT, randomised
-from lenet import config, networks, objective
-from lenet.codes import codes
+from lenet import config, networks
 from lenet.config import Variant
-from lenet.data import Digits, to_inputs
-from lenet.model import LeNet5
+from lenet.digits.data import Digits, to_inputs
+from lenet.networks.codes import codes
+from lenet.networks.lenet5 import LeNet5
+from lenet.training import objective
 
 PARAMS = config.load(ROOT / "params.yaml")
 KINDS = {

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_disk, wait_for
 from lenet import config, fingerprint
-from lenet.data import shuffled
+from lenet.digits.data import shuffled
 
 pytestmark = pytest.mark.slow
 LOWER = "avx2" if fingerprint.processor() == "AVX512" else "default"  # than this machine's instruction set

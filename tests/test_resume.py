@@ -13,7 +13,8 @@ import pytest
 
 import killer
 from conftest import ROOT, lenet_command, run, small_checkout, small_disk
-from lenet import config, online
+from lenet import config
+from lenet.networks import online
 
 BLOCKS = config.load(ROOT / "params.yaml").variants
 ONLINE = ["lecun1998", "lecun1998-distorted"]

@@ -10,11 +10,11 @@ from torch import Tensor
 from conftest import randomised
 from lenet import robustness
 from lenet.config import FixedPooling, Network, Params, Pixels
-from lenet.data import Digits, to_inputs
+from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
-from lenet.model import LeNet5
+from lenet.networks.lenet5 import LeNet5
 from lenet.packaged import Recogniser
-from lenet.record import Record
+from lenet.training.record import Record
 
 PIXELS = Pixels(background=-0.1, ink=1.175)
 

@@ -15,8 +15,8 @@ from lenet import config, ladder, paper, sizes, studies, summary
 from lenet.config import Params
 from lenet.errors import InputError, ParamsError
 from lenet.ladder import Ladder
-from lenet.record import Record
 from lenet.sizes import Sizes
+from lenet.training.record import Record
 
 STEPS = {
     ("original-tanh", "tutorial-mse"): {"network.output", "objective.off"},

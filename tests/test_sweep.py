@@ -28,7 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, lenet_command, run, small_checkout, wait_for
 from lenet import tracking, train
 from lenet.config import Params
-from lenet.data import Digits
+from lenet.digits.data import Digits
 from lenet.errors import InputError
 from lenet.sweep import coordinator, display, result, storage
 from lenet.sweep.coordinator import Coordinator
@@ -232,7 +232,7 @@ def test_an_interrupted_trial_is_handed_back_and_goes_on_from_its_checkpoint(
     params: Params, few: Digits, straight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    from lenet import checkpoint
+    from lenet.training import checkpoint
 
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
     study = Study(planned(params, few), few, tmp_path)

@@ -47,7 +47,7 @@ from conftest import (
 )
 from lenet import tracking
 from lenet.cli import cli
-from lenet.data import load_digits
+from lenet.digits.data import load_digits
 from lenet.errors import InputError
 from lenet.sweep import storage as storages
 from lenet.sweep.settings import Settings

@@ -15,11 +15,11 @@ from mlflow.entities import Run
 from conftest import ROOT, run
 from lenet import evaluate, fingerprint, packaged, tracking
 from lenet.config import Params
-from lenet.data import Digits
-from lenet.record import Record
+from lenet.digits.data import Digits
 from lenet.tracking import live
 from lenet.tracking import store as store_module
 from lenet.train import train
+from lenet.training.record import Record
 from test_train import small_params
 
 LOCK = ROOT / "requirements-numeric.lock"
@@ -151,7 +151,7 @@ try:
 except mlflow.MlflowException:
     print("refused")
 """
-    from lenet.data import load_digits
+    from lenet.digits.data import load_digits
 
     images = load_digits(prepared / "test.safetensors").images[:64].numpy()
     images.tofile(store / "images")

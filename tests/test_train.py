@@ -13,13 +13,16 @@ from safetensors.torch import load_file
 
 import lenet
 from conftest import ROOT, run
-from lenet import arithmetic, fingerprint, kernels, objective, optimizer
+from lenet import arithmetic, fingerprint
 from lenet.config import Params, Variant
-from lenet.data import Digits, shuffled, to_inputs
+from lenet.digits.data import Digits, shuffled, to_inputs
 from lenet.errors import InputError
-from lenet.model import LeNet5
-from lenet.record import Record
-from lenet.train import fit, train
+from lenet.networks import kernels
+from lenet.networks.lenet5 import LeNet5
+from lenet.train import train
+from lenet.training import objective, optimizer
+from lenet.training.fit import fit
+from lenet.training.record import Record
 
 LOCK = ROOT / "requirements-numeric.lock"
 

@@ -25,7 +25,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from lenet import lifetime, published
-from lenet.data import Digits, load_digits
+from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.files import write_json
 

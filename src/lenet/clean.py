@@ -6,11 +6,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lenet import checkpoint, fingerprint
+from lenet import fingerprint
 from lenet.config import Params
-from lenet.data import Digits, load_digits
+from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.rerun import workplace
+from lenet.training import checkpoint
 
 
 def clean(params: Params, data: Path, numerics: Path, dry_run: bool) -> Iterator[tuple[Path, str]]:

@@ -16,7 +16,7 @@ from lenet.config import Params
 from lenet.errors import InputError
 from lenet.evaluate import confusion
 from lenet.files import whole, write_json, write_text
-from lenet.record import Record
+from lenet.training.record import Record
 
 HARDEST = 36  # digits shown
 CURVES = ("train/error", "validation/error")

@@ -8,7 +8,7 @@ from lenet import lifetime
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import write_text
-from lenet.record import Record
+from lenet.training.record import Record
 
 Runs = frozenset[tuple[str, str]]
 """Pairs of a run's name and its ``run.key``."""

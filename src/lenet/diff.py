@@ -21,8 +21,8 @@ from scipy import stats
 
 from lenet.config import Params
 from lenet.errors import InputError
-from lenet.record import Row
 from lenet.tracking.lookup import LEGAL, Tracked, lookup
+from lenet.training.record import Row
 
 IDENTITY = (
     "run.key", "weights.sha256", "data.sha256", "git.commit", "git.dirty", "environment.sha256", "canary", "threads",

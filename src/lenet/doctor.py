@@ -16,9 +16,9 @@ from safetensors.numpy import load_file
 
 from lenet import current, fingerprint, packaged, tracking
 from lenet.config import Params
-from lenet.data import Digits, load_digits
+from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
-from lenet.record import Record
+from lenet.training.record import Record
 
 INSTALLERS = frozenset({"lenet", "pip", "setuptools", "wheel"})
 """In every environment, and in no lock."""

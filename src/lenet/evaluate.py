@@ -14,7 +14,7 @@ from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
 from lenet import fingerprint, lifetime, packaged, robustness, summary, tracking
-from lenet.data import Digits, load_digits
+from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.files import whole, write_json, write_text
 

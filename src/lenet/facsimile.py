@@ -12,14 +12,15 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lenet import codes, confidence, figures, lifetime, packaged, page, published
+from lenet import confidence, figures, lifetime, packaged, page, published
 from lenet.config import PaperDistortion, Params, Pixels, Variant
-from lenet.data import Digits, load_digits, to_inputs
-from lenet.distortion import distort, paper_maps
+from lenet.digits.data import Digits, load_digits, to_inputs
+from lenet.digits.distortion import distort, paper_maps
 from lenet.errors import InputError
 from lenet.figures import COLOURS, bare, clean, interval, label_ends, rows
 from lenet.files import whole, write_text
-from lenet.model import LeNet5, Subsampling
+from lenet.networks import codes
+from lenet.networks.lenet5 import LeNet5, Subsampling
 from lenet.paper import DISTORTED, PLAIN
 from lenet.report import percent, signed, with_interval
 

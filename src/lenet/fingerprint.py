@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lenet import THREADS, arithmetic
 from lenet.config import Variant
-from lenet.data import Digits
+from lenet.digits.data import Digits
 from lenet.errors import InputError
 
 PACKAGE = Path(__file__).parent

@@ -20,7 +20,7 @@ from filelock import FileLock
 from lenet import fingerprint, places, snapshot
 from lenet.config import Variant
 from lenet.files import whole, write_json, write_text
-from lenet.record import Record
+from lenet.training.record import Record
 
 
 def home() -> Path:

@@ -13,9 +13,10 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lenet import arithmetic, networks, objective
+from lenet import arithmetic, networks
 from lenet.errors import InputError
-from lenet.record import Record
+from lenet.training import objective
+from lenet.training.record import Record
 
 FILES = ("weights.safetensors", "run.json")
 """What a loaded network is made of, in a run's folder and in the model's."""

@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.func import functional_call, jacrev
 
 from lenet import lifetime, published, statistics, summary
-from lenet.classifier import Classifier
 from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant, flatten
-from lenet.data import Digits, load_digits, to_inputs
+from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.errors import InputError, ParamsError
 from lenet.files import write_json
-from lenet.levenberg import StochasticDiagonalLM, curvatures
-from lenet.model import LeNet5
+from lenet.networks.lenet5 import LeNet5
 from lenet.studies import Answers, Study, changed, load
+from lenet.training.levenberg import StochasticDiagonalLM, curvatures
+from lenet.training.module import Classifier
 
 RECIPES = PLAIN, DISTORTED = "lecun1998", "lecun1998-distorted"
 BESIDE = ("modern", "original-tanh")  # variants whose misses are compared with Fig. 8's, too

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lenet.config import TRAINING_DIGITS, Data
-from lenet.data import IMAGES, LABELS, read_idx
+from lenet.digits.data import IMAGES, LABELS, read_idx
 from lenet.errors import InputError
 from lenet.files import whole
 

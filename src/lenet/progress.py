@@ -12,8 +12,8 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from lenet.classifier import Classifier
 from lenet.config import Variant
+from lenet.training.module import Classifier
 
 LINES = "LENET_PROGRESS_LINES"
 """Environment variable: when set, each epoch writes a line (`lenet repro` shows the latest)."""

@@ -22,11 +22,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lenet import arithmetic, networks
+from lenet.arithmetic.randomness import derive
 from lenet.config import Pixels
-from lenet.data import Digits, to_inputs
+from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
 from lenet.packaged import Recogniser
-from lenet.randomness import derive
 
 Fields = Float[Tensor, "n 1 32 32"]
 Index = Int64[Tensor, " n"]

@@ -13,7 +13,7 @@ from ruamel.yaml.error import YAMLError
 from lenet import confidence, statistics
 from lenet.config import Params, Section, Variant, flatten
 from lenet.errors import InputError, ParamsError
-from lenet.record import Record
+from lenet.training.record import Record
 
 
 class Study(Section):

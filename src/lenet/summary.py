@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lenet import networks
 from lenet.config import ConvNetwork, Network, Variant
-from lenet.convnet import MapMeans
-from lenet.model import RadialBasis, SparseConv, Subsampling
+from lenet.networks.convnet import MapMeans
+from lenet.networks.lenet5 import RadialBasis, SparseConv, Subsampling
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from lenet import fingerprint, tracking
 from lenet.config import Params
-from lenet.data import load_digits
+from lenet.digits.data import load_digits
 from lenet.sweep import display, report, result
 from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator, Trials

@@ -21,12 +21,12 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lenet import fingerprint, summary
+from lenet.arithmetic.randomness import derive
 from lenet.config import Params, Variant
-from lenet.data import Digits
-from lenet.randomness import derive
-from lenet.record import History
+from lenet.digits.data import Digits
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
 from lenet.sweep.space import Space, rounded
+from lenet.training.record import History
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)

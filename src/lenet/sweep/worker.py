@@ -15,16 +15,17 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lenet import checkpoint, fingerprint
+from lenet import fingerprint
 from lenet import train as training
-from lenet.classifier import Classifier
 from lenet.config import Variant
-from lenet.data import Digits, load_digits
+from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
-from lenet.record import Row
 from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Judge, Plan, earlier, identity, objective_values
 from lenet.tracking import this_process
+from lenet.training import checkpoint
+from lenet.training.module import Classifier
+from lenet.training.record import Row
 
 POLL = 0.5  # seconds between looks for a trial
 BEAT = 10.0  # seconds between signs of life

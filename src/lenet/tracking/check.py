@@ -10,9 +10,9 @@ import pandas as pd
 
 from lenet import current
 from lenet.config import Params
-from lenet.record import Record
 from lenet.tracking import store
 from lenet.tracking.mirror import TRAINED, expected_params, expected_tags, outputs, test_numbers
+from lenet.training.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,9 +16,9 @@ import psutil
 from lenet import current, fingerprint, journal, places, snapshot
 from lenet.config import Params
 from lenet.journal import Entry
-from lenet.record import History, Record, Row
 from lenet.tracking import store
 from lenet.tracking.mirror import TRAINED, Mirror, mirror_comparison, outputs
+from lenet.training.record import History, Record, Row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -20,9 +20,9 @@ import pandas as pd
 from lenet import journal
 from lenet.config import Params
 from lenet.errors import InputError
-from lenet.record import History, Record
 from lenet.tracking import store
 from lenet.tracking.mirror import digest_tags, expected_params, outputs
+from lenet.training.record import History, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

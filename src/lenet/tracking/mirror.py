@@ -15,8 +15,8 @@ from safetensors.numpy import load_file
 from lenet import figures, fingerprint, journal, packaged
 from lenet.config import Variant, flatten
 from lenet.journal import Entry, Point
-from lenet.record import Record
 from lenet.tracking import store
+from lenet.training.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -21,7 +21,7 @@ from lenet import places
 from lenet.current import Runs
 from lenet.errors import InputError
 from lenet.files import whole
-from lenet.record import Record
+from lenet.training.record import Record
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from lenet import journal, snapshot
 from lenet.config import Variant, flatten
-from lenet.record import Row
 from lenet.tracking import store
 from lenet.tracking.live import PATIENCE, PATIENCE_KILLED, PAUSE, Questions, Voice, surroundings
 from lenet.tracking.mirror import BATCH, digest_tags, expected_params
+from lenet.training.record import Row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

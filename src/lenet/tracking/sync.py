@@ -8,10 +8,10 @@ from lenet import current, journal
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.journal import Entry
-from lenet.record import Record
 from lenet.tracking import store
 from lenet.tracking.live import entry_of, experiment_of
 from lenet.tracking.mirror import Mirror, mirror_comparison, outputs
+from lenet.training.record import Record
 
 PATIENCE = 120.0  # seconds for another process that works on the same run
 

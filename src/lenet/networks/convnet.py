@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenet.config import ConvNetwork, Initialisation
-from lenet.data import BORDER
-from lenet.model import draw
+from lenet.digits.data import BORDER
+from lenet.networks.lenet5 import draw
 
 
 class NormRelu(nn.BatchNorm2d):

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from lenet.arithmetic.randomness import derive
 from lenet.config import NoDistortion, PaperDistortion, Variant
-from lenet.data import Digits, shuffled, to_inputs
-from lenet.distortion import distort, draw
-from lenet.randomness import derive
+from lenet.digits.data import Digits, shuffled, to_inputs
+from lenet.digits.distortion import distort, draw
 
 
 @dataclass(frozen=True)

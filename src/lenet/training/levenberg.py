@@ -13,9 +13,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lenet import objective
 from lenet.config import Criterion, MaximumLikelihood
-from lenet.model import LeNet5, RadialBasis, Subsampling
+from lenet.networks.lenet5 import LeNet5, RadialBasis, Subsampling
+from lenet.training import objective
 
 
 class StochasticDiagonalLM(torch.optim.Optimizer):

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from lenet.codes import codes
+from lenet.arithmetic.randomness import derive
 from lenet.config import Initialisation, Network, TrainablePooling
-from lenet.randomness import derive
+from lenet.networks.codes import codes
 
 C3_TABLE = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),

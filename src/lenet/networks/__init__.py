@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lenet import kernels
 from lenet.config import ConvNetwork, Network, Pixels
-from lenet.convnet import ConvNet
-from lenet.data import to_inputs
-from lenet.model import LeNet5
+from lenet.digits.data import to_inputs
+from lenet.networks import kernels
+from lenet.networks.convnet import ConvNet
+from lenet.networks.lenet5 import LeNet5
 
 EVALUATION_BATCH = 500  # digits at a time; it bounds memory and is part of the last bits of outputs
 FEW = 8  # digits whose outputs take the plain modules less time than it takes to make buffers

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lenet.config import Criterion, DiagonalLevenbergMarquardt, MaximumLikelihood, Variant
 from lenet.errors import InputError
-from lenet.kernels import SIZE, SQUASHES, Squash
-from lenet.levenberg import StochasticDiagonalLM
-from lenet.model import LeNet5, RadialBasis, SparseConv, Subsampling
+from lenet.networks.kernels import SIZE, SQUASHES, Squash
+from lenet.networks.lenet5 import LeNet5, RadialBasis, SparseConv, Subsampling
+from lenet.training.levenberg import StochasticDiagonalLM
 
 
 def fits(variant: Variant) -> bool:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenet.errors import InputError
-from lenet.model import LeNet5, RadialBasis, SparseConv, Subsampling
+from lenet.networks.lenet5 import LeNet5, RadialBasis, SparseConv, Subsampling
 
 SIZE = 5  # of the kernels
 

@@ -8,16 +8,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lenet import kernels, levenberg, networks, objective, online, optimizer
-from lenet.checkpoint import State
+from lenet import networks
+from lenet.arithmetic.randomness import derive
 from lenet.config import Criterion, DiagonalLevenbergMarquardt, Variant
-from lenet.data import Digits, to_inputs
+from lenet.digits.data import Digits, to_inputs
+from lenet.digits.presentation import Chunks, present
 from lenet.errors import InputError
 from lenet.fingerprint import tensors_sha256
-from lenet.model import LeNet5
-from lenet.presentation import Chunks, present
-from lenet.randomness import derive
-from lenet.record import History, Row
+from lenet.networks import kernels, online
+from lenet.networks.lenet5 import LeNet5
+from lenet.training import levenberg, objective, optimizer
+from lenet.training.checkpoint import State
+from lenet.training.record import History, Row
 
 Observer = Callable[[Row], None]
 Updates = Callable[[slice], tuple[Float[Tensor, " steps"], Float[Tensor, "n 10"]]]

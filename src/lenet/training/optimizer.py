@@ -14,7 +14,7 @@ from lenet.config import (
     DiagonalLevenbergMarquardt,
     StepSchedule,
 )
-from lenet.levenberg import StochasticDiagonalLM
+from lenet.training.levenberg import StochasticDiagonalLM
 
 
 def build(

@@ -23,10 +23,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lenet import places
-from lenet.record import History
+from lenet.training.record import History
 
 if TYPE_CHECKING:
-    from lenet.classifier import Classifier
+    from lenet.training.module import Classifier
 
 SECONDS = 10.0  # between two checkpoints
 KEPT = 2  # the one before serves if the last is damaged

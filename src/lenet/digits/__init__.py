@@ -1,0 +1,1 @@
+"""Digits: from MNIST's files to tensors, their order and their distortions."""

@@ -1,0 +1,1 @@
+"""Training: losses, optimizers, the LightningModule, and what a training writes."""
