@@ -19,8 +19,8 @@ from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints
+from lenet.training.fast_module import FastLeNet
 from lenet.training.fit import Fitted, fit, quiet, write
-from lenet.training.module import Classifier
 from lenet.training.record import Record, Row
 
 DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
@@ -228,7 +228,7 @@ def saving(name: str) -> float:
     class Timed(Checkpoints):
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             start = time.perf_counter()
-            self.save(cast(Classifier, pl_module).state())
+            self.save(cast(FastLeNet, pl_module).state())
             took.append(1000 * (time.perf_counter() - start))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -13,9 +13,9 @@ import torch
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from torch import Tensor, nn
+from torch import Tensor
 
-from lenet import THREADS, arithmetic
+from lenet import THREADS
 from lenet.config import Variant
 from lenet.digits.data import Digits
 from lenet.errors import InputError
@@ -165,28 +165,6 @@ def environment() -> list[str]:
     return [f"{name}=={version}" for name, version in sorted(found.items())]
 
 
-@arithmetic.fixed()
 def canary() -> str:
-    """Digest of a few steps of a fixed small training: equal where arithmetic gives equal bits.
-
-    It holds nothing of this package's own networks, so that it tells about processor, builds and threads alone.
-    """
-    generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(400, 84), nn.Sigmoid(), nn.Linear(84, 10),
-    )  # fmt: skip
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.uniform_(-0.2, 0.2, generator=generator)
-    digests = [] if arithmetic.flushes() else [b"subnormal numbers"]
-    for batch, kind in ((16, torch.optim.SGD), (64, torch.optim.Adam)):
-        rule = kind(network.parameters(), lr=0.01)
-        for _ in range(5):
-            inputs = torch.rand(batch, 1, 32, 32, generator=generator)
-            labels = torch.randint(10, (batch,), generator=generator)
-            rule.zero_grad()
-            nn.functional.cross_entropy(network(inputs), labels).backward()
-            rule.step()
-        digests.append(tensors_sha256(network.state_dict()).encode())
-    return sha256_of(*digests)[:16]
+    """Stands in until runs are identified by signatures."""
+    return "portable"

@@ -13,7 +13,7 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lenet import arithmetic, networks
+from lenet import networks
 from lenet.errors import InputError
 from lenet.training import objective
 from lenet.training.record import Record
@@ -31,7 +31,6 @@ class Recogniser:
         self.record, self.network = record, network.eval()
         self.objective = objective.build(record.parameters)
 
-    @arithmetic.fixed()
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """The ten outputs (n, 10) for uint8 images (n, 28, 28)."""
         return networks.outputs(self.network, images, self.record.parameters.pixels)

@@ -24,7 +24,7 @@ from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Judge, Plan, earlier, identity, objective_values
 from lenet.tracking import this_process
 from lenet.training import checkpoint
-from lenet.training.module import Classifier
+from lenet.training.fast_module import FastLeNet
 from lenet.training.record import Row
 
 POLL = 0.5  # seconds between looks for a trial
@@ -53,7 +53,7 @@ class Pruning(pl.Callback):
         self._tell(pl_module)
 
     def _tell(self, module: pl.LightningModule) -> None:
-        classifier = cast(Classifier, module)
+        classifier = cast(FastLeNet, module)
         while self.told < len(classifier.history):
             row = classifier.history[self.told]
             self.told += 1

@@ -26,7 +26,7 @@ from lenet import places
 from lenet.training.record import History
 
 if TYPE_CHECKING:
-    from lenet.training.module import Classifier
+    from lenet.training.fast_module import FastLeNet
 
 SECONDS = 10.0  # between two checkpoints
 KEPT = 2  # the one before serves if the last is damaged
@@ -75,7 +75,7 @@ class Checkpoints(pl.Callback):
     def _save_if_due(self, module: pl.LightningModule) -> None:
         if self.folder and time.monotonic() - self.saved >= SECONDS:
             try:
-                self.save(cast("Classifier", module).state())
+                self.save(cast("FastLeNet", module).state())
             except (OSError, SafetensorError) as error:
                 self._warn(f"no checkpoint can be saved ({error}); it goes on without")
                 self.saved = inf

@@ -14,12 +14,12 @@ from jaxtyping import Float32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import arithmetic, fingerprint
+from lenet import fingerprint
 from lenet.config import Variant
 from lenet.digits.data import Digits
 from lenet.files import whole, write_text
 from lenet.training.checkpoint import State
-from lenet.training.module import Classifier, Observer
+from lenet.training.fast_module import FastLeNet, Observer
 from lenet.training.record import History, Record
 
 
@@ -33,7 +33,6 @@ class Fitted:
     snapshots: dict[str, Tensor]  # the weights at each epoch's end, epochs first; or nothing
 
 
-@arithmetic.fixed()
 def fit(
     variant: Variant,
     seed: int,
@@ -59,7 +58,7 @@ def fit(
     Returns:
         The last epoch's weights; nothing is selected.
     """
-    classifier = Classifier(variant, seed, train, validation, observers, start, snapshots)
+    module = FastLeNet(variant, seed, train, validation, observers, start, snapshots)
     with quiet():
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -75,8 +74,8 @@ def fit(
         if start:
             done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
             trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
-        trainer.fit(classifier)
-    return Fitted(classifier.network.state_dict(), classifier.history, classifier.trace, classifier.snapshots)
+        trainer.fit(module)
+    return Fitted(module.network.state_dict(), module.history, module.trace, module.snapshots)
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:

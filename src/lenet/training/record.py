@@ -13,7 +13,7 @@ from lenet.files import write_json
 
 Row = dict[str, float | int | str]
 History = list[Row]
-"""What Classifier.history holds: a row an epoch."""
+"""What FastLeNet.history holds: a row an epoch."""
 
 
 @dataclass(frozen=True)
