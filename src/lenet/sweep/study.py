@@ -146,17 +146,13 @@ def plan(params: Params, settings: Settings, variant: str, digits: Digits) -> Pl
     kept = settings.model_dump(mode="json", exclude={"trials", "spaces"})
     space = settings.spaces[variant]
     base = Space(space, variant).rest(block.model_dump(mode="json"))
-    made = Plan(variant, kept, json.loads(json.dumps(space)), base, "", "", {})
-    return replace(made, **identity(made, digits))
+    made = Plan(variant, kept, json.loads(json.dumps(space)), base, signature.digits_sha256(digits), "", packages())
+    return replace(made, signature=signing.of_trial(made.example, digits))
 
 
-def identity(plan: Plan, digits: Digits) -> dict[str, Any]:
-    """What the trials of a plan depend on here, besides its settings: digits, signature, Optuna's version."""
-    return {
-        "data": signature.digits_sha256(digits),
-        "signature": signing.of_trial(plan.example, digits),
-        "packages": {"optuna": metadata.version("optuna")},
-    }
+def packages() -> dict[str, str]:
+    """The version of Optuna here."""
+    return {"optuna": metadata.version("optuna")}
 
 
 def proposals(plan: Plan, history: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:

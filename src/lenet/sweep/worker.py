@@ -22,9 +22,9 @@ from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.sweep import storage as storages
-from lenet.sweep.study import STATES, Judge, Plan, earlier, identity, objective_values
+from lenet.sweep.study import STATES, Judge, Plan, earlier, objective_values, packages
 from lenet.tracking import this_process
-from lenet.training import checkpoint
+from lenet.training import checkpoint, signature
 from lenet.training.module import Classifier
 from lenet.training.record import Row
 
@@ -210,14 +210,13 @@ def _find(storage: BaseStorage, name: str | None, address: str) -> tuple[str, in
 def _admit(plan: Plan, digits: Digits) -> None:
     """Raise InputError where trials would come out otherwise than elsewhere."""
     conformance.check()
-    here = identity(plan, digits)
-    if here["data"] != plan.data:
+    if signature.digits_sha256(digits) != plan.data:
         raise InputError("the training digits here are not those of the study")
-    if here["signature"] != plan.signature:
+    if packages() != plan.packages:
+        here, there = (found.get("optuna", "none") for found in (packages(), plan.packages))
+        raise InputError(f"Optuna {here} is installed, and the study is of {there}")
+    if signing.of_trial(plan.example, digits) != plan.signature:
         raise InputError("the code here computes otherwise than the study's (signature); check its commit out")
-    if here["packages"] != plan.packages:
-        optuna = (f"Optuna {found.get('optuna')}" for found in (here["packages"], plan.packages))
-        raise InputError("{} is installed, and the study is of {}".format(*optuna))
 
 
 class _Watch:

@@ -64,7 +64,9 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
     Raises:
         RuntimeError: two ways of computing the same differ; the code is broken.
     """
-    train, validation = digits.split(variant)
+    block, (train, validation) = block_sha256(variant), digits.split(variant)
+    if len(train) < variant.train_size:  # there are no more
+        variant = changed(variant, train_size=len(train), validation_size=len(validation))
     small = miniature(variant)
     fitted = _fit(small, train, validation, snapshots=True)
     found: dict[str, Any] = {
@@ -78,7 +80,7 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
     stopped, found["resumed"] = _resumed(variant, train, validation)
     found["epoch"] = _end_of_an_epoch(variant, train, validation, stopped)
     _readable(variant, train, validation)
-    return {"block": block_sha256(variant), "data": digits_sha256(digits), "digests": found}
+    return {"block": block, "data": digits_sha256(digits), "digests": found}
 
 
 def digest(content: dict[str, Any]) -> str:
