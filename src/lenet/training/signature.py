@@ -24,9 +24,10 @@ from lenet.digits.data import Digits
 from lenet.digits.presentation import present
 from lenet.errors import InputError
 from lenet.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
-from lenet.training import module, optimizer
+from lenet.training import module, objective, optimizer
 from lenet.training.checkpoint import Checkpoints, State
 from lenet.training.fit import Fitted, fit, write
+from lenet.training.levenberg import StochasticDiagonalLM
 from lenet.training.record import Record
 
 SEED = 1998
@@ -74,6 +75,7 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
         "answers": _answers(small, fitted, train),
         "initial": _initial(variant),
         "rates": json_sha256([optimizer.factor(variant.schedule, e, variant.epochs) for e in _epochs(variant)]),
+        "extremes": {"loss": _losses(variant), "steps": _steps(variant)},
         "presented": _presented(variant, train, validation),
         "wide": _wide(variant, train),
     }
@@ -182,12 +184,15 @@ def _outcome(fitted: Fitted | str) -> str:
 
 
 def _answers(variant: Variant, fitted: Fitted | str, train: Digits) -> str:
-    """The scores of a trained network in use."""
+    """The scores of a trained network in use; and of the same with weights so large that its units saturate."""
     if isinstance(fitted, str):
         return sha256_of()
     network = networks.build(variant.network)
-    network.load_state_dict(fitted.weights)
-    return tensors_sha256({"scores": networks.outputs(network, train.images[-FEW:], variant.pixels)})
+    found = {}
+    for factor in (1, 8):
+        network.load_state_dict({n: w * factor if w.is_floating_point() else w for n, w in fitted.weights.items()})
+        found[f"scores with {factor}"] = networks.outputs(network, train.images[-FEW:], variant.pixels)
+    return tensors_sha256(found)
 
 
 def _initial(variant: Variant) -> list[str]:
@@ -196,6 +201,38 @@ def _initial(variant: Variant) -> list[str]:
         tensors_sha256(networks.build(variant.network).initialise(variant.initialisation, seed).state_dict())
         for seed in (0, 1, 2**62 + 1)
     ]
+
+
+def _magnitudes(count: int, steps: int) -> Tensor:
+    """Numbers of both signs from 1 down to 2^-steps, with all digits; some are 0."""
+    places = torch.arange(count, dtype=torch.int64)
+    fractions = (1 + (places * 40503 % 65521).double() / 65536) * (1 - 2 * (places % 2)) * (places % 17 != 0)
+    exponents = (places * 7919 % (steps + 1)).tolist()
+    return (fractions * torch.tensor([2.0**-exponent for exponent in exponents], dtype=torch.float64)).float()
+
+
+def _losses(variant: Variant) -> str:
+    """Losses, gradients and answers for scores of all sizes, as only long trainings meet them."""
+    of = objective.build(variant)
+    scores, labels = (_magnitudes(640, 24) * 64).view(64, 10), torch.arange(64) % 10
+    if variant.network.output.endswith("rbf"):  # squared distances
+        scores = scores.abs()
+    loss, gradient = of.loss_and_gradient(scores.clone(), labels)
+    answers = of.decide(scores)
+    found = {"loss": loss.reshape(1), "gradient": gradient, "alone": of.loss(scores[:1], labels[:1]).reshape(1)}
+    return tensors_sha256({**found, "answers": answers})
+
+
+def _steps(variant: Variant) -> str:
+    """A few steps of the optimizer from gradients of all sizes, down to those whose squares are next to nothing."""
+    parameter = torch.nn.Parameter(_magnitudes(512, 8))
+    rule = optimizer.build(variant.optimizer, [parameter])
+    for turn in range(4):
+        parameter.grad = _magnitudes(512, 100).roll(turn)
+        if isinstance(rule, StochasticDiagonalLM):
+            rule.set_curvatures([_magnitudes(512, 30).abs()])
+        rule.step()
+    return tensors_sha256({"parameter": parameter, **optimizer.memory(rule)})
 
 
 def _epochs(variant: Variant) -> range:
