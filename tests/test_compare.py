@@ -39,7 +39,7 @@ def runs(tmp_path: Path, params: Params) -> Path:
     ]:
         folder = tmp_path / "runs" / f"{name}-{seed}"
         folder.mkdir(parents=True)
-        Record(name, seed, params.variants[name], f"key {name} {seed}", "data", "source", 1, "canary", "weights").write(
+        Record(name, seed, params.variants[name], f"key {name} {seed}", "data", "signature", "weights").write(
             folder / "run.json"
         )
         answers = LABELS.copy()

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from conftest import ROOT
 from lenet import evaluate, packaged, robustness
 from lenet.config import Params
 from lenet.digits.data import load_digits
@@ -72,7 +71,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Pa
     for name in ("modern", "original-tanh", "frontier", "lecun1998"):
         train(
             small_params(params, train_size=3000), name, 1, prepared / "train.safetensors",
-            ROOT / "requirements-numeric.lock", folder / f"{name}-1", False, None, snapshots=name == "lecun1998",
+            None, folder / f"{name}-1", None, snapshots=name == "lecun1998",
         )  # fmt: skip
     return folder
 

@@ -60,7 +60,7 @@ def train(folder: Path, variant: str = "modern", *words: str) -> Run:
 
 def train_stages(folder: Path, variant: str = "modern", *words: str, **environment: str) -> None:
     out, metrics = f"runs/{variant}-1", f"metrics/{variant}-1.json"
-    data = ("--data", "data/train.safetensors", "--numerics", "requirements-numeric.lock", "--out", out)
+    data = ("--data", "data/train.safetensors", "--out", out)
     run(*lenet_command("train", variant, "1", *data, *words), cwd=folder, **environment)
     run(*lenet_command("evaluate", out, "--test", "data/test.safetensors", "--out", metrics), cwd=folder, **environment)
 

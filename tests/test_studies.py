@@ -122,9 +122,7 @@ def write_run(folder: Path, params: Params, variant: str, seed: int, missed: lis
     """An evaluated run that misses some of 200 digits; its predictions are not in order."""
     folder = folder / f"{variant}-{seed}"
     folder.mkdir(parents=True)
-    Record(variant, seed, params.variants[variant], "key", "data", "source", 1, "canary", "weights").write(
-        folder / "run.json"
-    )
+    Record(variant, seed, params.variants[variant], "key", "data", "signature", "weights").write(folder / "run.json")
     answers = np.where(np.isin(np.arange(200), missed), 1, 0)
     table = pd.DataFrame({"index": range(200), "label": 0, "answer": answers})
     table[::-1].to_csv(folder / "predictions.csv", index=False)

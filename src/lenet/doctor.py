@@ -15,6 +15,7 @@ from packaging.version import Version
 from safetensors.numpy import load_file
 
 from lenet import current, fingerprint, packaged, tracking
+from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
@@ -35,7 +36,6 @@ class Places:
     train: Path = Path("data/train.safetensors")
     test: Path = Path("data/test.safetensors")
     lock: Path = Path("requirements.lock")
-    numerics: Path = Path("requirements-numeric.lock")
 
 
 def examine(params: Params, deep: bool, places: Places) -> Iterator[tuple[str, list[str]]]:
@@ -118,7 +118,7 @@ def files(params: Params, places: Places) -> Iterator[str]:
         try:
             record = Record.read(folder / "run.json")
             metrics = folder.parent.parent / places.metrics / f"{record.name}.json"
-            faults = list(_run(params, folder, record, _json(metrics), digits, places.numerics))
+            faults = list(_run(params, folder, record, _json(metrics), digits))
         except (InputError, OSError, ValueError, KeyError) as error:
             faults = [str(error).splitlines()[0]]
         yield from (f"{folder}: {fault}" for fault in faults)
@@ -129,9 +129,7 @@ def files(params: Params, places: Places) -> Iterator[str]:
             yield f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}"
 
 
-def _run(
-    params: Params, folder: Path, record: Record, metrics: dict[str, Any], digits: Digits | None, numerics: Path
-) -> Iterator[str]:
+def _run(params: Params, folder: Path, record: Record, metrics: dict[str, Any], digits: Digits | None) -> Iterator[str]:
     variant = record.parameters
     if folder.name != record.name:
         yield f"run.json is of {record.name}"
@@ -141,11 +139,12 @@ def _run(
     if weights != record.weights:
         yield "weights.safetensors: not the weights.sha256 of run.json"
     if digits is not None:
-        key, data, _, _ = fingerprint.identify(variant, record.seed, digits, numerics)
+        data = fingerprint.data_sha256(*digits.split(variant))
+        key = fingerprint.run_key(variant, record.seed, data, record.signature)
         if data != record.data:
             yield "run.json: data.sha256 is not that of the present digits"
         if key != record.key:
-            yield "run.json: run.key is not that of the present parameters, digits, sources and packages"
+            yield "run.json: run.key is not that of the present parameters, digits and signature"
     history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
     if history["weights.sha256"].iloc[-1] != record.weights:
         yield "history.csv: its last weights.sha256 is not that of run.json"
@@ -167,12 +166,8 @@ def _run(
 
 
 def arithmetic(params: Params, places: Places) -> Iterator[str]:
-    """Runs whose numerics canary is not this machine's: their bits cannot be expected here."""
-    here = fingerprint.canary()
-    for folder in current.folders(params, places.runs):
-        there = Record.read(folder / "run.json").canary
-        if there != here:
-            yield f"{folder}: canary {there}, and {here} here"
+    """Operations that this machine does otherwise than the arithmetic relies on."""
+    yield from (f"{name} is off" for name in conformance.faults())
 
 
 def again(params: Params, places: Places) -> Iterator[str]:

@@ -24,9 +24,9 @@ def answer(question: Callable[[], Any]) -> Any:
 print(
     json.dumps(
         {
-            "canary": answer(lambda: fingerprint.canary()),
+            "canary": answer(lambda: getattr(fingerprint, "canary")()),  # noqa: B009  sources from before have it
             "source": answer(lambda: fingerprint.source_sha256()),
-            "packages": answer(lambda: fingerprint.numerics(Path("requirements-numeric.lock"))),
+            "packages": answer(lambda: getattr(fingerprint, "numerics")(Path("requirements-numeric.lock"))),  # noqa: B009
             "threads": torch.get_num_threads(),
             "processor": torch.backends.cpu.get_cpu_capability(),
             "build": torch.__version__,

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from jaxtyping import Float32
@@ -59,22 +60,11 @@ def fit(
         The last epoch's weights; nothing is selected.
     """
     module = FastLeNet(variant, seed, train, validation, observers, start, snapshots)
-    with quiet():
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=variant.epochs,
-            callbacks=list(callbacks),
-            reload_dataloaders_every_n_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
+    with trainer(variant.epochs, callbacks, reload_dataloaders_every_n_epochs=1) as its:
         if start:
             done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
-            trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
-        trainer.fit(module)
+            its.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
+        its.fit(module)
     return Fitted(module.network.state_dict(), module.history, module.trace, module.snapshots)
 
 
@@ -101,10 +91,20 @@ def to_csv(rows: History) -> str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's hints (hardware found, workers for a DataLoader that is none) out of the way."""
+def trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **options: Any) -> Iterator[pl.Trainer]:
+    """A Trainer that shows and keeps nothing of its own; Lightning's hints are silent meanwhile."""
     with warnings.catch_warnings():
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
             warnings.filterwarnings("ignore", module=name)
-        yield
+        yield pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=epochs,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            **options,
+        )

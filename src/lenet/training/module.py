@@ -45,8 +45,12 @@ class LeNet(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         rule = optimizer.build(self.variant.optimizer, self.network.parameters())
-        schedule = LambdaLR(rule, lambda epoch: optimizer.factor(self.variant.schedule, epoch + 1, self.variant.epochs))
-        return {"optimizer": rule, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+        return {"optimizer": rule, "lr_scheduler": {"scheduler": LambdaLR(rule, self._factor), "interval": "epoch"}}
+
+    def _factor(self, epoch: int) -> float:
+        """Of the learning rate in an epoch, from 0; it is also asked after the last one."""
+        epochs = self.variant.epochs
+        return optimizer.factor(self.variant.schedule, min(epoch + 1, epochs), epochs)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         inputs, labels = batch
