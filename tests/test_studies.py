@@ -215,19 +215,6 @@ def test_runs_of_mixed_arithmetic_are_refused_in_one_line(
     assert not climbed["out"].exists()
 
 
-def test_the_committed_results_say_of_which_arithmetic_they_are() -> None:
-    """Those without signatures are of the former one, and the pages that tell of them say so."""
-    found = {
-        "README.md": [committed.ladder, committed.sizes, committed.frontier],
-        "docs/paper.md": [], "reports/paper.html": [],
-    }  # fmt: skip
-    paper_s = json.loads((ROOT / "paper" / "result.json").read_text())
-    for page, readers in found.items():
-        studied = [reader(ROOT / "studies" / f"{reader.__name__}.json") for reader in readers]
-        former = sum(map(results.is_former, [*studied, paper_s]))
-        assert (ROOT / page).read_text().count(results.FORMER) == former, page
-
-
 def test_one_seed_gives_no_interval(params: Params, climbed: dict) -> None:
     climbed["path"].write_text(CHAINS.replace("[1, 2, 3]", "[2]"))
     ladder.publish(params, **climbed)

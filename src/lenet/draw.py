@@ -5,6 +5,7 @@ them as outputs. The page names the digest of the file it was drawn from.
 """
 
 import base64
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,14 @@ def pictures(content: dict[str, Any]) -> dict[str, Figure]:
         "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
         "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
         "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),
-        "then-and-now": then_and_now(content) if content.get("frontier") else figures.nothing(),
+        "then-and-now": then_and_now(content["frontier"], variants) if content["frontier"] else figures.nothing(),
     }
 
 
-def then_and_now(content: dict[str, Any]) -> Figure:
-    """The frontier's chain, with the paper's two results (LeCun 1998, Fig. 9)."""
-    known = figures.colours(list(results.with_frontier(content)))
-    return figures.ladder(content["frontier"], known, {"1998": 0.0095, "1998, distorted digits": 0.008})
+def then_and_now(frontier: dict[str, Any], compared: Iterable[str]) -> Figure:
+    """The frontier's chain, with the paper's two results (LeCun 1998, Fig. 9); colours as in the comparison's."""
+    known = figures.colours(list(dict.fromkeys([*compared, *frontier["variants"]])))
+    return figures.ladder(frontier, known, {"1998": 0.0095, "1998, distorted digits": 0.008})
 
 
 def _gallery(hard: list[dict[str, Any]], images: dict[int, np.ndarray]) -> Figure:
