@@ -347,6 +347,13 @@ def test_the_page_is_drawn_again_where_it_is_of_other_numbers(two: Params, runs:
     assert not results.is_drawn(reports)
 
 
+def test_numbers_of_another_version_are_not_drawn_in_one_line(tmp_path: Path) -> None:
+    write_json(tmp_path / "comparison.json", {"variants": {}, "hardest": [{"index": 7}]})
+    with pytest.raises(InputError, match=r"comparison\.json: 'image' is missing; `make repro` makes it anew"):
+        draw.draw(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]
+
+
 def test_published_floats_have_six_digits_and_none_is_a_difference_of_equal_numbers() -> None:
     """A C library may move a number's last bits; a fraction of 10,000 comes out as it went in."""
     moved = [0.007513995499592823, 0.007513995499592823 * (1 + 1e-13)]

@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lenet import confidence, figures, report, results
+from lenet.errors import InputError
 from lenet.files import whole, write_text
 
 
@@ -20,12 +21,15 @@ def draw(reports: Path) -> None:
     """Draw comparison.html and the pictures into the folder of comparison.json.
 
     Raises:
-        InputError: there is no comparison.json.
+        InputError: there is no comparison.json, or it is not of this version of the code.
     """
     content, digest = results.load(reports), results.digest(reports)
-    images = {one["index"]: image(one) for one in content["hardest"]}
-    drawn = pictures(content) | {"hardest": _gallery(content["hardest"], images)}
-    page = report.render(content, drawn, images, digest)
+    try:
+        images = {one["index"]: image(one) for one in content["hardest"]}
+        drawn = pictures(content) | {"hardest": _gallery(content["hardest"], images)}
+        page = report.render(content, drawn, images, digest)
+    except KeyError as error:
+        raise InputError(f"{reports}/comparison.json: {error} is missing; `make repro` makes it anew") from None
     for name, figure in drawn.items():
         with whole(reports / f"{name}.png") as beside:
             figures.save(figure, beside)
