@@ -213,10 +213,9 @@ def edit_params(folder: Path, edit: Callable[[dict], object]) -> None:
         yaml.dump(content, file)
 
 
-def declared_plots(folder: Path) -> int:
-    """How many pictures `dvc plots show` has: those of dvc.yaml, and one of each study that `make sweep` computes."""
-    own, studies = (YAML(typ="safe").load((folder / file).read_text()) for file in ("dvc.yaml", "sweep/params.yaml"))
-    return len(own["plots"]) + len(studies["studies"])
+def declared_plots(folder: Path, file: str = "**/dvc.yaml") -> int:
+    """How many pictures `dvc plots show` has of the pipelines of these files; the root's is ``dvc.yaml``."""
+    return sum(len(YAML(typ="safe").load(path.read_text()).get("plots", [])) for path in folder.glob(file))
 
 
 def commit(folder: Path, message: str) -> None:

@@ -221,13 +221,25 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 @tracking_option
 @stage
 def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path, track: bool) -> None:
-    """Stage: compare all runs and write the report.
+    """Stage: compare all runs, and draw the report.
 
     Example: lenet compare --runs runs --studies studies --summary metrics/summary.json --reports reports
     """
     from lenet import compare as module
 
     module.compare(params, runs, studies, summary, reports, track)
+
+
+@job
+@click.option("--reports", type=HERE, default=Path("reports"), show_default=True, help="The folder of the report.")
+def draw(params: Any, reports: Path) -> None:
+    """Draw the page and the pictures again, from comparison.json.
+
+    Stage compare draws them, too. Example: lenet draw
+    """
+    from lenet import draw as module
+
+    module.draw(reports)
 
 
 def study_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -203,14 +203,11 @@ def again(params: Params, places: Places) -> Iterator[str]:
             return
         summary = places.metrics / "summary.json"
         try:
-            compare.compare(
-                params, copies / places.runs, places.studies, copies / summary, copies / places.reports, track=False
-            )
+            compare.write(params, copies / places.runs, places.studies, copies / summary, copies / places.reports)
         except InputError as error:
             yield str(error)
         else:
-            made = sorted(path.relative_to(copies) for path in (copies / places.reports).iterdir())
-            yield from _other((summary, *made), copies)
+            yield from _other((summary, places.reports / "comparison.json"), copies)
 
 
 def _other(paths: tuple[Path, ...], computed: Path) -> Iterator[str]:

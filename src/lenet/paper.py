@@ -21,6 +21,7 @@ from lenet.digits.presentation import present
 from lenet.errors import InputError, ParamsError
 from lenet.files import write_json
 from lenet.networks.lenet5 import LeNet5
+from lenet.significant import rounded
 from lenet.studies import Answers, Study, changed, load
 from lenet.training import optimizer
 from lenet.training.levenberg import curvatures
@@ -53,23 +54,23 @@ def publish(
         out: where the result goes.
 
     Raises:
-        InputError: a run, a result or the digits are missing or faulty.
+        InputError: a run, a result or the digits are missing or faulty, or runs are of mixed arithmetic.
     """
     paper = load(Paper, path)
     for name in RECIPES:
         if name not in paper.train:
             raise ParamsError(f"{path}: train must have {name}; it has {', '.join(paper.train)}")
     answers, digits = Answers(params, folders, paper.seeds), load_digits(data)
+    signatures = answers.signatures(dict.fromkeys((*paper.train, *BESIDE)))
     wrong = {name: answers.wrong(name) for name in (*RECIPES, *BESIDE)}
     content = {
         "seeds": list(paper.seeds),
+        "signatures": signatures,
         "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
         "verdict": statistics.pairs({name: wrong[name] for name in RECIPES})[0].verdict,
         "figure_8": {name: overlap(one) for name, one in wrong.items()},
         "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
-        "block": flatten(params.variant(PLAIN)),
-        "with_distortions": _changes(*map(params.variant, RECIPES)),
         "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
         "step_sizes": {
             name: [step_sizes(params.variant(name), seed, digits) for seed in paper.seeds] for name in RECIPES
@@ -77,8 +78,12 @@ def publish(
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
         "classifiers": [_read(baselines / f"{name}.json") for name in paper.baselines],
     }
+    parameters = {
+        "block": flatten(params.variant(PLAIN)),
+        "with_distortions": _changes(*map(params.variant, RECIPES)),
+    }
     lifetime.check()
-    write_json(out, content)
+    write_json(out, rounded(content) | parameters)
 
 
 def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> dict[str, Any]:

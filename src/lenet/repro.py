@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lenet import current, lifetime
+from lenet import current, lifetime, results
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import write_json
@@ -98,6 +98,10 @@ def repro(params: Params, pipeline: Path, jobs: int, track: bool) -> None:
             graph, waiting = _stale(pipeline)
         if waiting:
             _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
+        if not results.is_drawn(Path("reports")):
+            from lenet import draw  # takes seconds, and is seldom needed
+
+            draw.draw(Path("reports"))
         if track:
             _mark_current(params, Path("runs"))
 
