@@ -301,7 +301,9 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
         "run.key": [one["run"]["key"][:12] for one in (published, other)],
         "weights.sha256": [one["run"]["weights.sha256"][:12] for one in (published, other)],
     }
-    assert found["identity"].notes == ["unknown of all: git.commit, git.dirty, environment.sha256"]
+    around = ["git.commit", "git.dirty", "environment.sha256", "processor", "conformance", "threads"]
+    unknown = [name for name in around if name not in published["run"]]
+    assert found["identity"].notes == [f"unknown of all: {', '.join(unknown)}"]
     assert found["metrics"].rows["test/misses"][0] == str(published["test"]["misses"])
     for title, note in (
         ("code", "no source snapshot with modern-1"),
