@@ -145,13 +145,27 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
 
 @job
 @click.argument("variant")
+@path_option("--data", "The training digits.")
+@path_option("--out", "The file of the signature.")
+@stage
+def signature(params: Any, variant: str, data: Path, out: Path) -> None:
+    """Stage: sign a variant: what the code makes of its block.
+
+    That is digests of miniature trainings, in seconds. Trainings depend on it in place of source files.
+
+    Example: lenet signature modern --data data/train.safetensors --out signatures/modern.json
+    """
+    from lenet import signing
+
+    signing.stage(params, variant, data, out)
+
+
+@job
+@click.argument("variant")
 @click.argument("seed", type=click.IntRange(min=0))
 @path_option("--data", "The training digits.")
-@path_option("--numerics", "The lock of the packages that can change bits.")
+@click.option("--signature", type=HERE, help="The variant's signature; without it the block is signed first.")
 @path_option("--out", "The run's folder.")
-@click.option(
-    "--allow-other-numerics", is_flag=True, envvar="LENET_ALLOW_OTHER_NUMERICS", help="Train with other packages."
-)
 @click.option("--experiment", default="lenet5", show_default=True, help="The MLflow experiment of the run.")
 @click.option("--snapshots", is_flag=True, help="Keep the weights of each epoch's end, too.")
 @tracking_option
@@ -161,21 +175,20 @@ def train(
     variant: str,
     seed: int,
     data: Path,
-    numerics: Path,
+    signature: Path | None,
     out: Path,
-    allow_other_numerics: bool,
     experiment: str,
     snapshots: bool,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed.
 
-    Example: lenet train modern 1 --data data/train.safetensors --numerics requirements-numeric.lock --out /tmp/modern-1
+    Example: lenet train modern 1 --data data/train.safetensors --out /tmp/modern-1
     """
     from lenet import train as module
 
     experiment_or_none = experiment if track else None
-    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, experiment_or_none, snapshots)
+    module.train(params, variant, seed, data, signature, out, experiment_or_none, snapshots)
 
 
 @job
@@ -526,9 +539,7 @@ storage_option = click.option(
 @click.option("--study", help="The study's name; by default one that follows from all that it is made of.")
 @click.option("--join", envvar="LENET_SWEEP_JOIN", help="Execute trials of a study in this storage.")
 @click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
-@click.option("--numerics", type=HERE, default=Path("requirements-numeric.lock"), show_default=True)
 @click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
-@click.option("--allow-other-numerics", is_flag=True, help="Take part with other packages or arithmetic.")
 @tracking_option
 @stage
 def run_job(
@@ -541,9 +552,7 @@ def run_job(
     study: str | None,
     join: str | None,
     data: Path,
-    numerics: Path,
     out: Path | None,
-    allow_other_numerics: bool,
     track: bool,
 ) -> None:
     """Compute a study, or go on with it.
@@ -559,7 +568,7 @@ def run_job(
     if join:
         from lenet.sweep import worker
 
-        worker.join(join, study, data, numerics, allow_other_numerics)
+        worker.join(join, study, data)
         return
     names = params.compare if everything else [str(variant)]
     made = settings(params)
@@ -573,7 +582,7 @@ def run_job(
     address = storage or storages.default()
     for name in names:
         place = out / name if out and everything else out
-        options = job.Options(trials, jobs, address, study, data, numerics, place, allow_other_numerics, track)
+        options = job.Options(trials, jobs, address, study, data, place, track)
         try:
             job.tell(job.sweep(params, made, name, options))
         except KeyboardInterrupt:
@@ -637,7 +646,7 @@ def clean(params: Any, dry_run: bool) -> None:
     """
     from lenet import clean as module
 
-    for path, why in module.clean(params, Path("data/train.safetensors"), Path("signatures"), dry_run):
+    for path, why in module.clean(params, Path("data/train.safetensors"), dry_run):
         print(f"{path}: {why}")
 
 

@@ -143,9 +143,7 @@ class Entry:
             "parameters": record.parameters.model_dump(),
             "key": record.key,
             "data": record.data,
-            "source": record.source,
-            "threads": record.threads,
-            "canary": record.canary,
+            "signature": record.signature,
             "experiment": self.experiment,
             "store": self.store,
             "tags": self.tags,
@@ -170,7 +168,7 @@ def read(folder: Path) -> Entry | None:
     try:
         content = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         parameters = Variant.model_validate(content["parameters"])
-        identity = {name: content[name] for name in ("variant", "seed", "key", "data", "source", "threads", "canary")}
+        identity = {name: content[name] for name in ("variant", "seed", "key", "data", "signature")}
         around = {name: content[name] for name in ("experiment", "store", "tags", "started", "status", "ended")}
         return Entry(Record(parameters=parameters, **identity), points=list(_points(folder)), **around)
     except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk

@@ -21,18 +21,16 @@ from lenet import journal
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.tracking import store
-from lenet.tracking.mirror import EVALUATED, TRAINED, digest_tags, expected_params
-from lenet.training.record import History
+from lenet.tracking.mirror import digest_tags, expected_params, outputs
+from lenet.training.record import History, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
 LEGAL = "an MLflow run id, a run.key, the first 8 characters or more of either, or <variant>-<seed>"
-SURROUNDINGS = ("git.commit", "git.dirty", "environment.sha256", "processor", "conformance")
+SURROUNDINGS = ("git.commit", "git.dirty", "environment.sha256", "processor")
 """Tags of where a training ran."""
-SIGNED_SURROUNDINGS = (*SURROUNDINGS, "threads", "source.sha256")
-"""The same of a run that has a signature; before, threads and sources were part of its key."""
 SHOWN = 5  # runs that an ambiguous reference names
 
 Read = Callable[[str], bytes | None]
@@ -116,27 +114,9 @@ def _places(runs: Path, metrics: Path) -> Places:
             if key := _key_of(path):
                 found.setdefault((path.stem, key), {})[path.name] = path
         for path in sorted(Path().glob(f"{start}{runs}/*/run.json")):
-            record = _record(path)
-            files = {name: path.parent / name for name in (*TRAINED, *EVALUATED) if (path.parent / name).exists()}
-            found.setdefault((f"{record['variant']}-{record['seed']}", record["run"]["key"]), {}).update(files)
+            record = Record.read(path)
+            found.setdefault((record.name, record.key), {}).update(outputs(record, path.parent, None))
     return found
-
-
-def _record(path: Path) -> dict[str, Any]:
-    """A run.json of any time: not through today's types, which have no place for what older ones hold.
-
-    Raises:
-        InputError: it cannot be read, or is none.
-    """
-    try:
-        content = json.loads(path.read_bytes())
-        if not {"variant", "seed", "run", "parameters"} <= content.keys() or "key" not in content["run"]:
-            raise KeyError("no variant, seed, run.key or parameters in it")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a run record ({error}); train the run again") from None
-    return dict(content)
 
 
 def _key_of(path: Path) -> str | None:
@@ -221,17 +201,17 @@ def _known(
     read = _reader(name, client, run, files)
     variant, _, seed = name.rpartition("-")
     content = _parse(name, read, f"{name}.json", json.loads) or {}
-    record = _record(files["run.json"]) if "run.json" in files else None
+    record = Record.read(files["run.json"]) if "run.json" in files else None
     notes = []
-    if record and content.get("run", record["run"]) != record["run"]:  # the same key, and other weights
+    if record and content.get("run", record.fingerprints) != record.fingerprints:  # the same key, computed elsewhere
         content = {}
         notes.append(f"{name}.json is of other weights than run.json; its results are left out")
     history = _parse(name, read, "history.csv", _rows) or (_points(client, run) if client and run else [])
     tags = {"variant": variant, "seed": seed, "run.key": key} | digest_tags(content.get("run", {}))
     parameters: dict[str, str] = {}
     if record:
-        tags |= digest_tags(record["run"])
-        parameters = expected_params(record["variant"], record["seed"], record["parameters"])
+        tags |= digest_tags(record.fingerprints)
+        parameters = expected_params(record.variant, record.seed, record.parameters)
     elif run is None and variant in params.variants:
         parameters = expected_params(variant, int(seed), params.variants[variant])
         notes.append("there is no run.json; its parameters are taken from params.yaml as it is now")
@@ -243,8 +223,7 @@ def _known(
         if run.info.status != "FINISHED":
             notes.append(f"MLflow has it as {run.info.status}")
     if tags.get("rebuilt") == "true":
-        around = SIGNED_SURROUNDINGS if "signature" in tags else SURROUNDINGS
-        tags = {tag: value for tag, value in tags.items() if tag not in around}
+        tags = {tag: value for tag, value in tags.items() if tag not in SURROUNDINGS}
         notes.append("MLflow's record of it was rebuilt from files, elsewhere: where it was trained is unknown")
     return Tracked(name, run.info.run_id if run else None, parameters, tags, numbers, history, tuple(notes), read)
 

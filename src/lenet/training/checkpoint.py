@@ -1,7 +1,7 @@
 """Checkpoints of a training under way: killed at any moment and started again, it goes on and ends with the same bits.
 
 They lie outside DVC's outputs, which DVC deletes before a stage runs, in a folder named after the ``run.key``. So a
-training never goes on from the checkpoint of another one: other parameters, digits, sources or packages, other key.
+training never goes on from the checkpoint of another one: other parameters, digits or signature, other key.
 """
 
 import hashlib

@@ -26,9 +26,7 @@ class Record:
         parameters: the resolved block.
         key: ``run.key``, the identity of the training.
         data: ``data.sha256``, the digest of the digits it sees.
-        source: ``source.sha256``, the digest of the modules that can change its bits.
-        threads: that torch uses.
-        canary: the digest of the arithmetic it runs on.
+        signature: what the code makes of this block (signature.py).
         weights: ``weights.sha256``; None while it trains.
     """
 
@@ -37,9 +35,7 @@ class Record:
     parameters: Variant
     key: str
     data: str
-    source: str
-    threads: int
-    canary: str
+    signature: str
     weights: str | None = None
 
     @property
@@ -57,9 +53,7 @@ class Record:
             "key": self.key,
             "weights.sha256": self.weights,
             "data.sha256": self.data,
-            "source.sha256": self.source,
-            "threads": str(self.threads),
-            "canary": self.canary,
+            "signature": self.signature,
         }
         return {name: digest for name, digest in found.items() if digest}
 
@@ -85,9 +79,7 @@ class Record:
                 parameters=Variant.model_validate(content["parameters"]),
                 key=run["key"],
                 data=run["data.sha256"],
-                source=run["source.sha256"],
-                threads=int(run["threads"]),
-                canary=run["canary"],
+                signature=run["signature"],
                 weights=run["weights.sha256"],
             )
         except OSError as error:
