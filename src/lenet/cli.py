@@ -147,17 +147,23 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
 @click.argument("variant")
 @path_option("--data", "The training digits.")
 @path_option("--out", "The file of the signature.")
+@click.option("--trials", is_flag=True, help="Sign what the trials of the variant's study can be, in its place.")
 @stage
-def signature(params: Any, variant: str, data: Path, out: Path) -> None:
+def signature(params: Any, variant: str, data: Path, out: Path, trials: bool) -> None:
     """Stage: sign a variant: what the code makes of its block.
 
     That is digests of miniature trainings, in seconds. Trainings depend on it in place of source files.
 
     Example: lenet signature modern --data data/train.safetensors --out signatures/modern.json
     """
-    from lenet import signing
+    if trials:
+        from lenet.sweep import settings, signatures
 
-    signing.stage(params, variant, data, out)
+        signatures.stage(params, settings.settings(params), variant, data, out)
+    else:
+        from lenet import signing
+
+        signing.stage(params, variant, data, out)
 
 
 @job
