@@ -400,12 +400,16 @@ def doctor(params: Any, deep: bool) -> None:
     """Check that lock, files, record and machine agree.
 
     That is dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine.
+    Pipelines whose results are of an older arithmetic are named and left out.
 
     Names each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
     """
     from lenet import doctor as module
+    from lenet import stale
 
     sound = True
+    for line in stale.pipelines(Path("metrics")):
+        print(line)
     for name, faults in module.examine(params, deep, module.Places()):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
         for fault in faults:
@@ -419,25 +423,43 @@ def doctor(params: Any, deep: bool) -> None:
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
 @click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
+@click.option("--sample", is_flag=True, help="One run of each compared variant, chosen by the commit's hash.")
+@click.option("--signatures", is_flag=True, help="Sign all variants, or these, under all instructions and threads.")
 @stage
-def verify(params: Any, names: tuple[str, ...], against: str, here: bool) -> None:
+def verify(params: Any, names: tuple[str, ...], against: str, here: bool, sample: bool, signatures: bool) -> None:
     """Compute the published result again, and compare.
 
-    In a clean copy of the commit; all of it, or these runs. Exit status 1 if anything differs beyond what is promised.
+    In a clean copy of the commit; all of it, or these runs. Exit status 1 if one bit differs.
+    Pipelines whose results are of an older arithmetic are named and left out.
 
     \b
     Example: lenet verify modern-1 original-tanh-1
              lenet verify --here --against HEAD~1
+             lenet verify --signatures modern
     """
     from rich.console import Console
 
+    from lenet import stale
     from lenet import verify as module
     from lenet.rerun import published
 
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if here + sample + signatures > 1 or (sample and names):
+        raise InputError("--here, --sample and --signatures exclude each other, and --sample chooses the runs itself")
+    for line in stale.pipelines(module.METRICS):
+        print(line)
+    if signatures:
+        differing = 0
+        for line in module.signatures(params, against, names, module.settings(), tell):
+            differing += 1
+            print(line, flush=True)
+        raise SystemExit(differing > 0)
     if here:
         verdicts = module.verify(params, against, Path(), names)
     else:
-        verdicts = published.compute(against, names, cores(), lambda line: print(line, file=sys.stderr, flush=True))
+        verdicts = published.compute(against, names, sample, cores(), tell)
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)
