@@ -137,7 +137,7 @@ def test_a_wheel_holds_the_package_and_its_template(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    assert {"lenet/model.py", "lenet/templates/comparison.html", "lenet/__main__.py"} <= set(names)
+    assert {"lenet/networks/lenet5.py", "lenet/templates/comparison.html", "lenet/__main__.py"} <= set(names)
     assert "Requires-Python: >=3.11" in metadata
 
 
