@@ -11,7 +11,7 @@ from conftest import PROBE, ROOT, run
 
 INSTRUCTIONS = ("default", "avx2", "avx512")  # of torch, each including those before
 SETTINGS = [("default", "SSE4_2", 2), ("avx2", "AVX512", 1), ("avx512", "AVX2", 2)]
-"""ATEN_CPU_CAPABILITY, MKL_ENABLE_INSTRUCTIONS and threads. All values of each stand here; none is the usual setting."""
+"""ATEN_CPU_CAPABILITY, MKL_ENABLE_INSTRUCTIONS and threads. All values of each are here; none is the usual one."""
 
 
 @pytest.mark.parametrize(("torchs", "mkls", "threads"), SETTINGS)
