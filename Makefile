@@ -65,7 +65,7 @@ bench: environment ## speed beside baselines, into docs/performance.md (half an 
 ui: environment ## MLflow's pages on http://127.0.0.1:5000
 	lenet ui
 
-pictures: environment ## docs/pictures anew from this store, with Chromium
+pictures: environment ## docs/pictures anew from these results and this store, with Chromium
 	python tests/pictures.py
 
 wheel: environment ## dist/lenet-*.whl

@@ -108,7 +108,7 @@ def stage(repetitions: int) -> Group:
                 start = time.perf_counter()
                 subprocess.run(
                     [sys.executable, "-m", "lenet", "train", "modern", str(seed), "--data", "data/train.safetensors",
-                     "--numerics", "requirements-numeric.lock", "--out", f"{folder}/modern-1"],
+                     "--out", f"{folder}/modern-1"],
                     check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                     env=os.environ | elsewhere | {"LENET_TRACK": track},
                 )  # fmt: skip

@@ -13,8 +13,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from lenet import fingerprint
-
 HIGHER_IS_BETTER = {"images/s", "trials/h"}
 TOLERANCE = 0.15  # of a ratio; two sittings on one machine differ so much
 
@@ -89,7 +87,6 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         **{name: metadata.version(name).partition("+")[0] for name in packages},
-        "canary": fingerprint.canary(),
     }
 
 

@@ -18,7 +18,7 @@ from optuna.storages import InMemoryStorage
 from ruamel.yaml import YAML
 
 from benchmarks.suite import Group, Results, Row
-from lenet import config, fingerprint
+from lenet import config
 from lenet.cli import cores
 from lenet.config import Params
 from lenet.digits.data import load_digits
@@ -29,7 +29,6 @@ from lenet.sweep.study import plan, proposals
 from lenet.sweep.worker import Worker
 
 DATA = Path("data/train.safetensors")
-NUMERICS = Path("requirements-numeric.lock")
 SMALL = {"train_size": 2000, "validation_size": 5000, "epochs": 12}  # a trial in seconds
 TRIALS = 40
 SHORT = {"train_size": 5000, "validation_size": 5000, "epochs": 12}  # a study in a minute or two
@@ -79,10 +78,10 @@ def course(changes: Mapping[str, Any], seed: int) -> Course:
 def study(params: Params) -> Result:
     """A study of `modern` in this process and in memory, trial by trial."""
     made, digits = settings(params), load_digits(DATA)
-    of, place = plan(params, made, "modern", digits, NUMERICS), InMemoryStorage()
-    number = storage.begin(place, of.name, of, fingerprint.canary())
+    of, place = plan(params, made, "modern", digits), InMemoryStorage()
+    number = storage.begin(place, of.name, of)
     place.set_study_user_attr(number, "ended", True)  # workers are not to wait for more than there is
-    worker = Worker(place, number, of, digits, NUMERICS, say=lambda line: None)
+    worker = Worker(place, number, of, digits, say=lambda line: None)
     for first in range(0, made.trials, of.batch):
         trials = place.get_all_trials(number, deepcopy=False)
         for proposed in proposals(of, trials, min(of.batch, made.trials - first)):
@@ -147,7 +146,7 @@ def workers(repetitions: int) -> Group:
 
 def command(params: Params, workers: int) -> float:
     """Seconds of the whole command, recorded, in a folder of its own."""
-    words = ["--data", str(DATA.resolve()), "--numerics", str(NUMERICS.resolve()), "--workers", str(workers)]
+    words = ["--data", str(DATA.resolve()), "--workers", str(workers)]
     with tempfile.TemporaryDirectory() as folder:
         with Path(folder, "params.yaml").open("w", encoding="utf-8") as file:
             YAML().dump(params.model_dump(mode="json"), file)

@@ -19,8 +19,8 @@ from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints
+from lenet.training.fast_module import FastLeNet
 from lenet.training.fit import Fitted, fit, quiet, write
-from lenet.training.module import Classifier
 from lenet.training.record import Record, Row
 
 DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
@@ -65,9 +65,7 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
     """The path of the train stage: ``fit`` inside its MLflow run."""
     _store()
     clock, variant = Clock(), block(name, batch_size, digits, epochs)
-    record = Record(
-        "benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", source="", threads=THREADS, canary=""
-    )
+    record = Record("benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", signature="")
     with tracking.training(record, "lenet5" if track else None) as run:
         fit(variant, 1, some(digits), some(digits)[:0], [run.epoch], [clock])
     return epochs * digits / clock.seconds
@@ -204,7 +202,7 @@ def _packaged(name: str, how: str) -> Callable:
     network = networks.build(variant.network).initialise(variant.initialisation, 1)
     if how == "modules":
         return lambda images: network(to_inputs(torch.as_tensor(images), variant.pixels))
-    record = Record("benchmark", 1, variant, key="", data="", source="", threads=THREADS, canary="")
+    record = Record("benchmark", 1, variant, key="", data="", signature="")
     return packaged.Recogniser(record, network).predict
 
 
@@ -228,7 +226,7 @@ def saving(name: str) -> float:
     class Timed(Checkpoints):
         def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             start = time.perf_counter()
-            self.save(cast(Classifier, pl_module).state())
+            self.save(cast(FastLeNet, pl_module).state())
             took.append(1000 * (time.perf_counter() - start))
 
     with tempfile.TemporaryDirectory() as folder:
@@ -241,7 +239,7 @@ def writing(name: str) -> float:
     variant = block(name, 64, digits=55_000, epochs=10)
     weights = networks.build(variant.network).initialise(variant.initialisation, 1).state_dict()
     row: Row = {"epoch": 1, "learning_rate": 0.1, "train/loss": 1 / 3, "train/error": 1 / 7, "weights.sha256": "0" * 64}
-    record = Record("benchmark", 1, variant, key="", data="", source="", threads=THREADS, canary="")
+    record = Record("benchmark", 1, variant, key="", data="", signature="")
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         for _ in range(10):

@@ -1,14 +1,17 @@
-"""Take docs/pictures anew from this checkout's store and report, as they are after `make repro`."""
+"""Take docs/pictures anew from this checkout's results, store and report, as they are after `make repro`."""
 
+import hashlib
 import sys
 from pathlib import Path
 
 from PIL import Image
 
 import browser
+from lenet import committed, config, draw, figures
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
+FRONTIER = ROOT / "studies" / "frontier.json"
 LARGEST = 200_000  # bytes
 HIDE_PATHS = """
 for (const element of document.querySelectorAll('*'))
@@ -24,8 +27,18 @@ def save(name: str, picture: Image.Image) -> None:
         raise SystemExit(f"{file} has {file.stat().st_size} bytes; at most {LARGEST} are meant for a README")
 
 
+def then_and_now() -> None:
+    """The README's first picture, with the digest of the file that it shows: its own bytes follow matplotlib's."""
+    frontier = committed.frontier(FRONTIER)
+    if not frontier:
+        raise SystemExit(f"pictures: {FRONTIER} is missing; `make frontier` makes it")
+    figure = draw.then_and_now(frontier, config.load(ROOT / "params.yaml").compare)
+    figures.save(figure, PICTURES / "then-and-now.png", hashlib.sha256(FRONTIER.read_bytes()).hexdigest())
+
+
 def main() -> None:
-    """Walk through docs/mlflow-ui.md and photograph its stations."""
+    """Draw the README's picture; walk through docs/mlflow-ui.md and photograph its stations."""
+    then_and_now()
     if not browser.installed():
         raise SystemExit("pictures: chromium or chromedriver is not installed")
     with browser.lenet_ui(ROOT) as address, browser.chromium(1280, 943) as chromium:  # 800 lines of page

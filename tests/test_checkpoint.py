@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import ROOT, Stop, Stopping
+from conftest import Stop, Stopping
 from lenet import clean, train
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits, load_digits
@@ -150,8 +150,7 @@ def test_the_stage_removes_its_checkpoints_when_it_is_complete(
 
     monkeypatch.setattr(Checkpoints, "save", noted)
     one = params.model_copy(update={"variants": {"modern": small(params.variants["modern"])}})
-    data, lock = prepared / "train.safetensors", ROOT / "requirements-numeric.lock"
-    train.train(one, "modern", 4, data, lock, tmp_path / "modern-4", allow_other=False, experiment=None)
+    train.train(one, "modern", 4, prepared / "train.safetensors", None, tmp_path / "modern-4", experiment=None)
     assert len(saved) >= 3
     assert not saved[0].exists()
 
@@ -160,17 +159,17 @@ def test_clean_keeps_what_a_training_would_go_on_from_and_removes_the_rest(
     params: Params, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "home", lambda: tmp_path / "checkpoints")
-    data, lock = prepared / "train.safetensors", ROOT / "requirements-numeric.lock"
-    key = clean._key(params, "modern-7", load_digits(data), lock)
+    data = prepared / "train.safetensors"
+    key = clean._key(params, "modern-7", load_digits(data))
     kept, changed, unknown = (checkpoint.home() / name for name in (f"modern-7-{key}", "modern-7-0a", "none-1-0b"))
     for folder in (kept, changed, unknown):
         folder.mkdir(parents=True)
-    assert [path for path, _ in clean.clean(params, tmp_path / "absent", lock, dry_run=False)] == []
-    assert [path for path, _ in clean.clean(params, data, lock, dry_run=True)] == [changed, unknown]
+    assert [path for path, _ in clean.clean(params, tmp_path / "absent", dry_run=False)] == []
+    assert [path for path, _ in clean.clean(params, data, dry_run=True)] == [changed, unknown]
     assert changed.exists()
     with checkpoint.kept("none-1", "0b"):  # a training under way
-        assert [path for path, _ in clean.clean(params, data, lock, dry_run=False)] == [changed]
-    assert [path for path, _ in clean.clean(params, data, lock, dry_run=False)] == [unknown]
+        assert [path for path, _ in clean.clean(params, data, dry_run=False)] == [changed]
+    assert [path for path, _ in clean.clean(params, data, dry_run=False)] == [unknown]
     assert list(checkpoint.home().glob("*")) == [kept]
     kept.joinpath(".lock").unlink()
     kept.rmdir()

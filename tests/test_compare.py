@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib import rcParams
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from conftest import ROOT, run
-from lenet import committed, compare, current, figures, report, repro, results
+from lenet import committed, compare, current, draw, figures, report, repro, results, significant
 from lenet.config import Params, Variant
 from lenet.errors import InputError
+from lenet.files import write_json
 from lenet.training.record import Record
 
 LABELS = np.tile(np.arange(10), 20)  # 200 test digits
@@ -39,7 +41,7 @@ def runs(tmp_path: Path, params: Params) -> Path:
     ]:
         folder = tmp_path / "runs" / f"{name}-{seed}"
         folder.mkdir(parents=True)
-        Record(name, seed, params.variants[name], f"key {name} {seed}", "data", "source", 1, "canary", "weights").write(
+        Record(name, seed, params.variants[name], f"key {name} {seed}", "data", "signature", "weights").write(
             folder / "run.json"
         )
         answers = LABELS.copy()
@@ -77,10 +79,14 @@ def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Pat
     assert [seed["misses"] for seed in content["variants"]["modern"]["seeds"].values()] == [1, 2, 3]
     assert content["variants"]["modern"]["network"]["parameters"] == 61_706
     hardest = content["hardest"]
-    assert hardest[0] == {"index": 0, "label": 0, "missed_by": 6, "of": 6, "answers": {"original-tanh": 1, "modern": 1}}
+    assert (draw.image(hardest[0]) == np.full((28, 28), 7)).all()
+    told = {name: value for name, value in hardest[0].items() if name != "image"}
+    assert told == {"index": 0, "label": 0, "missed_by": 6, "of": 6, "answers": {"original-tanh": 1, "modern": 1}}
     assert [(one["index"], one["missed_by"]) for one in hardest[1:4]] == [(1, 5), (2, 4), (3, 3)]
     assert hardest[2]["answers"] == {"original-tanh": 3, "modern": 2}  # most modern runs get it right
     assert np.array(content["variants"]["modern"]["confusion"]).sum() == 600
+    assert significant.rounded(content) == content
+    assert round(low, 4) != low  # it has digits to be rounded
     assert results.cells(content["variants"]["modern"]) == ("1 · 2 · 3", "1.00 ± 0.50", "2.00", "61,706")
 
 
@@ -133,7 +139,7 @@ def test_the_confusion_figure_is_of_one_run(
     content, seen = compared(two, runs, tmp_path), list[tuple[str, np.ndarray]]()
     drawn = figures.confusion
     monkeypatch.setattr(figures, "confusion", lambda counts: (seen.extend(counts), drawn(counts))[1])
-    compare.draw(content)
+    draw.pictures(content)
     assert [counts.sum() for _, counts in seen] == pytest.approx([200, 200])
 
 
@@ -148,7 +154,9 @@ def test_confidence_and_classes_are_counted_from_the_predictions(two: Params, ru
     assert found["modern"]["rejection"]["needed"]["0.005"]["seeds"] == pytest.approx([0, 0.01, 0.015])
     assert found["original-tanh"]["rejection"]["needed"]["0.001"]["mean"] == pytest.approx(0.05)
     per_class = found["modern"]["per_class"]
-    assert per_class["mean"][:4] == pytest.approx([0.05, 0.05 * 2 / 3, 0.05 / 3, 0])  # each class has 20 digits
+    assert per_class["mean"][:4] == pytest.approx(
+        [0.05, 0.05 * 2 / 3, 0.05 / 3, 0], rel=1e-5
+    )  # each class has 20 digits
     assert per_class["sd"][0] == pytest.approx(0, abs=1e-12)
 
 
@@ -173,6 +181,7 @@ def test_robustness_is_shown_where_every_run_has_it(two: Params, runs: Path, tmp
 
 
 LADDER = {
+    "signatures": {"original-tanh": "a", "half-way": "b", "modern": "c"},
     "chains": [["original-tanh", "half-way", "modern"]],
     "variants": {
         name: {
@@ -193,6 +202,7 @@ LADDER = {
     ],
 }  # fmt: skip
 SIZES = {
+    "signatures": {"modern": "c"},
     "variants": {
         "modern": [
             {
@@ -218,6 +228,9 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     content = compared(two, runs, tmp_path)
     assert content["ladder"]["steps"][1]["difference"] == -0.03
     page = (tmp_path / "reports" / "comparison.html").read_text()
+    assert results.FORMER not in page
+    assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
+    page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "Not computed yet: <code>make ladder" not in page
     assert "1 of 2 steps is shown to change the error: another (−3.00 points)." in page
     assert "what one thing is worth" in page
@@ -229,8 +242,24 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     }
     assert ["<td>yes</td>" in row for row in seen.values()] == [False, True, False]
     assert ["<td>no</td>" in row for row in seen.values()] == [True, False, True]
-    assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
     assert "modern errs on 20.00\N{NO-BREAK SPACE}% after 100 digits, on 5.00\N{NO-BREAK SPACE}% after 1,000" in page
+
+
+def test_studies_of_the_former_arithmetic_say_so_and_stand_beside_no_other_numbers(
+    two: Params, runs: Path, tmp_path: Path
+) -> None:
+    """Files published before runs had a signature name none."""
+    for name, content in (("ladder", LADDER), ("frontier", LADDER), ("sizes", SIZES)):
+        former = {key: value for key, value in content.items() if key != "signatures"}
+        text = json.dumps(former).replace("half-way", "beyond")
+        (tmp_path / f"{name}.json").write_text(text.replace('"what": "…"', '"what": "…", "validation_size": 0'))
+    content = compared(two, runs, tmp_path)
+    page = (tmp_path / "reports" / "comparison.html").read_text()
+    for section in ("then-and-now", "ladder", "sizes"):
+        assert results.FORMER in page[page.index(f'<h2 id="{section}"') :].partition("</p>")[0]
+    assert page.count(results.FORMER) == 3
+    assert "beyond" in results.with_frontier(content)
+    assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern"]
 
 
 @pytest.mark.parametrize(
@@ -266,10 +295,76 @@ def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path:
     for folder in ("a", "b"):
         compared(two, runs, tmp_path / folder)
     names = sorted(f"reports/{path.name}" for path in (tmp_path / "a" / "reports").iterdir())
-    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["compare"]
-    assert names == sorted(next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"])
+    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+    outs = pipeline["stages"]["compare"]["outs"]
+    assert names == sorted([*outs, *pipeline["plots"], "reports/comparison.html"])
     for name in ("summary.json", *names):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_another_matplotlib_changes_the_pictures_and_no_output(
+    two: Params, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its stand-in has other fonts, lines and resolution. The stage's outputs are the same bytes."""
+    compared(two, runs, tmp_path / "a")
+    monkeypatch.setitem(rcParams, "font.family", "monospace")
+    monkeypatch.setitem(rcParams, "lines.linewidth", 5)
+    compared(two, runs, tmp_path / "b")
+    differ = {
+        str(path.relative_to(tmp_path / "a"))
+        for path in (tmp_path / "a").rglob("*.*")
+        if path.read_bytes() != (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    }
+    assert {"reports/comparison.html", "reports/estimates.png"} <= differ
+    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["compare"]
+    assert stage["outs"] == ["reports/comparison.json"]
+    assert [list(out) for out in stage["metrics"]] == [["metrics/summary.json"]]
+    assert not {"reports/comparison.json", "summary.json"} & differ
+
+
+@pytest.mark.parametrize("file", sorted(path.relative_to(ROOT) for path in ROOT.glob("**/dvc.yaml")), ids=str)
+def test_no_pipeline_has_a_picture_or_a_page_among_its_outputs(file: Path) -> None:
+    found = []
+    for stage in YAML(typ="safe").load((ROOT / file).read_text())["stages"].values():
+        for out in (one for kind in ("outs", "metrics", "plots") for one in stage.get(kind, [])):
+            found += [out] if isinstance(out, str) else list(out)
+    assert found
+    assert not [name for name in found if Path(name).suffix in (".png", ".svg", ".html")]
+    lock = YAML(typ="safe").load((ROOT / file).with_suffix(".lock").read_text())["stages"]
+    made = [Path(out["path"]) for stage in lock.values() for out in stage.get("outs", [])]
+    assert not [path for path in made if path.suffix in (".png", ".svg", ".html")]
+
+
+def test_the_page_is_drawn_again_where_it_is_of_other_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
+    """As after `dvc checkout`, which brings comparison.json alone."""
+    reports = tmp_path / "reports"
+    assert results.is_drawn(reports)  # nothing is there to be drawn
+    compare.write(two, runs, runs.parent, tmp_path / "summary.json", reports)
+    assert not results.is_drawn(reports)
+    draw.draw(reports)
+    assert results.is_drawn(reports)
+    write_json(reports / "comparison.json", results.load(reports) | {"missed_by_all": 7})
+    assert not results.is_drawn(reports)
+
+
+def test_numbers_of_another_version_are_not_drawn_in_one_line(tmp_path: Path) -> None:
+    write_json(tmp_path / "comparison.json", {"variants": {}, "hardest": [{"index": 7}]})
+    with pytest.raises(InputError, match=r"comparison\.json: 'image' is missing; `make repro` makes it anew"):
+        draw.draw(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["comparison.json"]
+
+
+def test_published_floats_have_six_digits_and_none_is_a_difference_of_equal_numbers() -> None:
+    """A C library may move a number's last bits; a fraction of 10,000 comes out as it went in."""
+    moved = [0.007513995499592823, 0.007513995499592823 * (1 + 1e-13)]
+    assert moved[0] != moved[1]
+    assert significant.rounded(moved) == [0.007514, 0.007514]
+    assert significant.rounded([0.1 + 0.2 - 0.3, -1e-17, 2e-10]) == [0, 0, 2e-10]
+    assert str(significant.rounded(-1e-17)) == "0.0"
+    counts = [count / 10_000 for count in range(10_001)]
+    assert significant.rounded(counts) == counts
+    content = {"a": [(1 / 3, None, True, 12_345_678)], "b": "0.123456789"}
+    assert significant.rounded(content) == {"a": [[0.333333, None, True, 12_345_678]], "b": "0.123456789"}
 
 
 def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: Path) -> None:

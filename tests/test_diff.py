@@ -16,6 +16,7 @@ from lenet import diff, evaluate, fingerprint, tracking
 from lenet.config import Params
 from lenet.diff import Section
 from lenet.errors import InputError
+from lenet.files import write_json
 from lenet.tracking import Tracked
 from lenet.train import train
 from lenet.training.record import Record
@@ -60,8 +61,7 @@ def trained(project: Path, params: Params, prepared: Path) -> dict[str, Record]:
             if label == "tanh":
                 patch.setattr(fingerprint, "environment", lambda: ["torch==2.13.0"])
             folder = project / label / f"{name}-1"
-            numerics = ROOT / "requirements-numeric.lock"
-            train(block, name, 1, prepared / "train.safetensors", numerics, folder, False, "lenet5")
+            train(block, name, 1, prepared / "train.safetensors", None, folder, "lenet5")
             if label != "tanh":
                 evaluate.evaluate(folder, prepared / "test.safetensors", project / label / "modern-1.json", True)
             found[label] = Record.read(folder / "run.json")
@@ -134,7 +134,7 @@ def test_tracked_runs_differ_by_what_was_changed_and_by_nothing_else(client, tra
     rate = str(params.variants["modern"].optimizer.lr)
     assert found["parameters"].rows == {"optimizer.lr": [rate, str(2 * float(rate))]}
     identity = found["identity"]
-    assert set(identity.rows) == {"run.key", "weights.sha256", "environment.sha256", "git.dirty"}
+    assert set(identity.rows) == {"run.key", "weights.sha256", "signature", "environment.sha256", "git.dirty"}
     assert identity.rows["run.key"] == [first.key[:12], faster.key[:12]]
     assert identity.rows["git.dirty"] == ["false", "true"]
     assert identity.notes == []
@@ -282,11 +282,16 @@ def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params
 
 def test_surroundings_of_a_rebuilt_record_are_not_taken_for_the_training_s(client, params: Params) -> None:
     tags = {"kind": "training", "run.key": "ab" * 32, "rebuilt": "true", "environment.sha256": "e", "canary": "c"}
+    tags |= {"threads": "1", "source.sha256": "s"}
     client.create_run("1", run_name="v-1", tags=tags)
     found = tracking.lookup("abababab", params, *HERE)
     assert "environment.sha256" not in found.tags
-    assert found.tags["canary"] == "c"
+    assert [found.tags[name] for name in ("canary", "threads", "source.sha256")] == ["c", "1", "s"]  # of its files
     assert "rebuilt" in found.notes[-1]
+    signed = {"kind": "training", "run.key": "cd" * 32, "rebuilt": "true", "signature": "g", "conformance": "right"}
+    client.create_run("1", run_name="v-2", tags=signed | {"threads": "1", "source.sha256": "s", "processor": "AVX2"})
+    found = tracking.lookup("cdcdcdcd", params, *HERE)
+    assert set(found.tags) == {"kind", "variant", "seed", "run.key", "rebuilt", "signature", "mlflow.runName"}
 
 
 # a fresh clone
@@ -301,7 +306,9 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
         "run.key": [one["run"]["key"][:12] for one in (published, other)],
         "weights.sha256": [one["run"]["weights.sha256"][:12] for one in (published, other)],
     }
-    assert found["identity"].notes == ["unknown of all: git.commit, git.dirty, environment.sha256"]
+    around = ["git.commit", "git.dirty", "environment.sha256", "processor", "conformance", "threads"]
+    unknown = [name for name in around if name not in published["run"]]
+    assert found["identity"].notes == [f"unknown of all: {', '.join(unknown)}"]
     assert found["metrics"].rows["test/misses"][0] == str(published["test"]["misses"])
     for title, note in (
         ("code", "no source snapshot with modern-1"),
@@ -313,6 +320,36 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
     run_ = tracking.lookup(published["run"]["key"][:8], params, *HERE)
     assert run_.name == "modern-1"
     assert "params.yaml as it is now" in run_.notes[0]
+
+
+def test_a_run_from_before_signatures_is_found_and_never_the_same_as_one_of_now(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = {"weights.sha256": "a" * 64, "data.sha256": "d" * 64}
+    before = {"key": "b" * 64, **weights, "source.sha256": "c" * 64, "threads": "1", "canary": "381da773b390aa3e"}
+    block = params.variants["modern"].model_dump(mode="json")
+    run_json = {"variant": "modern", "seed": 1, "run": before, "parameters": block}
+    now = {"key": "e" * 64, **weights, "signature": "f" * 64}
+    for path, content in (
+        ("ladder/metrics/modern-1.json", {"run": before, "test": {"misses": 88}}),
+        ("ladder/runs/modern-1/run.json", run_json),
+        ("metrics/modern-2.json", {"run": now, "test": {"misses": 88}}),
+    ):
+        write_json(tmp_path / path, content)
+    older = tracking.lookup("bbbbbbbb", params, *HERE)
+    assert older.name == "modern-1"
+    assert older.tags == {"variant": "modern", "seed": "1", "run.key": "b" * 64} | {
+        name: value for name, value in before.items() if name != "key"
+    }
+    assert older.parameters["optimizer.lr"] == str(params.variants["modern"].optimizer.lr)
+    rows = compared(params, "modern-1", "modern-2")["identity"].rows
+    assert rows == {
+        "run.key": ["b" * 12, "e" * 12],
+        "signature": ["unknown", "f" * 12],
+        "canary": ["381da773b390", "unknown"],
+        "threads": ["1", "unknown"],
+    }
 
 
 def test_the_command_prints_all_sections_and_makes_no_store(clone: Path) -> None:

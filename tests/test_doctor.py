@@ -17,8 +17,8 @@ from lenet import compare, config, doctor, robustness, tracking
 from lenet.errors import InputError
 
 pytestmark = pytest.mark.slow
-SECTIONS = ("environment", "lock", "files", "canary", "record", "again")
-LOCK, FILES, CANARY, RECORD = "lock", "files", "canary", "record"
+SECTIONS = ("environment", "lock", "files", "arithmetic", "record", "again")
+LOCK, FILES, ARITHMETIC, RECORD = "lock", "files", "arithmetic", "record"
 
 
 @pytest.fixture
@@ -124,8 +124,40 @@ def test_another_package_and_another_arithmetic_are_named(folder: Path, monkeypa
     assert found[1].startswith("click: ")
     assert found[2].startswith("rich: ")
     assert found[2].endswith("nothing locked")
-    monkeypatch.setattr("lenet.fingerprint.canary", lambda: "0" * 16)
-    assert len(findings()[CANARY]) == 2
+    monkeypatch.setattr("lenet.arithmetic.conformance.faults", lambda: ["sqrt", "product"])
+    assert [fault.split(" is off here")[0] for fault in findings()[ARITHMETIC]] == ["sqrt", "product"]
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("key", "run.json: run.key is not that of its parameters, seed, data.sha256 and signature"),
+        ("data.sha256", "run.json: data.sha256 is not that of the present digits"),
+        ("signature", "run.json: signature is not that of signatures/modern.json"),
+    ],
+)
+def test_an_identity_that_does_not_follow_is_named(folder: Path, part: str, said: str) -> None:
+    path = folder / "runs" / "modern-1" / "run.json"
+    content = json.loads(path.read_text())
+    content["run"][part] = "0" * 64
+    path.unlink()
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    assert f"runs/modern-1: {said}" in findings()[FILES]
+
+
+def test_results_from_before_signatures_are_named_once_and_no_disagreement(folder: Path) -> None:
+    before = {"key": "b" * 64, "weights.sha256": "a" * 64, "data.sha256": "d" * 64, "canary": "c" * 16}
+    for seed in (1, 2):
+        for name in (f"ladder/runs/tutorial-{seed}/run.json", f"ladder/metrics/tutorial-{seed}.json"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(json.dumps({"variant": "tutorial", "seed": seed, "run": before}))
+    assert findings() == {}
+    done = run(*lenet_command("doctor"), cwd=folder)
+    assert done.stdout.count("computed by the arithmetic of") == 1
+    assert done.stdout.splitlines()[0].startswith("ladder pipeline: computed by the arithmetic of ")
+    assert "warning" not in done.stderr
+    edit(folder / "ladder" / "runs" / "tutorial-1" / "run.json", lambda content: content["run"].update(signature="s"))
+    assert any("ladder/runs/tutorial-1" in fault for fault in findings()[FILES])  # it is one of now, and faulty
 
 
 def test_changed_parameters_are_named(folder: Path) -> None:

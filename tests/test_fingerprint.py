@@ -3,14 +3,14 @@
 import ast
 import hashlib
 import json
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 
-from conftest import ROOT, run
+from conftest import ROOT
 from lenet import config, fingerprint
 from lenet.config import Params
 from lenet.digits.data import Digits
@@ -23,28 +23,82 @@ PIPELINE = PIPELINES[""]
 SOURCES = ROOT / "src" / "lenet"
 
 
-@pytest.mark.parametrize(("folder", "stage"), [(folder, stage) for folder in PIPELINES for stage in PIPELINES[folder]])
+BESIDE = {
+    *(
+        "tracking",
+        "current",
+        "journal",
+        "snapshot",
+        "progress",
+        "lifetime",
+        "places",
+    ),  # tests train with them on and off
+    *("errors", "signing"),  # messages, and what stops a stage
+}
+"""Modules that stages import and that cannot change their outputs."""
+MODULES = {
+    "signature": "training.signature", "baseline": "baselines", "study": "sweep.study", "report": "sweep.report",
+}  # fmt: skip
+"""Of a stage, where it has not its name."""
+
+
+@pytest.mark.parametrize(
+    ("folder", "stage"), [(folder, stage) for folder in PIPELINES for stage in PIPELINES[folder] if stage != "train"]
+)
 def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(folder: str, stage: str) -> None:
-    modules = {"publish": {"frontier": "ladder"}.get(folder, folder), "baseline": "baselines"}
-    module = modules.get(stage, stage)
-    deps = [dep for dep in PIPELINES[folder][stage]["deps"] if dep.startswith("src/")]
-    assert [dep for dep in deps if dep.endswith(".py")] == [
-        f"src/lenet/{name}.py" for name in fingerprint.sources(module)
-    ]
-    assert [dep for dep in deps if not dep.endswith(".py")] == (
-        ["src/lenet/templates"] if stage in ("compare", "facsimile") else []
-    )
+    """All that it imports lies in its dependencies, and each of these holds something that it imports."""
+    module = {"frontier": "ladder"}.get(folder, folder) if stage == "publish" else MODULES.get(stage, stage)
+    imported = {path.relative_to(SOURCES).as_posix() for path in _sources(module)}
+    deps = [dep.removeprefix("src/lenet/") for dep in PIPELINES[folder][stage]["deps"] if dep.startswith("src/")]
+    assert deps == sorted(deps)
+    covered = {path for path in imported for dep in deps if path == dep or path.startswith(f"{dep}/")}
+    assert imported == covered
+    templates = {"templates"} if stage in ("compare", "facsimile") else set()
+    assert {dep for dep in deps if not any(path == dep or path.startswith(f"{dep}/") for path in imported)} == templates
+
+
+def test_a_training_depends_on_digits_block_and_signature_and_on_no_source() -> None:
+    for folder, pipeline in PIPELINES.items():
+        signed = str(Path(folder, "signatures", "${item.variant}.json"))
+        assert pipeline["train"]["deps"] == ["data/train.safetensors", signed]
+        assert pipeline["train"]["params"] == pipeline["signature"]["params"] == ["variants.${item.variant}"]
+        assert f"--signature {signed}" in pipeline["train"]["cmd"]
+        assert pipeline["signature"]["outs"] == [{signed: {"cache": False}}]  # in Git
+        sources = [dep.removeprefix("src/lenet/") for dep in pipeline["signature"]["deps"] if dep.startswith("src/")]
+        assert sources == list(fingerprint.NUMERIC)
+
+
+def _sources(module: str, found: frozenset[Path] = frozenset()) -> set[Path]:
+    """The files that a module imports, followed, but for those BESIDE; a folder's ``__init__`` with its modules."""
+    path = _path(module)
+    if path is None or path in found or module.split(".")[0] in BESIDE:
+        return set(found)
+    known = {*found, path}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lenet":
+            base = str(node.module).removeprefix("lenet").removeprefix(".")
+            for alias in node.names:
+                name = f"{base}.{alias.name}".removeprefix(".")
+                known |= _sources(name if _path(name) else base, frozenset(known))
+    return known
+
+
+def _path(module: str) -> Path | None:
+    places = SOURCES / f"{module.replace('.', '/')}.py", SOURCES / module.replace(".", "/") / "__init__.py"
+    return next((path for path in places if module and path.exists()), None)
 
 
 @pytest.mark.parametrize("folder", ["ladder", "sizes", "frontier", "paper"])
 def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) -> None:
     """The same stages word for word, besides where they run, which variants they take and where outputs go."""
     there = PIPELINES[folder]
-    assert set(there) == {"train", "evaluate", "publish"} | ({"baseline", "facsimile"} if folder == "paper" else set())
-    for stage in ("train", "evaluate"):
+    paper = {"baseline", "facsimile"} if folder == "paper" else set()
+    assert set(there) == {"signature", "train", "evaluate", "publish"} | paper
+    for stage in ("signature", "train", "evaluate"):
         text = json.dumps(PIPELINE[stage])
         for ours, theirs in (
             ("${compare}", "${train}"),
+            ("signatures/", f"{folder}/signatures/"),
             ("runs/", f"{folder}/runs/"),
             ("metrics/", f"{folder}/metrics/"),
         ):
@@ -52,7 +106,7 @@ def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) 
         expected = {"wdir": "..", **json.loads(text)}
         if stage == "train":
             expected["cmd"] += f" --experiment lenet5-{folder}"
-        if folder == "paper":  # it keeps the weights of each pass
+        if folder == "paper" and stage != "signature":  # it keeps the weights of each pass
             expected["cmd"] += " --snapshots" if stage == "train" else ""
             expected["desc"] = there[stage]["desc"]
             files = expected["outs" if stage == "train" else "deps"]
@@ -69,16 +123,21 @@ def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) 
     assert set(published) <= set(there.get("facsimile", {}).get("deps", []))  # so that the page waits for it
 
 
-def test_sources_are_what_python_imports() -> None:
-    """The modules that Python itself loads for the train stage, less those that cannot change bits and theirs."""
-    code = "import lenet.train, sys; print(*sorted(n for n in sys.modules if n.startswith('lenet.')))"
-    loaded = {name.removeprefix("lenet.") for name in run(sys.executable, "-c", code, cwd=ROOT).stdout.split()}
-    found = set(fingerprint.sources("train"))
-    assert found - {"__init__"} <= loaded
-    parts = {name for name in loaded if name.startswith("tracking.")}
-    beside = {"figures", "packaged", "current", "journal", "snapshot"}  # what only tracking imports
-    assert loaded - found == fingerprint.NOT_NUMERIC | parts | beside
-    assert {"model", "objective", "optimizer", "data", "classifier", "config", "randomness"} <= found
+def test_the_digest_of_the_sources_follows_the_numeric_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = tmp_path / "lenet"
+    shutil.copytree(SOURCES, copied)
+    base = fingerprint.source_sha256()
+    monkeypatch.setattr(fingerprint, "PACKAGE", copied)
+    assert fingerprint.source_sha256() == base
+    for name in ("cli.py", "tracking/live.py", "evaluate.py", "sweep/study.py"):
+        (copied / name).write_text("# another")
+    assert fingerprint.source_sha256() == base
+    found = {base}
+    for name in ("training/fit.py", "digits/data.py", "config.py", "arithmetic/randomness.py", "networks/codes.py"):
+        (copied / name).write_text("# another")
+        found.add(fingerprint.source_sha256())
+    (copied / "networks" / "codes.py").rename(copied / "networks" / "code.py")
+    assert len(found | {fingerprint.source_sha256()}) == 7
 
 
 def test_only_evaluate_depends_on_the_test_digits() -> None:
@@ -99,15 +158,18 @@ def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Param
     assert sorted(PIPELINE["compare"]["params"]) == ["compare", "seeds"]
     studies = {"sweep"}  # no training depends on them
     assert set(config.Params.model_fields) - studies == {"variants", "data", "compare", "seeds"}
-    assert "requirements-numeric.lock" in PIPELINE["train"]["deps"]
 
 
 def test_tools_stay_at_the_rim() -> None:
-    imports = {path.stem: _imported(path) for path in SOURCES.glob("*.py")}
+    paths = [
+        *SOURCES.glob("*.py"),
+        *(p for name in ("arithmetic", "digits", "networks", "training") for p in (SOURCES / name).glob("*.py")),
+    ]
+    imports = {path.stem: _imported(path) for path in paths}
     assert not [name for name, found in imports.items() if "mlflow" in found]  # but in the folder tracking
     assert not [name for name, found in imports.items() if found & {"yaml", "pickle", "torchvision"}]
     assert not imports["config"] & {"torch", "numpy", "mlflow", "pytorch_lightning"}
-    for name in ("model", "convnet", "networks", "distortion", "objective", "data", "optimizer", "packaged"):
+    for name in ("lenet5", "convnet", "distortion", "objective", "data", "optimizer", "packaged"):
         assert "pytorch_lightning" not in imports[name]
 
 
@@ -119,32 +181,6 @@ def _imported(path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module.split(".")[0])
     return found
-
-
-def test_a_run_key_follows_everything_that_weights_are_a_function_of(params: Params, monkeypatch, tmp_path) -> None:
-    modern, packages = params.variants["modern"], {"torch": "2.13.0"}
-
-    def key(variant=modern, seed=1, data="d", packages=packages, threads=1) -> str:
-        return fingerprint.run_key(variant, seed, data, fingerprint.source_sha256(), packages, threads)
-
-    base = key()
-    assert len(base) == 64
-    assert base == key(modern.model_copy())
-    others = [
-        key(modern.model_copy(update={"epochs": 99})), key(seed=2), key(data="e"), key(packages={"torch": "2.14.0"}),
-        key(threads=2),
-    ]  # fmt: skip
-    copied = tmp_path / "lenet"
-    copied.mkdir()
-    for path in SOURCES.glob("*.py"):
-        (copied / path.name).write_bytes(path.read_bytes())
-    monkeypatch.setattr(fingerprint, "PACKAGE", copied)
-    assert key() == base
-    (copied / "tracking.py").write_text("# another")
-    assert key() == base
-    (copied / "model.py").write_bytes((copied / "model.py").read_bytes() + b"\n")
-    others.append(key())
-    assert len({base, *others}) == 7
 
 
 def test_tensor_digests_see_names_types_shapes_and_every_byte() -> None:
@@ -169,13 +205,6 @@ def test_the_data_digest_sees_the_last_pixel_and_label(digits: Digits) -> None:
     changed = [Digits(images, train.labels, train.index), Digits(train.images, labels, train.index)]
     assert len({base, *(fingerprint.data_sha256(one, validation) for one in changed)}) == 3
     assert fingerprint.data_sha256(validation, train) != base
-
-
-def test_the_canary_repeats_across_processes_and_knows_another_instruction_set() -> None:
-    code = "import lenet.fingerprint as f; print(f.canary())"
-    here = fingerprint.canary()
-    assert run(sys.executable, "-c", code, cwd=ROOT, OMP_NUM_THREADS="2").stdout.strip() == here
-    assert run(sys.executable, "-c", code, cwd=ROOT, ATEN_CPU_CAPABILITY="default").stdout.strip() != here
 
 
 def test_the_environment_is_names_and_versions() -> None:

@@ -167,7 +167,7 @@ def computed(params: Params, tmp_path: Path) -> dict[str, Path]:
 def write_run(folder: Path, variant: Variant, answers: np.ndarray) -> None:
     name, _, seed = folder.name.rpartition("-")
     folder.mkdir(parents=True)
-    Record(name, int(seed), variant, "key", "data", "source", 1, "canary", "weights").write(folder / "run.json")
+    Record(name, int(seed), variant, "key", "data", "signature", "weights").write(folder / "run.json")
     distances = pd.DataFrame({f"output {digit}": np.where(answers == digit, 10.0, 90.0) for digit in range(10)})
     table = distances.assign(index=range(len(answers)), label=0, answer=answers)
     table.to_csv(folder / "predictions.csv", index=False)

@@ -21,7 +21,7 @@ PIXELS = Pixels(background=-0.1, ink=1.175)
 
 def recogniser(params: Params, network: LeNet5, pixels: Pixels = PIXELS) -> Recogniser:
     variant = params.variants["modern"].model_copy(update={"pixels": pixels})
-    return Recogniser(Record("modern", 1, variant, "key", "data", "source", 1, "canary", "weights"), network)
+    return Recogniser(Record("modern", 1, variant, "key", "data", "signature", "weights"), network)
 
 
 def modern() -> LeNet5:

@@ -11,7 +11,7 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import config, ladder, paper, sizes, studies, summary
+from lenet import committed, config, ladder, paper, results, sizes, studies, summary
 from lenet.config import Params
 from lenet.errors import InputError, ParamsError
 from lenet.ladder import Ladder
@@ -122,9 +122,7 @@ def write_run(folder: Path, params: Params, variant: str, seed: int, missed: lis
     """An evaluated run that misses some of 200 digits; its predictions are not in order."""
     folder = folder / f"{variant}-{seed}"
     folder.mkdir(parents=True)
-    Record(variant, seed, params.variants[variant], "key", "data", "source", 1, "canary", "weights").write(
-        folder / "run.json"
-    )
+    Record(variant, seed, params.variants[variant], "key", "data", "signature", "weights").write(folder / "run.json")
     answers = np.where(np.isin(np.arange(200), missed), 1, 0)
     table = pd.DataFrame({"index": range(200), "label": 0, "answer": answers})
     table[::-1].to_csv(folder / "predictions.csv", index=False)
@@ -181,6 +179,38 @@ def test_the_ladder_s_numbers(params: Params, climbed: dict) -> None:
     assert first["p"] < 0.001 < 0.5 < second["p"]
     assert first["verdict"].startswith("tutorial-mse beats original-tanh by 18.00 points")
     assert "no difference" in second["verdict"]
+
+
+def sign(folder: Path, signature: str | None) -> None:
+    """Give a run's record a signature, or none, as records of the former arithmetic have it."""
+    path = folder / "run.json"
+    content = json.loads(path.read_text())
+    content["run"].pop("signature", None)
+    content["run"] |= {"signature": signature} if signature else {}
+    path.write_text(json.dumps(content))
+
+
+def test_the_result_names_what_its_variants_do(params: Params, climbed: dict) -> None:
+    runs = [run for folder in climbed["folders"] for run in folder.iterdir()]
+    for run in runs:
+        sign(run, f"signature of {run.name[:-2]}")
+    ladder.publish(params, **climbed)
+    names = ("original-tanh", "tutorial-mse", "tutorial")
+    assert json.loads(climbed["out"].read_text())["signatures"] == {name: f"signature of {name}" for name in names}
+    assert not results.is_former(committed.ladder(climbed["out"]))
+
+
+@pytest.mark.parametrize("signature", [None, "another"])
+def test_runs_of_mixed_arithmetic_are_refused_in_one_line(
+    params: Params, climbed: dict, signature: str | None, tmp_path: Path
+) -> None:
+    for run in (run for folder in climbed["folders"] for run in folder.iterdir()):
+        sign(run, "same")
+    sign(tmp_path / "more" / "tutorial-2", signature)
+    with pytest.raises(InputError, match=r"mixed arithmetic.*tutorial-2|not a run record") as caught:
+        ladder.publish(params, **climbed)
+    assert "\n" not in str(caught.value)
+    assert not climbed["out"].exists()
 
 
 def test_one_seed_gives_no_interval(params: Params, climbed: dict) -> None:

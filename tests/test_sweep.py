@@ -32,12 +32,13 @@ from lenet.digits.data import Digits
 from lenet.errors import InputError
 from lenet.sweep import coordinator, display, result, storage
 from lenet.sweep.coordinator import Coordinator
-from lenet.sweep.settings import parse
-from lenet.sweep.study import Judge, Plan, identity, plan, proposals
+from lenet.sweep.settings import parse, settings
+from lenet.sweep.space import Space
+from lenet.sweep.study import Judge, Plan, plan, proposals
 from lenet.sweep.worker import Worker
 from lenet.tracking import sweeps
+from lenet.training import signature
 
-LOCK = ROOT / "requirements-numeric.lock"
 SMALL = {
     "seed": 5, "run_seed": 1, "trials": 12, "batch": 4, "objectives": ["validation/error"],
     "sampler": {"kind": "tpe", "startup": 4}, "pruner": {"kind": "successive-halving", "first": 1, "keep": 2},
@@ -61,7 +62,7 @@ def planned(params: Params, few: Digits, **changes: object) -> Plan:
     """A study of `modern` that takes a second a trial."""
     settings = parse({**SMALL, **changes, "spaces": {"modern": SPACE}})
     block = params.variants["modern"].model_copy(update={"train_size": 300, "validation_size": 200, "epochs": 4})
-    return plan(params.model_copy(update={"variants": {"modern": block}}), settings, "modern", few, LOCK)
+    return plan(params.model_copy(update={"variants": {"modern": block}}), settings, "modern", few)
 
 
 class Study:
@@ -71,7 +72,7 @@ class Study:
         self.plan = of
         self.storage = storage.connect(f"journal:///{where}/study.log")
         study_id = storage.begin(self.storage, of.name, of, "here")
-        self.worker = Worker(self.storage, study_id, of, few, LOCK, lambda line: None)
+        self.worker = Worker(self.storage, study_id, of, few, lambda line: None)
         self.coordinator = Coordinator(
             self.storage, "", of.name, study_id, of, 12, 0, [], see=lambda trials: None
         )  # fmt: skip
@@ -336,13 +337,29 @@ def test_a_plan_follows_all_that_trials_depend_on(params: Params, few: Digits) -
         planned(params, few, sampler={"kind": "random"}), planned(params, few, pruner={"kind": "none"}),
         planned(params, few[:599]),
         *(Plan(**{**of.to_json(), part: other}) for part, other in (
-            ("source", "0"), ("packages", {"torch": "1"}), ("space", {"batch_size": [1, 2]}), ("base", {}),
+            ("signature", "0"), ("packages", {"optuna": "1"}), ("space", {"batch_size": [1, 2]}), ("base", {}),
         )),
     ]  # fmt: skip
     assert len({one.digest for one in [of, *others]}) == 11
     assert of.differences(others[0]) == ["seed"]
     assert of.differences(others[5]) == ["the training digits"]
-    assert set(identity(few, LOCK)[2]) > {"torch", "optuna"}
+    assert set(of.packages) == {"optuna"}  # which proposes; what others compute, the signature says
+
+
+def test_a_plan_from_before_signatures_is_read_and_is_another_one(params: Params, few: Digits) -> None:
+    of = planned(params, few)
+    before = {name: part for name, part in of.to_json().items() if name != "signature"} | {"source": "s"}
+    read = Plan.read(before | {"packages": {"torch": "2.13.0", **of.packages}})
+    assert of.differences(read) == ["what the code computes", "Optuna"]
+    assert read.domains.domains.keys() == of.domains.domains.keys()
+
+
+def test_the_first_block_of_a_space_is_legal_whatever_the_space(params: Params, digits: Digits) -> None:
+    made = settings(params)
+    for name, space in made.spaces.items():
+        base = Space(space, name).rest(params.variant(name).model_dump(mode="json"))
+        example = Plan(name, {}, dict(space), base, "", "", {}).example
+        assert signature.structure(example) == signature.structure(signature.structure(example))
 
 
 def test_importing_the_command_line_takes_no_optuna() -> None:

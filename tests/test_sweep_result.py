@@ -116,7 +116,7 @@ def study(params: Params) -> Result:
             trials.append(ended(plan, number, tried, [0.8][: number % 4 - 1], FAILED, reason=reason))
         else:
             trials.append(ended(plan, number, tried, [0.8, 0.5, end]))
-    return Result("modern-1", plan, "canary", trials)
+    return Result("modern-1", plan, trials)
 
 
 def everything(trial: FrozenTrial) -> list[object]:
@@ -135,7 +135,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_published_study_reads_back_as_the_same_one(study: Result, tmp_path: Path) -> None:
     result.publish(study, tmp_path / "a")
     again = result.of_folder(tmp_path / "a")
-    assert (again.name, again.canary, again.plan) == (study.name, study.canary, study.plan)
+    assert (again.name, again.plan) == (study.name, study.plan)
     for one, other in zip(again.trials, study.trials, strict=True):
         assert everything(one) == everything(other)
     assert [trial.number for trial in again.best] == [trial.number for trial in study.best]
@@ -152,7 +152,7 @@ def test_the_files_of_three_trials_written_by_hand(params: Params, tmp_path: Pat
         ended(plan, 1, {"optimizer.lr": 5e-05, "epochs": 3}, [0.875], PRUNED),
         ended(plan, 2, {"optimizer.lr": 0.1, "epochs": 2}, [], FAILED, reason="it diverged, at once"),
     ]
-    result.publish(Result("mine", plan, "canary", trials), tmp_path)
+    result.publish(Result("mine", plan, trials), tmp_path)
     assert (tmp_path / "trials.csv").read_text() == (
         "trial,state,validation/error,best,epochs.trained,optimizer.lr,epochs,reason,errors,train.errors,weights.sha256,run.key\n"
         "0,complete,0.25,0.25,2,0.03,2,,0.5 0.25,0.25 0.125,w0.1,key0\n"
@@ -214,7 +214,7 @@ def in_trials(old: str, new: str) -> Callable[[Path], object]:
         (lambda folder: (folder / "trials.csv").write_text(""), "holds no published study"),
         (lambda folder: (folder / "trials.csv").write_bytes(b"\xff\n"), "holds no published study"),
         (in_plan(lambda content: content.pop("plan")), "'plan'"),
-        (in_plan(lambda content: content.pop("canary")), "'canary'"),
+        (in_plan(lambda content: content["plan"].pop("signature")), "'signature'"),
         (in_plan(lambda content: content["plan"].pop("space")), "'space'"),
         (in_plan(lambda content: content["plan"].update(more=1)), "'more'"),
         (in_plan(lambda content: content["plan"].update(space=[1])), "holds no published study"),
@@ -248,7 +248,7 @@ def front(params: Params) -> Result:
         for number, point in enumerate(points)
         if point
     ]
-    return Result("both", plan, "canary", trials)
+    return Result("both", plan, trials)
 
 
 def test_the_best_of_several_objectives_are_a_front(front: Result, tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_the_best_of_several_objectives_are_a_front(front: Result, tmp_path: Pat
 def test_failed_trials_alone_have_no_best(params: Params, tmp_path: Path) -> None:
     plan = plan_of(params, NARROW)
     failed = ended(plan, 0, {"network.C3": "table", "batch_size": 64}, [], FAILED, reason="no memory")
-    result.publish(Result("none", plan, "canary", [failed]), tmp_path)
+    result.publish(Result("none", plan, [failed]), tmp_path)
     again = result.of_folder(tmp_path)
     assert (again.best, again.counts) == ([], {"complete": 0, "pruned": 0, "failed": 1})
     assert again.trials[0].user_attrs["reason"] == "no memory"
@@ -346,7 +346,7 @@ def test_a_value_that_makes_the_error_is_the_most_important(params: Params) -> N
              itertools.product(["table", "dense"], [32, 64], [2, 3])] * 5  # fmt: skip
     errors = [0.1 + (one["network.C3"] == "dense") / 2 + i / 1000 for i, one in enumerate(tried)]
     trials = [ended(plan, i, one, [error]) for i, (one, error) in enumerate(zip(tried, errors, strict=True))]
-    found = report.importances(Result("s", plan, "canary", trials))
+    found = report.importances(Result("s", plan, trials))
     assert next(iter(found)) == "network.C3"
     assert sum(found.values()) == pytest.approx(1)
     assert list(found.values()) == sorted(found.values(), reverse=True)
@@ -360,7 +360,7 @@ def test_what_was_tried_and_what_the_best_have(params: Params) -> None:
              for lr in (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.07, 0.08)]  # fmt: skip
     trials = [ended(plan, i, one, [abs(one["optimizer.sgd.lr"] - 0.024)]) for i, one in enumerate(tried)]
     trials.append(ended(plan, 8, tried[0] | {"optimizer.sgd.lr": 0.09}, [0.0], PRUNED))
-    found = report.choices(Result("s", plan, "canary", trials))
+    found = report.choices(Result("s", plan, trials))
     assert set(found) == set(plan.domains.distributions())
     assert found["batch_size"]["tried"] == "32, 64"
     assert found["optimizer.adam.lr"]["tried"] == "0.0005 … 0.01"
@@ -379,7 +379,7 @@ def test_trials_judged_by_a_curve(params: Params) -> None:
         ended(plan, 2, tried, [0.2, 0.1], PRUNED),
         ended(plan, 3, tried, [], FAILED, reason="no memory"),
     ]
-    judged = by_likeness(Result("s", plan, "canary", trials), [0.1, 0.05, 0.025])
+    judged = by_likeness(Result("s", plan, trials), [0.1, 0.05, 0.025])
     assert [trial.number for trial in judged.complete] == [0, 1]
     assert [trial.value for trial in judged.complete] == pytest.approx([math.log(2), 0])
     assert [trial.number for trial in judged.best] == [1]
@@ -394,14 +394,14 @@ def test_trials_judged_by_a_curve(params: Params) -> None:
 def test_a_page_of_one_trial(params: Params, tmp_path: Path) -> None:
     plan = plan_of(params, NARROW)
     one = ended(plan, 0, {"network.C3": "table", "batch_size": 64}, [0.5, 0.25])
-    assert set(page(Result("one", plan, "canary", [one]), tmp_path).pictures) == {CURVES, TIMELINE}
+    assert set(page(Result("one", plan, [one]), tmp_path).pictures) == {CURVES, TIMELINE}
 
 
 def test_a_page_of_failed_trials_gives_their_reasons(params: Params, tmp_path: Path) -> None:
     plan = plan_of(params, NARROW)
     tried = {"network.C3": "table", "batch_size": 64}
     trials = [ended(plan, i, tried, [], FAILED, reason=f"<b>reason {i}</b>") for i in range(5)]
-    shown = page(Result("failed", plan, "canary", trials), tmp_path)
+    shown = page(Result("failed", plan, trials), tmp_path)
     assert set(shown.pictures) == {TIMELINE}
     assert {f"<b>reason {i}</b>" for i in range(5)} <= set(shown.said)
 
@@ -427,7 +427,7 @@ def tuned(params: Params, variant: str, tried: dict[str, Any]) -> Result:
     """A study of the whole space with one complete and one pruned trial."""
     plan = plan_of(params, settings(params).spaces[variant], variant)
     trials = [ended(plan, 0, tried, [0.5, 0.25]), ended(plan, 1, tried, [0.5], PRUNED)]
-    return Result("tuned", plan, "canary", trials)
+    return Result("tuned", plan, trials)
 
 
 SGD = {
@@ -530,7 +530,7 @@ def test_any_trial_reads_back_exactly(params: Params, yaml_file: Path) -> None:
     }
     plan = plan_of(params, space)
     for tried in drawn(plan, 12):
-        study = Result("any", plan, "canary", [ended(plan, 0, tried, [0.25])])
+        study = Result("any", plan, [ended(plan, 0, tried, [0.25])])
         yaml_file.write_text(text)
         promote(study, None, yaml_file)
         found, by_yaml_1_1 = variants(yaml_file.read_text())

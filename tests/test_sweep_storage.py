@@ -58,7 +58,7 @@ SETTINGS = {
     "seed": 1, "run_seed": 1, "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
     "pruner": {"kind": "none"},
 }  # fmt: skip
-PLAN = Plan("modern", SETTINGS, {"batch_size": [32, 64]}, {"epochs": 3}, "digits", "sources", {"torch": "2"})
+PLAN = Plan("modern", SETTINGS, {"batch_size": [32, 64]}, {"epochs": 3}, "digits", "signature", {"optuna": "5"})
 WAITING = create_trial(state=TrialState.WAITING, params={}, distributions={})
 FILES = ["sqlite", "journal"]
 NETWORK = "198.51.100"  # for documentation and tests
@@ -82,7 +82,7 @@ def journal(tmp_path: Path) -> Path:
     """A journal with a study of three trials, one of them complete and one begun."""
     path = tmp_path / "study.log"
     storage = storages.connect(f"journal:///{path}")
-    study = storages.begin(storage, "study", PLAN, "canary")
+    study = storages.begin(storage, "study", PLAN)
     first, second, _ = (storage.create_new_trial(study, template_trial=WAITING) for _ in range(3))
     for trial in (first, second):
         assert storage.set_trial_state_values(trial, TrialState.RUNNING)
@@ -128,7 +128,7 @@ def test_a_journal_is_whole_after_the_kill_of_its_very_first_write(tmp_path: Pat
     path = tmp_path / "study.log"
     path.write_bytes(LINE[:7])
     storage = storages.connect(f"journal:///{path}")
-    storages.begin(storage, "study", PLAN, "canary")
+    storages.begin(storage, "study", PLAN)
     assert storages.names(JournalStorage(JournalFileBackend(str(path)))) == {"study": 0}
 
 
@@ -206,7 +206,7 @@ def test_a_place_that_cannot_be_written_or_is_something_else_is_refused(scheme: 
 
 def test_a_journal_is_no_database_and_a_database_no_journal(tmp_path: Path) -> None:
     for scheme, other in (FILES, FILES[::-1]):
-        storages.begin(storages.connect(f"{scheme}:///{tmp_path / scheme}"), "study", PLAN, "canary")
+        storages.begin(storages.connect(f"{scheme}:///{tmp_path / scheme}"), "study", PLAN)
         before = (tmp_path / scheme).read_bytes()
         refused(f"{other}:///{tmp_path / scheme}")
         assert (tmp_path / scheme).read_bytes() == before
@@ -224,7 +224,7 @@ def fill(address: str) -> None:
     with storages.asking("study"):
         storage = storages.connect(address)
         for number in range(9):
-            storages.begin(storage, f"study {number}", replace(PLAN, data="x" * 2000), "canary")
+            storages.begin(storage, f"study {number}", replace(PLAN, data="x" * 2000))
 
 
 @pytest.mark.parametrize("scheme", FILES)
@@ -236,7 +236,7 @@ def test_a_relative_file_starts_at_the_main_checkout(
         folder.mkdir(parents=True)
     address = f"{scheme}:///kept/trials"
     monkeypatch.chdir(inner)
-    storages.begin(storages.connect(address), "one", PLAN, "canary")
+    storages.begin(storages.connect(address), "one", PLAN)
     monkeypatch.chdir(copy)
     monkeypatch.setenv("DVC_ROOT", str(main))  # as in DVC's temporary copies
     assert set(storages.names(storages.connect(address))) == {"one"}
@@ -256,7 +256,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> list[BaseStorage]:
     folder = tmp_path_factory.mktemp("begun")
     found = [storages.connect(f"{scheme}:///{folder / scheme}") for scheme in FILES]
     for storage in found:
-        storages.begin(storage, "study", PLAN, "canary")
+        storages.begin(storage, "study", PLAN)
     return found
 
 
@@ -265,8 +265,8 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> list[BaseStorage]:
     [
         (replace(PLAN, variant="original-tanh"), "variant"),
         (replace(PLAN, data="other"), "the training digits"),
-        (replace(PLAN, source="other"), "the sources"),
-        (replace(PLAN, packages={"torch": "3"}), "the packages"),
+        (replace(PLAN, signature="other"), "what the code computes"),
+        (replace(PLAN, packages={"optuna": "4"}), "Optuna"),
         (replace(PLAN, space={"batch_size": [16, 32]}, base={"epochs": 4}), "space, base"),
         (replace(PLAN, settings=SETTINGS | {"batch": 8, "seed": 2}), "seed, batch"),
         (replace(PLAN, data="other", settings=SETTINGS | {"run_seed": 2}), "the training digits, run_seed"),
@@ -280,12 +280,12 @@ def test_a_study_of_another_plan_is_refused_and_what_differs_named(
         number = storages.names(storage)["study"]
         before = storage.get_study_user_attrs(number)
         with pytest.raises(InputError) as caught:
-            storages.begin(storage, "study", other, "canary")
+            storages.begin(storage, "study", other)
         assert str(caught.value).startswith(f"study study was begun with other {named}; ")
-        assert storages.begin(storage, "study", replace(PLAN), "another canary") == number
+        assert storages.begin(storage, "study", replace(PLAN)) == number
         assert storage.get_study_user_attrs(number) == before
         assert storages.plan_of(storage, number) == PLAN
-        another = storages.begin(storage, f"with other {named}", other, "canary")
+        another = storages.begin(storage, f"with other {named}", other)
         assert storages.plan_of(storage, another) == other
 
 
@@ -298,7 +298,7 @@ def test_a_worker_that_comes_before_its_study_or_finds_several_is_told_so(tmp_pa
     assert said("far") == "no study far; there are: none"
     assert said(None) == "--study is needed to choose among the studies under way: none"
     storage = storages.connect(f"sqlite:///{tmp_path}/trials.db")
-    one, *_ = (storages.begin(storage, name, PLAN, "canary") for name in ("one", "two", "three"))
+    one, *_ = (storages.begin(storage, name, PLAN) for name in ("one", "two", "three"))
     storage.set_study_user_attr(one, "ended", True)
     assert said("far") == "no study far; there are: one, two, three"
     assert said(None) == "--study is needed to choose among the studies under way: two, three"
@@ -316,7 +316,7 @@ def check_floats(connect: Callable[[], BaseStorage]) -> None:
     """Write values, params and values by epoch, and read them again by a new connection."""
     numbers, choices = awkward(), [1 / 3, 16, 32.0, True, "relu"]
     storage = connect()
-    study = storages.begin(storage, "floats", PLAN, "canary")
+    study = storages.begin(storage, "floats", PLAN)
     wide = FloatDistribution(0.0, 1.7976931348623157e308)
     for i, number in enumerate(numbers):
         proposed = create_trial(
@@ -377,7 +377,7 @@ def side_by_side(act: Callable[..., object], *arguments: object) -> list:
 def open_and_begin(barrier: "multiprocessing.synchronize.Barrier", address: str) -> int:
     barrier.wait()
     storage = storages.connect(address)
-    return storages.begin(storage, "study", PLAN, "canary")
+    return storages.begin(storage, "study", PLAN)
 
 
 def check_beginnings(address: str) -> None:
@@ -402,7 +402,7 @@ def work(barrier: "multiprocessing.synchronize.Barrier", address: str) -> list[i
 def check_claims(address: str) -> None:
     """No two workers have one trial."""
     storage = storages.connect(address)
-    study = storages.begin(storage, "study", PLAN, "canary")
+    study = storages.begin(storage, "study", PLAN)
     for _ in range(16):
         storage.create_new_trial(study, template_trial=WAITING)
     storage.set_study_user_attr(study, "ended", True)  # nothing comes after them
@@ -672,7 +672,6 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
 ) -> None:
     address = database("hosts")
     port = address.partition("127.0.0.1:")[2]
-    other_arithmetic = {"ATEN_CPU_CAPABILITY": "default"}
     with ExitStack() as stack:
         _, uri = stack.enter_context(mlflow_server(tmp_path))
         first, second = (stack.enter_context(host(i, built, tmp_path / str(i))) for i in (1, 2))
@@ -684,9 +683,9 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
         storage, study = only_study(address)
         wait_for(lambda: len(storage.get_all_trials(study)) == BATCH)
 
-        model = second.folder / "src" / "lenet" / "model.py"
-        sources = model.read_text()
-        model.write_text(sources + "# changed\n")
+        order = second.folder / "src" / "lenet" / "digits" / "data.py"
+        sources = order.read_text()
+        order.write_text(sources.replace('"order", epoch)', '"order", epoch + 1)'))
         few = load_digits(built / "data" / "train.safetensors")[:1000]
         save_file({part: getattr(few, part).clone() for part in ("images", "labels", "index")}, tmp_path / "few")
         far = f"postgresql://lenet@{second.main}:{port}"
@@ -695,9 +694,8 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
             (under_way, started(*sweep(*words, address), cwd=built)),
             (under_way, started(*sweep(*words, address), cwd=first.folder)),
             (under_way, first.sweep(*words, there)),
-            ("the arithmetic here (canary ", first.sweep("--join", there, **other_arithmetic)),
             ("the training digits here are not those", first.sweep("--join", there, "--data", str(tmp_path / "few"))),
-            ("the sources here are not those of the study", second.sweep("--join", far)),
+            ("the code here computes otherwise than the study's", second.sweep("--join", far)),
         ]
         beside = [(said, stack.enter_context(process)) for said, process in refused]
         for said, process in beside:
@@ -707,7 +705,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
             assert len(lines) == 1 or lines[0].startswith("lenet: seeing whether ")
         assert {trial.state for trial in storage.get_all_trials(study)} == {TrialState.WAITING}
 
-        model.write_text(sources)
+        order.write_text(sources + "# a comment\n")
         held = [trial._trial_id for trial in storage.get_all_trials(study)]
         for trial in held:  # until both workers are there
             storage.set_trial_state_values(trial, TrialState.RUNNING)
@@ -721,9 +719,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
             storage.set_trial_state_values(trial, TrialState.WAITING)
         ended(coordinator)
         said = [ended(worker) for worker in workers]
-        late = stack.enter_context(
-            first.sweep("--join", there, "--study", "far", "--allow-other-numerics", **other_arithmetic)
-        )
+        late = stack.enter_context(first.sweep("--join", there, "--study", "far", ATEN_CPU_CAPABILITY="default"))
         assert ended(late) == ["lenet: working for study far"]
 
     executed = [[int(re.match(r"far: trial (\d+): ", line)[1]) for line in lines] for lines in said]

@@ -22,8 +22,6 @@ from lenet.train import train
 from lenet.training.record import Record
 from test_train import small_params
 
-LOCK = ROOT / "requirements-numeric.lock"
-
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,7 +45,7 @@ def tracked(store: Path, params: Params, prepared: Path) -> tuple[MlflowClient, 
 
 
 def train_once(params: Params, prepared: Path, folder: Path, name: str = "modern") -> None:
-    train(small_params(params), name, 1, prepared / "train.safetensors", LOCK, folder, False, "lenet5")
+    train(small_params(params), name, 1, prepared / "train.safetensors", None, folder, "lenet5")
 
 
 def test_a_run_has_every_contract_tag(tracked, digits: Digits) -> None:
@@ -61,7 +59,9 @@ def test_a_run_has_every_contract_tag(tracked, digits: Digits) -> None:
     assert tags["weights.sha256"] == record.weights
     assert tags["data.sha256"] == fingerprint.data_sha256(digits[70:400], digits[:70])
     assert tags["environment.sha256"] == fingerprint.environment_sha256()
-    assert tags["canary"] == fingerprint.canary()
+    assert tags["source.sha256"] == fingerprint.source_sha256()
+    assert (tags["conformance"], tags["threads"]) == ("right", "1")
+    assert "canary" not in tags
     assert tags["git.commit"] == git
     assert tags["git.dirty"] in ("true", "false")
     assert found.info.run_name == "modern-1"
@@ -291,7 +291,7 @@ def test_a_training_talks_to_nobody(prepared: Path, tmp_path: Path, monkeypatch:
     (tmp_path / "talk").unlink()
     run(
         sys.executable, "-m", "lenet", "train", "modern", "1", "--data", str(prepared / "train.safetensors"),
-        "--numerics", str(LOCK), "--out", "runs/modern-1", cwd=tmp_path, **environment,
+        "--out", "runs/modern-1", cwd=tmp_path, **environment,
     )  # fmt: skip
     assert (tmp_path / "runs" / "modern-1" / "run.json").exists()
     assert not (tmp_path / "talk").exists(), (tmp_path / "talk").read_text()

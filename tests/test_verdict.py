@@ -10,15 +10,17 @@ from lenet.rerun import verdict
 from lenet.rerun.evidence import Inputs, Outcome
 
 THEN = Inputs(
-    key="k", data="d", source="s", parameters={"optimizer.lr": "0.1", "epochs": "2"}, packages={"torch": "2.13.0"},
-    threads="1", build="2.13.0+cpu", processor="AVX512", canary="c",
+    key="k", data="d", source="s", parameters={"optimizer.lr": "0.1", "epochs": "2"}, signature="g",
+    conformance="right", packages={"torch": "2.13.0"}, threads="1", build="2.13.0+cpu", processor="AVX512", canary=None,
 )  # fmt: skip
+OLDER = replace(THEN, signature=None, conformance=None, canary="c")
+OTHER = {"packages": {"torch": "2.14.0"}, "build": "2.14.0+cpu", "threads": "2", "processor": "AVX2"}
 LOSSES = np.arange(6, dtype="<u4").reshape(2, 3)
 BEFORE = Outcome("w", "a", 100, {"test/misses": 100.0, "validation/loss": 0.123456}, LOSSES, ("e1", "w"))
 
 
-def judged(after: Outcome, now: Inputs = THEN, seeds: tuple[int, ...] = ()) -> verdict.Verdict:
-    return verdict.judge((THEN, BEFORE), (now, after), seeds)
+def judged(after: Outcome, now: Inputs = THEN, seeds: tuple[int, ...] = (), then: Inputs = THEN) -> verdict.Verdict:
+    return verdict.judge((then, BEFORE), (now, after), seeds)
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,45 @@ def test_the_first_step_and_epoch_that_differ_are_named() -> None:
 @pytest.mark.parametrize(
     ("change", "kinds"),
     [
+        ({"data": "x", "signature": "x"}, ["data"]),  # a signature is of the digits and the block, too
+        ({"parameters": {"optimizer.lr": "0.2", "epochs": "2"}, "signature": "x"}, ["parameters"]),
+        ({"signature": "x"}, ["code"]),
+        ({"signature": "x", "source": "x"}, ["code"]),
+        ({"source": "x"}, ["code"]),
+        ({"data": "x", "signature": "x", "source": "x"}, ["data", "code"]),
+        ({"conformance": "sqrt, product"}, ["conformance"]),
+        ({"signature": "x", "conformance": "sqrt"}, ["code", "conformance"]),
+        (OTHER, ["broken"]),  # the same bits whatever these are
+        ({"source": None, "data": None, "parameters": {}, "conformance": None}, ["broken"]),  # by the key
+        ({}, ["broken"]),
+        ({"key": "x"}, ["unknown"]),
+    ],
+)
+def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]) -> None:
+    found = judged(replace(BEFORE, weights="v"), replace(THEN, **change))
+    assert [cause.kind for cause in found.causes] == kinds
+    assert judged(BEFORE, replace(THEN, **change)).causes == []
+
+
+def test_code_is_named_by_its_signature_and_its_sources() -> None:
+    after = replace(BEFORE, weights="v")
+    (both,) = judged(after, replace(THEN, signature="x", source="y")).causes
+    assert both.detail == "it does something else: signature g → x, source.sha256 s → y"
+    (signature,) = judged(after, replace(THEN, signature="x")).causes
+    assert signature.detail == "it does something else: signature g → x"
+    (unseen,) = judged(after, replace(THEN, source="y")).causes
+    assert unseen.detail == "other sources, whose change the signature does not see: source.sha256 s → y"
+
+
+def test_other_weights_of_the_same_key_are_said_to_be_broken_plainly() -> None:
+    found = judged(replace(BEFORE, weights="v"), replace(THEN, **OTHER))
+    assert "run.key is the same, so the weights have to be, on every machine. Something is broken" in found.summary
+    assert "broken" not in judged(BEFORE, replace(THEN, **OTHER)).summary
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
         ({"data": "x"}, ["data"]),
         ({"source": "x"}, ["code"]),
         ({"parameters": {"optimizer.lr": "0.2", "epochs": "2"}}, ["parameters"]),
@@ -84,10 +125,10 @@ def test_the_first_step_and_epoch_that_differ_are_named() -> None:
         ({}, ["unknown"]),
     ],
 )
-def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]) -> None:
-    found = judged(replace(BEFORE, weights="v"), replace(THEN, **change))
+def test_what_differs_between_the_inputs_of_an_older_run_is_named(change: dict, kinds: list[str]) -> None:
+    found = judged(replace(BEFORE, weights="v"), replace(OLDER, **change), then=OLDER)
     assert [cause.kind for cause in found.causes] == kinds
-    assert judged(BEFORE, replace(THEN, **change)).causes == []
+    assert judged(BEFORE, replace(OLDER, **change), then=OLDER).causes == []
 
 
 def test_the_command_line_offers_every_grade() -> None:
@@ -101,6 +142,6 @@ def test_a_run_key_of_unknown_parts_is_said_to_differ() -> None:
 
 
 def test_a_canary_that_differs_on_an_unknown_processor_is_hardware_or_build() -> None:
-    now = replace(THEN, canary="x")
-    found = verdict.judge((replace(THEN, processor=None, build=None), BEFORE), (now, replace(BEFORE, weights="v")), ())
+    then, now = replace(OLDER, processor=None, build=None), replace(OLDER, canary="x")
+    found = judged(replace(BEFORE, weights="v"), now, then=then)
     assert [(cause.kind, "processor or build" in cause.detail) for cause in found.causes] == [("hardware", True)]

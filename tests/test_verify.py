@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from conftest import commit, lenet_command, run
-from lenet import verify
+from lenet import stale, verify
 from lenet.config import Params
 from lenet.errors import InputError
 
@@ -33,10 +33,12 @@ def published(tmp_path: Path, params: Params, monkeypatch) -> Path:
     return tmp_path
 
 
-def write(name: str, seed: int, misses: int, canary: str = "A", weights: str = "w") -> None:
+def write(name: str, seed: int, misses: int, canary: str = "", weights: str = "w") -> None:
+    """A metrics file; with a canary, as before there were signatures."""
     path = Path("metrics") / f"{name}-{seed}.json"
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"run": {"canary": canary, "weights.sha256": weights}, "test": {"misses": misses}}))
+    run = {"key": "k", "weights.sha256": weights} | ({"canary": canary} if canary else {"signature": "g"})
+    path.write_text(json.dumps({"run": run, "test": {"misses": misses}}))
 
 
 def differing(params: Params) -> list[str]:
@@ -62,7 +64,29 @@ def test_planted_drift_is_named(published: Path, params: Params) -> None:
     assert differing(params) == ["train@modern-1", "train@modern-9"]
 
 
-def test_other_arithmetic_is_judged_by_the_seeds_spread(published: Path, params: Params) -> None:
+def test_misses_within_the_seeds_spread_are_not_the_same(published: Path, params: Params) -> None:
+    """Nothing but the same bits is, whatever the machine."""
+    for name, seed in params.runs():
+        write(name, seed, MISSES[name][seed - 1], weights="other")
+    assert differing(params) == sorted(f"metrics/{name}-{seed}.json" for name, seed in params.runs())
+
+
+def test_results_of_before_signatures_are_never_equal_to_those_of_now(published: Path, params: Params) -> None:
+    for name, seed in params.runs():
+        write(name, seed, MISSES[name][seed - 1], canary="A")
+    every = sorted(f"metrics/{name}-{seed}.json" for name, seed in params.runs())
+    assert differing(params) == every
+    commit(published, "older")
+    assert differing(params) == []
+    for name, seed in params.runs():
+        write(name, seed, MISSES[name][seed - 1])
+    assert differing(params) == every
+
+
+def test_older_results_of_another_processor_are_judged_by_the_seeds_spread(published: Path, params: Params) -> None:
+    for name, seed in params.runs():
+        write(name, seed, MISSES[name][seed - 1], canary="A")
+    commit(published, "older")
     for name, seed in params.runs():
         write(name, seed, MISSES[name][seed - 1] + 3, canary="B", weights="other")
     lock = (published / "dvc.lock").read_text()
@@ -73,6 +97,107 @@ def test_other_arithmetic_is_judged_by_the_seeds_spread(published: Path, params:
     assert differing(params) == ["modern"]
     (published / "dvc.lock").write_text(lock.replace("md5: '1'", "md5: '9'"))
     assert differing(params) == ["fetch", "modern"]  # the data is promised bit for bit everywhere
+
+
+def test_a_run_s_signature_is_judged_with_it(published: Path, params: Params) -> None:
+    lock = YAML(typ="safe").load(published / "dvc.lock")
+    for stage in ("signature@modern", "signature@original-tanh", "evaluate@modern-2"):
+        lock["stages"][stage] = {"outs": [{"md5": "4"}]}
+    YAML().dump(lock, published / "dvc.lock")
+    found = verify.verify(params, "HEAD", Path(), ["modern-1"])
+    assert [verdict.name for verdict in found if not verdict.same] == ["signature@modern"]
+
+
+@pytest.mark.parametrize(("commit_", "seed"), [("0" * 40, 1), ("0" * 39 + "7", 3), ("f" * 40, 1), ("f" * 39 + "3", 4)])
+def test_a_commit_chooses_one_seed_of_each_compared_variant(params: Params, commit_: str, seed: int) -> None:
+    """Of five seeds the hash's remainder: 7 mod 5 = 2, the third; 16⁴⁰ − 1 ≡ 0 and 16⁴⁰ − 13 ≡ 3, as 16 ≡ 1."""
+    assert params.seeds == (1, 2, 3, 4, 5)
+    assert verify.sample(params, commit_) == [f"{name}-{seed}" for name in params.compare]
+
+
+SIGN = """
+import os, sys
+from pathlib import Path
+variant, out = sys.argv[2], Path(sys.argv[6])
+assert sys.argv[1:6] == ["signature", variant, "--data", "data/train.safetensors", "--out"], sys.argv
+if variant == "original-sigmoid":
+    sys.exit("lenet: error: no such thing")
+out.write_text("{}\\n" if os.environ["OMP_NUM_THREADS"] == "1" or variant == "modern" else "{ }\\n")
+"""
+
+
+@pytest.fixture
+def signed(published: Path, params: Params) -> Path:
+    """Committed signatures, and a package whose `signature` is off for one variant with two threads; one has none."""
+    (published / "src" / "lenet").mkdir(parents=True)
+    (published / "src" / "lenet" / "__init__.py").touch()
+    (published / "src" / "lenet" / "__main__.py").write_text(SIGN)
+    (published / "signatures").mkdir()
+    for name in params.compare:
+        (published / "signatures" / f"{name}.json").write_text("{}\n")
+    commit(published, "signed")
+    (published / "signatures" / "modern.json").write_text("not committed")
+    (published / "data").mkdir()
+    (published / "data" / "train.safetensors").touch()
+    return published
+
+
+def signatures(params: Params, *variants: str) -> list[str]:
+    environments = [{"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": threads} for threads in ("1", "2")]
+    return list(verify.signatures(params, "HEAD", variants, environments, lambda line: None))
+
+
+def test_a_signature_is_compared_by_bytes_in_each_setting(signed: Path, params: Params) -> None:
+    assert signatures(params, "modern") == []
+    assert signatures(params, "modern", "original-tanh") == [
+        "original-tanh: ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2: another signature"
+    ]
+    failed = [line for line in signatures(params) if line.startswith("original-sigmoid")]
+    assert failed == [
+        f"original-sigmoid: ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS={threads}: "
+        "ended with 1: lenet: error: no such thing"
+        for threads in (1, 2)
+    ]
+
+
+def test_what_cannot_be_signed_is_one_line(signed: Path, params: Params) -> None:
+    with pytest.raises(InputError, match="nothing-1: not compared; legal: "):
+        signatures(params, "nothing-1")
+    (signed / "data" / "train.safetensors").unlink()
+    with pytest.raises(InputError, match=r"train\.safetensors is missing; `dvc repro prepare` makes it"):
+        signatures(params)
+    run("git", "rm", "-q", "--cached", "signatures/modern.json", cwd=signed)
+    commit_ = ["git", "-c", "user.name=t", "-c", "user.email=t@example.org", "commit", "-qm", "gone"]
+    run(*commit_, cwd=signed)
+    with pytest.raises(InputError, match="modern: no signature is committed at HEAD"):
+        signatures(params)
+
+
+@pytest.mark.parametrize(("here", "count"), [("AVX512", 18), ("AVX2", 12), ("DEFAULT", 6), ("SVE256", 6)])
+def test_settings_are_all_that_the_processor_has(monkeypatch, here: str, count: int) -> None:
+    monkeypatch.setattr("lenet.fingerprint.processor", lambda: here)
+    found = verify.settings()
+    assert len({tuple(sorted(setting.items())) for setting in found}) == count
+    assert {setting["OMP_NUM_THREADS"] for setting in found} == {"1", "2"}
+    assert {setting["MKL_ENABLE_INSTRUCTIONS"] for setting in found} == {"SSE4_2", "AVX2", "AVX512"}
+    assert ("avx512" in {setting["ATEN_CPU_CAPABILITY"] for setting in found}) == (here == "AVX512")
+
+
+def test_pipelines_of_before_signatures_are_named_once_and_no_others(published: Path, params: Params) -> None:
+    assert list(stale.pipelines(Path("metrics"))) == []
+    for folder in ("ladder", "sizes"):
+        (published / folder / "metrics").mkdir(parents=True)
+        for seed in (1, 2):
+            run_ = {"key": "k", "canary": "c"} | ({"signature": "g"} if folder == "sizes" else {})
+            (published / folder / "metrics" / f"v-{seed}.json").write_text(json.dumps({"run": run_}))
+    (line,) = stale.pipelines(Path("metrics"))
+    assert line == "ladder pipeline: computed by the arithmetic of an earlier commit, not yet republished"
+    commit(published, "ladder")
+    at = run("git", "rev-parse", "HEAD", cwd=published).stdout[:12]
+    (published / "README").touch()
+    commit(published, "later")
+    (line,) = stale.pipelines(Path("metrics"))
+    assert line == f"ladder pipeline: computed by the arithmetic of commit {at}, not yet republished"
 
 
 @given(st.lists(st.integers(80, 100), min_size=3, max_size=5))
@@ -106,3 +231,8 @@ def test_the_command_s_exit_status_tells(published: Path) -> None:
     assert "bitwise" in run(*lenet_command("verify", "--here"), cwd=published).stdout
     write("modern", 2, 95, weights="v")
     assert "NO" in run(*lenet_command("verify", "--here"), cwd=published, status=1).stdout
+    write("modern", 2, 95, canary="A")
+    done = run(*lenet_command("verify", "--here"), cwd=published, status=1)
+    assert done.stdout.startswith("this pipeline: computed by the arithmetic of commit ")
+    for words in (["--here", "--sample"], ["--sample", "modern-1"], ["--signatures", "--here"]):
+        assert "exclude each other" in run(*lenet_command("verify", *words), cwd=published, status=2).stderr

@@ -6,21 +6,21 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lenet import fingerprint
+from lenet import signing
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.rerun import workplace
+from lenet.train import identify
 from lenet.training import checkpoint
 
 
-def clean(params: Params, data: Path, numerics: Path, dry_run: bool) -> Iterator[tuple[Path, str]]:
+def clean(params: Params, data: Path, dry_run: bool) -> Iterator[tuple[Path, str]]:
     """Remove folders of reruns that are gone, and checkpoints that no training of params.yaml would go on from.
 
     Args:
         params: the variants.
         data: the training digits; without them it is not known which training goes on from what.
-        numerics: the lock of the packages that can change bits.
         dry_run: remove nothing.
 
     Yields:
@@ -42,17 +42,18 @@ def clean(params: Params, data: Path, numerics: Path, dry_run: bool) -> Iterator
             continue
         try:
             name, _, key = folder.name.rpartition("-")
-            if _key(params, name, digits, numerics) != key:
-                yield folder, f"checkpoints of a {name} of other parameters, sources, packages or digits"
+            if _key(params, name, digits) != key:
+                yield folder, f"checkpoints of a {name} of other parameters, digits or code"
                 if not dry_run:
                     shutil.rmtree(folder, ignore_errors=True)
         finally:
             lock.release()
 
 
-def _key(params: Params, name: str, digits: Digits, numerics: Path) -> str | None:
+def _key(params: Params, name: str, digits: Digits) -> str | None:
     """The ``run.key`` that a training of this name would have now."""
     variant_name, _, seed = name.rpartition("-")
     if variant_name not in params.variants:
         return None
-    return fingerprint.identify(params.variants[variant_name], int(seed), digits, numerics)[0]
+    variant = params.variants[variant_name]
+    return identify(variant_name, int(seed), variant, digits, signing.of(variant, digits)).key

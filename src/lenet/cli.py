@@ -145,13 +145,33 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
 
 @job
 @click.argument("variant")
+@path_option("--data", "The training digits.")
+@path_option("--out", "The file of the signature.")
+@click.option("--trials", is_flag=True, help="Sign what the trials of the variant's study can be, in its place.")
+@stage
+def signature(params: Any, variant: str, data: Path, out: Path, trials: bool) -> None:
+    """Stage: sign a variant: what the code makes of its block.
+
+    That is digests of miniature trainings, in seconds. Trainings depend on it in place of source files.
+
+    Example: lenet signature modern --data data/train.safetensors --out signatures/modern.json
+    """
+    if trials:
+        from lenet.sweep import settings, signatures
+
+        signatures.stage(params, settings.settings(params), variant, data, out)
+    else:
+        from lenet import signing
+
+        signing.stage(params, variant, data, out)
+
+
+@job
+@click.argument("variant")
 @click.argument("seed", type=click.IntRange(min=0))
 @path_option("--data", "The training digits.")
-@path_option("--numerics", "The lock of the packages that can change bits.")
+@click.option("--signature", type=HERE, help="The variant's signature; without it the block is signed first.")
 @path_option("--out", "The run's folder.")
-@click.option(
-    "--allow-other-numerics", is_flag=True, envvar="LENET_ALLOW_OTHER_NUMERICS", help="Train with other packages."
-)
 @click.option("--experiment", default="lenet5", show_default=True, help="The MLflow experiment of the run.")
 @click.option("--snapshots", is_flag=True, help="Keep the weights of each epoch's end, too.")
 @tracking_option
@@ -161,21 +181,20 @@ def train(
     variant: str,
     seed: int,
     data: Path,
-    numerics: Path,
+    signature: Path | None,
     out: Path,
-    allow_other_numerics: bool,
     experiment: str,
     snapshots: bool,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed.
 
-    Example: lenet train modern 1 --data data/train.safetensors --numerics requirements-numeric.lock --out /tmp/modern-1
+    Example: lenet train modern 1 --data data/train.safetensors --out /tmp/modern-1
     """
     from lenet import train as module
 
     experiment_or_none = experiment if track else None
-    module.train(params, variant, seed, data, numerics, out, allow_other_numerics, experiment_or_none, snapshots)
+    module.train(params, variant, seed, data, signature, out, experiment_or_none, snapshots)
 
 
 @job
@@ -202,13 +221,25 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 @tracking_option
 @stage
 def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path, track: bool) -> None:
-    """Stage: compare all runs and write the report.
+    """Stage: compare all runs, and draw the report.
 
     Example: lenet compare --runs runs --studies studies --summary metrics/summary.json --reports reports
     """
     from lenet import compare as module
 
     module.compare(params, runs, studies, summary, reports, track)
+
+
+@job
+@click.option("--reports", type=HERE, default=Path("reports"), show_default=True, help="The folder of the report.")
+def draw(params: Any, reports: Path) -> None:
+    """Draw the page and the pictures again, from comparison.json.
+
+    Stage compare draws them, too. Example: lenet draw
+    """
+    from lenet import draw as module
+
+    module.draw(reports)
 
 
 def study_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -369,12 +400,16 @@ def doctor(params: Any, deep: bool) -> None:
     """Check that lock, files, record and machine agree.
 
     That is dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine.
+    Pipelines whose results are of an older arithmetic are named and left out.
 
     Names each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
     """
     from lenet import doctor as module
+    from lenet import stale
 
     sound = True
+    for line in stale.pipelines(Path("metrics")):
+        print(line)
     for name, faults in module.examine(params, deep, module.Places()):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
         for fault in faults:
@@ -388,25 +423,43 @@ def doctor(params: Any, deep: bool) -> None:
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
 @click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
+@click.option("--sample", is_flag=True, help="One run of each compared variant, chosen by the commit's hash.")
+@click.option("--signatures", is_flag=True, help="Sign all variants, or these, under all instructions and threads.")
 @stage
-def verify(params: Any, names: tuple[str, ...], against: str, here: bool) -> None:
+def verify(params: Any, names: tuple[str, ...], against: str, here: bool, sample: bool, signatures: bool) -> None:
     """Compute the published result again, and compare.
 
-    In a clean copy of the commit; all of it, or these runs. Exit status 1 if anything differs beyond what is promised.
+    In a clean copy of the commit; all of it, or these runs. Exit status 1 if one bit differs.
+    Pipelines whose results are of an older arithmetic are named and left out.
 
     \b
     Example: lenet verify modern-1 original-tanh-1
              lenet verify --here --against HEAD~1
+             lenet verify --signatures modern
     """
     from rich.console import Console
 
+    from lenet import stale
     from lenet import verify as module
     from lenet.rerun import published
 
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if here + sample + signatures > 1 or (sample and names):
+        raise InputError("--here, --sample and --signatures exclude each other, and --sample chooses the runs itself")
+    for line in stale.pipelines(module.METRICS):
+        print(line)
+    if signatures:
+        differing = 0
+        for line in module.signatures(params, against, names, module.settings(), tell):
+            differing += 1
+            print(line, flush=True)
+        raise SystemExit(differing > 0)
     if here:
         verdicts = module.verify(params, against, Path(), names)
     else:
-        verdicts = published.compute(against, names, cores(), lambda line: print(line, file=sys.stderr, flush=True))
+        verdicts = published.compute(against, names, sample, cores(), tell)
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)
@@ -504,9 +557,7 @@ storage_option = click.option(
 @click.option("--study", help="The study's name; by default one that follows from all that it is made of.")
 @click.option("--join", envvar="LENET_SWEEP_JOIN", help="Execute trials of a study in this storage.")
 @click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
-@click.option("--numerics", type=HERE, default=Path("requirements-numeric.lock"), show_default=True)
 @click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
-@click.option("--allow-other-numerics", is_flag=True, help="Take part with other packages or arithmetic.")
 @tracking_option
 @stage
 def run_job(
@@ -519,9 +570,7 @@ def run_job(
     study: str | None,
     join: str | None,
     data: Path,
-    numerics: Path,
     out: Path | None,
-    allow_other_numerics: bool,
     track: bool,
 ) -> None:
     """Compute a study, or go on with it.
@@ -537,7 +586,7 @@ def run_job(
     if join:
         from lenet.sweep import worker
 
-        worker.join(join, study, data, numerics, allow_other_numerics)
+        worker.join(join, study, data)
         return
     names = params.compare if everything else [str(variant)]
     made = settings(params)
@@ -551,7 +600,7 @@ def run_job(
     address = storage or storages.default()
     for name in names:
         place = out / name if out and everything else out
-        options = job.Options(trials, jobs, address, study, data, numerics, place, allow_other_numerics, track)
+        options = job.Options(trials, jobs, address, study, data, place, track)
         try:
             job.tell(job.sweep(params, made, name, options))
         except KeyboardInterrupt:
@@ -615,7 +664,7 @@ def clean(params: Any, dry_run: bool) -> None:
     """
     from lenet import clean as module
 
-    for path, why in module.clean(params, Path("data/train.safetensors"), Path("requirements-numeric.lock"), dry_run):
+    for path, why in module.clean(params, Path("data/train.safetensors"), dry_run):
         print(f"{path}: {why}")
 
 

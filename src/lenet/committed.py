@@ -53,7 +53,13 @@ class Step(_Part):
     verdict: str
 
 
-class Ladder(_Part):
+class Study(_Part):
+    """What all have: each variant's signature. Files of the former arithmetic have none."""
+
+    signatures: dict[str, str] | None = None
+
+
+class Ladder(Study):
     """studies/ladder.json: chains of variants, each one change from the one before."""
 
     chains: list[list[str]]
@@ -78,7 +84,7 @@ class Size(_Part):
     high: float | None
 
 
-class Sizes(_Part):
+class Sizes(Study):
     """studies/sizes.json: each variant with more and more training digits."""
 
     variants: dict[str, list[Size]]

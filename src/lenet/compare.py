@@ -1,5 +1,6 @@
-"""Stage compare: all runs → the variants' summary, figures and a report that opens from disk."""
+"""Stage compare: all runs → the variants' summary, and the comparison's numbers, from which the page is drawn."""
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from safetensors.numpy import load_file
 
-from lenet import committed, confidence, figures, lifetime, report, results, statistics, summary, tracking
+from lenet import committed, confidence, draw, lifetime, statistics, summary, tracking
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.evaluate import confusion
-from lenet.files import whole, write_json, write_text
+from lenet.files import write_json
+from lenet.significant import rounded
 from lenet.training.record import Record
 
 HARDEST = 36  # digits shown
@@ -57,7 +58,9 @@ class Run:
 
 
 def compare(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path, track: bool) -> None:
-    """Compare all runs of ``compare`` × ``seeds`` and write the summary and the report.
+    """Compare all runs of ``compare`` × ``seeds``, write the summary and the numbers, and draw the page from these.
+
+    The page and the pictures follow the builds of matplotlib and freetype: no outputs of DVC's.
 
     Args:
         params: which variants and seeds.
@@ -70,27 +73,27 @@ def compare(params: Params, runs: Path, studies: Path, summary_out: Path, report
     Raises:
         InputError: a run is missing or faulty, or its test digits are not the others'; a study's file is faulty.
     """
+    write(params, runs, studies, summary_out, reports)
+    draw.draw(reports)
+    if track:
+        tracking.compared(params, runs, summary_out, reports)
+
+
+def write(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path) -> None:
+    """Write the stage's outputs, the summary and comparison.json: the same bytes on every machine.
+
+    Arguments and errors are those of ``compare``.
+    """
     by_variant = {name: [read(runs / f"{name}-{seed}") for seed in params.seeds] for name in params.compare}
     _check_alike(by_variant)
-    content = describe(by_variant)
-    content |= {
+    content = rounded(describe(by_variant)) | {
         "ladder": committed.ladder(studies / "ladder.json"),
         "frontier": committed.frontier(studies / "frontier.json"),
         "sizes": committed.sizes(studies / "sizes.json"),
     }
-    pictures = draw(content)
-    images = {index: image for group in by_variant.values() for run in group for index, image in run.missed.items()}
-    pictures["hardest"] = _gallery(content["hardest"], images)
-    page = report.render(content, pictures, images)
     lifetime.check()
     write_json(summary_out, summarise(content))
     write_json(reports / "comparison.json", content)
-    for name, figure in pictures.items():
-        with whole(reports / f"{name}.png") as beside:
-            figures.save(figure, beside)
-    write_text(reports / "comparison.html", page)
-    if track:
-        tracking.compared(params, runs, summary_out, reports)
 
 
 def read(folder: Path) -> Run:
@@ -100,7 +103,7 @@ def read(folder: Path) -> Run:
         run = Run(
             Record.read(folder / "run.json"),
             pd.read_csv(folder / "history.csv", float_precision="round_trip"),
-            pd.read_csv(folder / "predictions.csv"),
+            pd.read_csv(folder / "predictions.csv", float_precision="round_trip"),
             dict(zip(missed["index"].tolist(), missed["images"], strict=True)),
             _robustness(folder / "robustness.json"),
         )
@@ -244,8 +247,12 @@ def summarise(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def hardest(by_variant: ByVariant) -> list[dict[str, Any]]:
-    """The digits that most runs miss, with each variant's most frequent answer; ties in file order."""
+    """The digits that most runs miss, with each variant's most frequent answer; ties in file order.
+
+    ``image`` is its 28 lines of 28 grey levels, a byte each, in base64.
+    """
     runs = [run for group in by_variant.values() for run in group]
+    images = {index: image for run in runs for index, image in run.missed.items()}
     missed = Counter(index for run in runs for index in run.missed)
     found = []
     for index, count in sorted(missed.items(), key=lambda item: (-item[1], item[0]))[:HARDEST]:
@@ -254,40 +261,8 @@ def hardest(by_variant: ByVariant) -> list[dict[str, Any]]:
             given = Counter(int(run.predictions["answer"][index]) for run in group)
             answers[variant] = given.most_common(1)[0][0]
         label = int(runs[0].predictions["label"][index])
-        found.append({"index": index, "label": label, "missed_by": count, "of": len(runs), "answers": answers})
+        image = base64.b64encode(images[index].tobytes()).decode()
+        found.append(
+            {"index": index, "label": label, "missed_by": count, "of": len(runs), "answers": answers, "image": image}
+        )
     return found
-
-
-def draw(content: dict[str, Any]) -> dict[str, Figure]:
-    """The report's figures by name. One of what is not there yet says so: DVC expects every file."""
-    variants, known = content["variants"], figures.colours(list(content["variants"]))
-    return {
-        "estimates": figures.estimates(variants),
-        "differences": figures.differences(content["pairs"]) if content["pairs"] else figures.nothing("one variant"),
-        "learning-curves": figures.error_curves({name: one["curves"] for name, one in variants.items()}),
-        "class-errors": figures.class_errors(variants),
-        "confusion": figures.confusion(
-            [(name, np.array(one["confusion"]) / len(one["seeds"])) for name, one in variants.items()]
-        ),
-        "reliability": figures.reliability(variants),
-        "rejection": figures.rejection(variants, confidence.TARGETS[0]),
-        "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
-        "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
-        "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),
-        "then-and-now": then_and_now(content) if content.get("frontier") else figures.nothing(),
-    }
-
-
-def then_and_now(content: dict[str, Any]) -> Figure:
-    """The frontier's chain, with the paper's two results (LeCun 1998, Fig. 9)."""
-    known = figures.colours(list(results.with_frontier(content)))
-    return figures.ladder(content["frontier"], known, {"1998": 0.0095, "1998, distorted digits": 0.008})
-
-
-def _gallery(hard: list[dict[str, Any]], images: dict[int, np.ndarray]) -> Figure:
-    captions = [
-        f"#{one['index']}: {one['label']}\n{' · '.join(str(a) for a in one['answers'].values())}\n"
-        f"{one['missed_by']} of {one['of']}"
-        for one in hard
-    ]
-    return figures.gallery(np.array([images[one["index"]] for one in hard]).reshape(-1, 28, 28), captions)

@@ -30,10 +30,13 @@ class Bin:
 
 
 def of(outputs: np.ndarray, variant: Variant) -> np.ndarray:
-    """The confidence (n,) of a variant's answers, from the outputs (n, 10) in predictions.csv."""
+    """The confidence (n,) of a variant's answers, from the outputs (n, 10) in predictions.csv.
+
+    A softmax computed here is rounded to 1e-9: what another C library's last bit parts or orders is the same then.
+    """
     objective = variant.objective
     if isinstance(objective, MaximumLikelihood | MaximumAPosteriori):
-        return softmax(-objective.factor * outputs, axis=1).max(1)
+        return softmax(-objective.factor * outputs, axis=1).max(1).round(9)
     if variant.network.output == "softmax" or not isinstance(objective, MeanSquaredError):
         return outputs.max(1)
     return np.clip((outputs - objective.off) / (objective.on - objective.off), 0, 1).max(1)

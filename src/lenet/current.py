@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from lenet import lifetime
+from lenet import lifetime, stale
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import write_text
@@ -15,16 +15,23 @@ Runs = frozenset[tuple[str, str]]
 
 
 def folders(params: Params, runs: Path) -> list[Path]:
-    """The folders with outputs: of the compared runs, then of other pipelines, which are folders with ``runs``."""
+    """The folders with outputs: of the compared runs, then of other pipelines, which are folders with ``runs``.
+
+    Outputs of before there were signatures (stale.py) are no present ones.
+    """
     compared = [runs / f"{name}-{seed}" for name, seed in params.runs()]
     others = sorted(path.parent for path in Path().glob(f"*/{runs}/*/run.json"))
-    return [folder for folder in (*compared, *others) if (folder / "run.json").exists()]
+    return [folder for folder in (*compared, *others) if _is_present(folder / "run.json")]
 
 
 def records(params: Params, runs: Path) -> list[Record]:
     """The compared runs that have outputs."""
     found = (runs / f"{name}-{seed}" / "run.json" for name, seed in params.runs())
-    return [Record.read(path) for path in found if path.exists()]
+    return [Record.read(path) for path in found if _is_present(path)]
+
+
+def _is_present(path: Path) -> bool:
+    return path.exists() and not stale.file_is_stale(path)
 
 
 def present(params: Params, runs: Path) -> Runs:

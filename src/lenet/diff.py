@@ -25,8 +25,11 @@ from lenet.tracking.lookup import LEGAL, Tracked, lookup
 from lenet.training.record import Row
 
 IDENTITY = (
-    "run.key", "weights.sha256", "data.sha256", "git.commit", "git.dirty", "environment.sha256", "canary", "threads",
+    "run.key", "weights.sha256", "data.sha256", "signature", "git.commit", "git.dirty", "environment.sha256",
+    "processor", "conformance", "canary", "threads",
 )  # fmt: skip
+EITHER = ("signature", "canary")
+"""Of a run, one of the two: before there were signatures, what bits depended on was the processor's canary."""
 FIRST = 10  # indices of digits shown
 DIGEST = 12  # characters of a digest shown
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -138,7 +141,7 @@ def _identity(runs: Runs) -> Section:
         label: {name: run.tags[name][:DIGEST] for name in IDENTITY if name in run.tags} for label, run in runs.items()
     }
     rows = {name: [tags.get(name, "unknown") for tags in known.values()] for name in IDENTITY}
-    nowhere = [name for name, cells in rows.items() if {*cells} == {"unknown"}]
+    nowhere = [name for name, cells in rows.items() if {*cells} == {"unknown"} and name not in EITHER]
     notes = [f"unknown of all: {', '.join(nowhere)}"] if nowhere else []
     return Section("identity", [*runs], {name: cells for name, cells in rows.items() if len({*cells}) > 1}, notes)
 

@@ -15,6 +15,7 @@ from packaging.version import Version
 from safetensors.numpy import load_file
 
 from lenet import current, fingerprint, packaged, tracking
+from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
@@ -35,7 +36,7 @@ class Places:
     train: Path = Path("data/train.safetensors")
     test: Path = Path("data/test.safetensors")
     lock: Path = Path("requirements.lock")
-    numerics: Path = Path("requirements-numeric.lock")
+    signatures: Path = Path("signatures")
 
 
 def examine(params: Params, deep: bool, places: Places) -> Iterator[tuple[str, list[str]]]:
@@ -58,7 +59,7 @@ def examine(params: Params, deep: bool, places: Places) -> Iterator[tuple[str, l
         ("installed packages and requirements.lock", lambda: environment(places.lock)),
         ("dvc.lock and files", lambda: pipeline(params, places)),
         ("files among each other", lambda: files(params, places)),
-        ("arithmetic here and where the runs were made", lambda: arithmetic(params, places)),
+        ("arithmetic of this machine", arithmetic),
         ("MLflow's record and files", lambda: tracking.check(params, places.runs, places.metrics)),
     ]
     if deep:
@@ -117,8 +118,10 @@ def files(params: Params, places: Places) -> Iterator[str]:
     for folder in current.folders(params, places.runs):
         try:
             record = Record.read(folder / "run.json")
-            metrics = folder.parent.parent / places.metrics / f"{record.name}.json"
-            faults = list(_run(params, folder, record, _json(metrics), digits, places.numerics))
+            pipeline = folder.parent.parent
+            metrics = _json(pipeline / places.metrics / f"{record.name}.json")
+            signed = pipeline / places.signatures / f"{record.variant}.json"
+            faults = list(_run(params, folder, record, metrics, digits, signed))
         except (InputError, OSError, ValueError, KeyError) as error:
             faults = [str(error).splitlines()[0]]
         yield from (f"{folder}: {fault}" for fault in faults)
@@ -130,7 +133,7 @@ def files(params: Params, places: Places) -> Iterator[str]:
 
 
 def _run(
-    params: Params, folder: Path, record: Record, metrics: dict[str, Any], digits: Digits | None, numerics: Path
+    params: Params, folder: Path, record: Record, metrics: dict[str, Any], digits: Digits | None, signed: Path
 ) -> Iterator[str]:
     variant = record.parameters
     if folder.name != record.name:
@@ -140,12 +143,12 @@ def _run(
     weights = fingerprint.tensors_sha256(packaged.load(folder).network.state_dict())
     if weights != record.weights:
         yield "weights.safetensors: not the weights.sha256 of run.json"
-    if digits is not None:
-        key, data, _, _ = fingerprint.identify(variant, record.seed, digits, numerics)
-        if data != record.data:
-            yield "run.json: data.sha256 is not that of the present digits"
-        if key != record.key:
-            yield "run.json: run.key is not that of the present parameters, digits, sources and packages"
+    if digits is not None and fingerprint.data_sha256(*digits.split(variant)) != record.data:
+        yield "run.json: data.sha256 is not that of the present digits"
+    if fingerprint.json_sha256(_json(signed)) != record.signature:
+        yield f"run.json: signature is not that of {signed}"
+    if fingerprint.run_key(variant, record.seed, record.data, record.signature) != record.key:
+        yield "run.json: run.key is not that of its parameters, seed, data.sha256 and signature"
     history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
     if history["weights.sha256"].iloc[-1] != record.weights:
         yield "history.csv: its last weights.sha256 is not that of run.json"
@@ -166,23 +169,16 @@ def _run(
         yield "missed.safetensors: other digits than predictions.csv misses"
 
 
-def arithmetic(params: Params, places: Places) -> Iterator[str]:
-    """Runs whose numerics canary is not this machine's: their bits cannot be expected here."""
-    here = fingerprint.canary()
-    for folder in current.folders(params, places.runs):
-        there = Record.read(folder / "run.json").canary
-        if there != here:
-            yield f"{folder}: canary {there}, and {here} here"
+def arithmetic() -> Iterator[str]:
+    """Operations that do not give the bits that they give on every other machine."""
+    for name in conformance.faults():
+        yield f"{name} is off here (conformance check): nothing can be trained with the published bits"
 
 
 def again(params: Params, places: Places) -> Iterator[str]:
-    """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder.
-
-    Where the arithmetic is another, only the answers can be expected to be the same.
-    """
+    """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder."""
     from lenet import compare, evaluate
 
-    same_bits = not list(arithmetic(params, places))
     with tempfile.TemporaryDirectory() as scratch:
         copies = Path(scratch)
         for folder in current.folders(params, places.runs):
@@ -197,25 +193,15 @@ def again(params: Params, places: Places) -> Iterator[str]:
             except InputError as error:
                 yield str(error)
                 continue
-            if same_bits:
-                made = sorted(path.relative_to(copies) for path in copy.iterdir() if path.name not in tracking.TRAINED)
-                yield from _other((metrics, *made), copies)
-            else:
-                answers = [pd.read_csv(path / "predictions.csv")["answer"] for path in (folder, copy)]
-                if count := int((answers[0] != answers[1]).sum()):
-                    yield f"{folder}/predictions.csv: {count} answers are others when computed again"
-        if not same_bits:
-            return
+            made = sorted(path.relative_to(copies) for path in copy.iterdir() if path.name not in tracking.TRAINED)
+            yield from _other((metrics, *made), copies)
         summary = places.metrics / "summary.json"
         try:
-            compare.compare(
-                params, copies / places.runs, places.studies, copies / summary, copies / places.reports, track=False
-            )
+            compare.write(params, copies / places.runs, places.studies, copies / summary, copies / places.reports)
         except InputError as error:
             yield str(error)
         else:
-            made = sorted(path.relative_to(copies) for path in (copies / places.reports).iterdir())
-            yield from _other((summary, *made), copies)
+            yield from _other((summary, places.reports / "comparison.json"), copies)
 
 
 def _other(paths: tuple[Path, ...], computed: Path) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import fsum, log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
@@ -17,6 +18,7 @@ from lenet import fingerprint, lifetime, packaged, robustness, summary, tracking
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.files import whole, write_json, write_text
+from lenet.significant import rounded
 
 CLASSES = 10
 CALIBRATION_BINS = 15
@@ -96,12 +98,17 @@ def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any
         "count": len(labels),
         "error": int(wrong.sum()) / len(labels),
         "answers.sha256": fingerprint.sha256_of(answers.decided.numpy().astype(np.uint8).tobytes()),
-        "error.per_class": [float(wrong[labels == digit].double().mean()) for digit in range(CLASSES)],
+        "error.per_class": [_share(wrong[labels == digit]) for digit in range(CLASSES)],
     }
     if answers.probabilities is not None:
-        metrics["negative_log_likelihood"] = negative_log_likelihood(answers.probabilities, labels)
-        metrics["calibration_error"] = calibration_error(answers.probabilities, labels)
+        metrics["negative_log_likelihood"] = rounded(negative_log_likelihood(answers.probabilities, labels))
+        metrics["calibration_error"] = rounded(calibration_error(answers.probabilities, labels))
     return metrics
+
+
+def _share(flags: Bool[Tensor, " n"]) -> float:
+    """The fraction that is true; 0 of none."""
+    return int(flags.sum()) / max(1, len(flags))
 
 
 def misses(recogniser: packaged.Recogniser, snapshots: Mapping[str, Tensor], digits: Digits) -> list[int]:
@@ -127,21 +134,23 @@ def by_level(curve: Mapping[str, Any]) -> dict[str, float]:
 
 
 def negative_log_likelihood(probabilities: Float[Tensor, "n 10"], labels: Int64[Tensor, " n"]) -> float:
-    """Mean of −ln p(right class), in nats; a probability that underflowed counts as the smallest float32."""
-    right = probabilities.gather(1, labels[:, None])[:, 0]
-    return float(-right.clamp_min(torch.finfo(torch.float32).tiny).double().log().mean())
+    """Mean of −ln p(right class), in nats; a probability that underflowed counts as the smallest float32.
+
+    Summed exactly, so that only the logarithm's last bit can differ between C libraries.
+    """
+    right = probabilities.gather(1, labels[:, None])[:, 0].clamp_min(torch.finfo(torch.float32).tiny)
+    return -fsum(map(log, right.tolist())) / len(labels)
 
 
 def calibration_error(probabilities: Float[Tensor, "n 10"], labels: Int64[Tensor, " n"]) -> float:
     """Expected calibration error: |accuracy − confidence| over 15 equal bins of confidence, weighted by their size.
 
-    (Guo et al. 2017, "On Calibration of Modern Neural Networks".)
+    (Guo et al. 2017, "On Calibration of Modern Neural Networks".) Sums are exact.
     """
     confidence, decided = probabilities.double().max(1)
-    right = (decided == labels).double()
-    bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64).index_add_(0, bins, right - confidence)
-    return float(gaps.abs().sum() / len(labels))
+    gaps = (decided == labels).double() - confidence
+    bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS) - 1
+    return fsum(abs(fsum(gaps[bins == place].tolist())) for place in range(CALIBRATION_BINS)) / len(labels)
 
 
 def confusion(decided: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lenet import confidence, figures, lifetime, packaged, page, published
+from lenet import confidence, figures, lifetime, packaged, page, published, results
 from lenet.config import PaperDistortion, Params, Pixels, Variant
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.distortion import distort, paper_maps
@@ -71,6 +71,7 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     text = page.template("paper.html", percent=percent, points=signed).render(
         content,
         lead=lead(content),
+        former=results.FORMER if results.is_former(content) else "",
         plain=plain,
         distorted=variants[DISTORTED],
         published=published,

@@ -32,10 +32,10 @@ def colours(names: Sequence[str]) -> dict[str, str]:
     return dict(zip(names, cycle(COLOURS), strict=False))
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG without the library's version in it."""
+def save(figure: Figure, path: Path, source: str | None = None) -> None:
+    """Write a figure as PNG without the library's version in it; with a digest of what it shows, if given one."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, format="png", dpi=150, metadata=_UNSIGNED)
+    figure.savefig(path, format="png", dpi=150, metadata=_UNSIGNED | ({"Source": source} if source else {}))
 
 
 def svg(figure: Figure) -> bytes:

@@ -1,28 +1,22 @@
-"""Digests that say whether two runs are the same: of tensors, sources, packages, and of the machine's arithmetic."""
+"""Digests that say whether two runs are the same: of tensors, digits, blocks and sources; and the environment's."""
 
-import ast
 import hashlib
 import json
 from collections.abc import Mapping
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
-from torch import Tensor, nn
+from torch import Tensor
 
-from lenet import THREADS, arithmetic
 from lenet.config import Variant
 from lenet.digits.data import Digits
-from lenet.errors import InputError
 
 PACKAGE = Path(__file__).parent
-NOT_NUMERIC = frozenset({"tracking", "progress", "lifetime", "places"})
-"""Modules that stages import and that cannot change their outputs (tests train with them on, off and failing)."""
+NUMERIC = ("arithmetic", "config.py", "digits", "files.py", "fingerprint.py", "networks", "training")
+"""Folders and modules that say what a training's files hold: what a signature depends on (dvc.yaml has the same)."""
 
 
 def sha256_of(*parts: bytes) -> str:
@@ -31,6 +25,11 @@ def sha256_of(*parts: bytes) -> str:
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
+
+
+def json_sha256(content: Any) -> str:
+    """SHA-256 of content as canonical JSON: sorted names, no spaces, floats in their shortest exact form."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor]) -> str:
@@ -53,100 +52,30 @@ def data_sha256(train: Digits, validation: Digits) -> str:
     )
 
 
-def sources(module: str) -> tuple[str, ...]:
-    """The names of the package's modules that can change what ``module`` computes: its imports, followed.
-
-    Modules in NOT_NUMERIC are left out, with what only they import.
-    """
-    found: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name in found or name in NOT_NUMERIC:
-            continue
-        found.add(name)
-        waiting += _imports(name)
-    return tuple(sorted(found | {"__init__"}))
-
-
-@cache
-def _imports(module: str) -> tuple[str, ...]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_bytes())):
-        if isinstance(node, ast.ImportFrom) and node.module == "lenet":
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lenet."):
-            names.append(str(node.module).removeprefix("lenet."))
-        elif isinstance(node, ast.Import):
-            names += [alias.name.removeprefix("lenet.") for alias in node.names if alias.name.startswith("lenet.")]
-    return tuple(name for name in names if (PACKAGE / f"{name}.py").exists())
-
-
-def numerics(lock: Path) -> dict[str, str]:
-    """The installed public versions of the packages that ``requirements-numeric.lock`` pins."""
-    return {r.name: Version(metadata.version(r.name)).public for r in _requirements(lock)}
-
-
-def check_numerics(lock: Path) -> None:
-    """Raise InputError if an installed package differs from the lock: its bits may differ too."""
-    faults = []
-    for requirement in _requirements(lock):
-        installed = metadata.version(requirement.name)
-        if not requirement.specifier.contains(installed, prereleases=True):
-            faults.append(f"{requirement.name} {installed} is installed, not {requirement.specifier}")
-    if faults:
-        raise InputError(
-            f"{lock}: {'; '.join(faults)}. The weights may come out different; "
-            "install the lock (`make environment`), or allow it with --allow-other-numerics"
-        )
-
-
-def _requirements(lock: Path) -> list[Requirement]:
-    try:
-        lines = lock.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(f"{lock}: {error.strerror}") from None
-    return [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+def block_sha256(variant: Variant) -> str:
+    """SHA-256 of a resolved block."""
+    return json_sha256(variant.model_dump(mode="json"))
 
 
 def source_sha256() -> str:
-    """SHA-256 over the source modules that can change a training's bits."""
-    return sha256_of(*((PACKAGE / f"{name}.py").read_bytes() for name in sources("train")))
+    """SHA-256 over the paths and bytes of the numeric sources. It tells of runs; it does not identify them."""
+    found = (PACKAGE / name for name in NUMERIC)
+    files = (file for place in found for file in ([place] if place.is_file() else place.rglob("*.py")))
+    parts = ((file.relative_to(PACKAGE).as_posix().encode(), file.read_bytes()) for file in files)
+    return sha256_of(*(part for pair in sorted(parts) for part in pair))
 
 
-def run_key(variant: Variant, seed: int, data: str, source: str, packages: Mapping[str, str], threads: int) -> str:
+def run_key(variant: Variant, seed: int, data: str, signature: str) -> str:
     """The identity of a training: everything that its weights are a function of.
 
     Args:
         variant: the resolved block.
         seed: the run's seed.
         data: ``data.sha256``.
-        source: ``source.sha256``.
-        packages: the numeric packages' versions.
-        threads: that torch uses.
+        signature: what the code makes of this block (training/signature.py).
     """
-    identity: dict[str, Any] = {
-        "variant": variant.model_dump(),
-        "seed": seed,
-        "data": data,
-        "source": source,
-        "packages": dict(packages),
-        "threads": threads,
-    }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def identify(variant: Variant, seed: int, digits: Digits, lock: Path) -> tuple[str, str, str, int]:
-    """``run.key``, ``data.sha256``, ``source.sha256`` and threads of a training here.
-
-    Args:
-        variant: the resolved block.
-        seed: the run's seed.
-        digits: all training digits.
-        lock: ``requirements-numeric.lock``.
-    """
-    data, source = data_sha256(*digits.split(variant)), source_sha256()
-    return run_key(variant, seed, data, source, numerics(lock), THREADS), data, source, THREADS
+    block = variant.model_dump(mode="json")
+    return json_sha256({"variant": block, "seed": seed, "data": data, "signature": signature})
 
 
 def processor() -> str:
@@ -163,30 +92,3 @@ def environment() -> list[str]:
     """The installed distributions as sorted ``name==version`` lines."""
     found = {canonicalize_name(d.metadata["Name"]): d.version for d in metadata.distributions()}
     return [f"{name}=={version}" for name, version in sorted(found.items())]
-
-
-@arithmetic.fixed()
-def canary() -> str:
-    """Digest of a few steps of a fixed small training: equal where arithmetic gives equal bits.
-
-    It holds nothing of this package's own networks, so that it tells about processor, builds and threads alone.
-    """
-    generator = torch.Generator().manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(1, 6, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(400, 84), nn.Sigmoid(), nn.Linear(84, 10),
-    )  # fmt: skip
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.uniform_(-0.2, 0.2, generator=generator)
-    digests = [] if arithmetic.flushes() else [b"subnormal numbers"]
-    for batch, kind in ((16, torch.optim.SGD), (64, torch.optim.Adam)):
-        rule = kind(network.parameters(), lr=0.01)
-        for _ in range(5):
-            inputs = torch.rand(batch, 1, 32, 32, generator=generator)
-            labels = torch.randint(10, (batch,), generator=generator)
-            rule.zero_grad()
-            nn.functional.cross_entropy(network(inputs), labels).backward()
-            rule.step()
-        digests.append(tensors_sha256(network.state_dict()).encode())
-    return sha256_of(*digests)[:16]

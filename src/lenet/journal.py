@@ -14,13 +14,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from lenet import fingerprint, places, snapshot
 from lenet.config import Variant
 from lenet.files import whole, write_json, write_text
-from lenet.training.record import Record
+from lenet.training.record import BEFORE, Record
 
 
 def home() -> Path:
@@ -143,9 +144,8 @@ class Entry:
             "parameters": record.parameters.model_dump(),
             "key": record.key,
             "data": record.data,
-            "source": record.source,
-            "threads": record.threads,
-            "canary": record.canary,
+            "signature": record.signature,
+            **record.before,
             "experiment": self.experiment,
             "store": self.store,
             "tags": self.tags,
@@ -170,11 +170,19 @@ def read(folder: Path) -> Entry | None:
     try:
         content = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         parameters = Variant.model_validate(content["parameters"])
-        identity = {name: content[name] for name in ("variant", "seed", "key", "data", "source", "threads", "canary")}
+        identity = {name: content[name] for name in ("variant", "seed", "key", "data")} | _signed(content)
         around = {name: content[name] for name in ("experiment", "store", "tags", "started", "status", "ended")}
         return Entry(Record(parameters=parameters, **identity), points=list(_points(folder)), **around)
     except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk
         return None
+
+
+def _signed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The signature; of a training from before there were any, what it had in its place."""
+    if "canary" not in content:
+        return {"signature": content["signature"]}
+    names = {"source.sha256": "source"} if "source" in content else {}
+    return {"signature": "", "before": {name: str(content[names.get(name, name)]) for name in BEFORE}}
 
 
 def _points(folder: Path) -> Iterator[Point]:

@@ -11,6 +11,7 @@ from lenet import lifetime, statistics, summary
 from lenet.config import Params, Section, Variant
 from lenet.errors import ParamsError
 from lenet.files import write_json
+from lenet.significant import rounded
 from lenet.studies import Answers, Study, changed, load, outside
 
 RATE = ("optimizer.lr", "optimizer.momentum")
@@ -56,12 +57,14 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
         out: where the result goes.
 
     Raises:
-        InputError: a run is missing or faulty, or a step changes other parts of the block than it states.
+        InputError: a run is missing or faulty, runs are of mixed arithmetic, or a step changes other parts of the block
+            than it states.
     """
     ladder = load(Ladder, path)
     check(params, ladder, path)
     answers = Answers(params, folders, ladder.seeds)
     names = list(dict.fromkeys(chain.from_iterable(one.names for one in ladder.chains)))
+    signatures = answers.signatures(names)
     wrong = {name: answers.wrong(name) for name in names}
     compared = statistics.pairs(wrong, [(step.to, before) for before, step in ladder.steps()])
     steps = [
@@ -80,7 +83,8 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
     ]
     variants = {name: {**answers.describe(name), **_recipe(params.variant(name))} for name in names}
     lifetime.check()
-    write_json(out, {"chains": [one.names for one in ladder.chains], "variants": variants, "steps": steps})
+    chains = [one.names for one in ladder.chains]
+    write_json(out, rounded({"chains": chains, "signatures": signatures, "variants": variants, "steps": steps}))
 
 
 def _recipe(variant: Variant) -> dict[str, Any]:

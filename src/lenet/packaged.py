@@ -13,13 +13,17 @@ from packaging.version import Version
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from lenet import arithmetic, networks
+from lenet import networks
 from lenet.errors import InputError
 from lenet.training import objective
 from lenet.training.record import Record
 
 FILES = ("weights.safetensors", "run.json")
 """What a loaded network is made of, in a run's folder and in the model's."""
+
+SOURCES = ("__init__.py", "arithmetic", "config.py", "digits", "errors.py", "files.py", "networks", "packaged.py",
+           "training/__init__.py", "training/levenberg.py", "training/objective.py", "training/record.py")  # fmt: skip
+"""The package's folders and modules that run a network."""
 
 _PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "ruamel.yaml", "jaxtyping", "packaging")
 
@@ -31,7 +35,6 @@ class Recogniser:
         self.record, self.network = record, network.eval()
         self.objective = objective.build(record.parameters)
 
-    @arithmetic.fixed()
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """The ten outputs (n, 10) for uint8 images (n, 28, 28)."""
         return networks.outputs(self.network, images, self.record.parameters.pixels)

@@ -13,17 +13,20 @@ import torch
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
-from torch.func import functional_call, jacrev
 
 from lenet import lifetime, published, statistics, summary
-from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Network, Params, Variant, flatten
+from lenet.config import MaximumLikelihood, Network, Params, Variant, flatten
 from lenet.digits.data import Digits, load_digits, to_inputs
+from lenet.digits.presentation import present
 from lenet.errors import InputError, ParamsError
 from lenet.files import write_json
 from lenet.networks.lenet5 import LeNet5
+from lenet.significant import rounded
 from lenet.studies import Answers, Study, changed, load
-from lenet.training.levenberg import StochasticDiagonalLM, curvatures
-from lenet.training.module import Classifier
+from lenet.training import optimizer
+from lenet.training.levenberg import curvatures
+from lenet.training.module import LeNet
+from lenet.training.optimizer import StochasticDiagonalLM
 
 RECIPES = PLAIN, DISTORTED = "lecun1998", "lecun1998-distorted"
 BESIDE = ("modern", "original-tanh")  # variants whose misses are compared with Fig. 8's, too
@@ -51,23 +54,23 @@ def publish(
         out: where the result goes.
 
     Raises:
-        InputError: a run, a result or the digits are missing or faulty.
+        InputError: a run, a result or the digits are missing or faulty, or runs are of mixed arithmetic.
     """
     paper = load(Paper, path)
     for name in RECIPES:
         if name not in paper.train:
             raise ParamsError(f"{path}: train must have {name}; it has {', '.join(paper.train)}")
     answers, digits = Answers(params, folders, paper.seeds), load_digits(data)
+    signatures = answers.signatures(dict.fromkeys((*paper.train, *BESIDE)))
     wrong = {name: answers.wrong(name) for name in (*RECIPES, *BESIDE)}
     content = {
         "seeds": list(paper.seeds),
+        "signatures": signatures,
         "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
         "verdict": statistics.pairs({name: wrong[name] for name in RECIPES})[0].verdict,
         "figure_8": {name: overlap(one) for name, one in wrong.items()},
         "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
-        "block": flatten(params.variant(PLAIN)),
-        "with_distortions": _changes(*map(params.variant, RECIPES)),
         "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
         "step_sizes": {
             name: [step_sizes(params.variant(name), seed, digits) for seed in paper.seeds] for name in RECIPES
@@ -75,8 +78,12 @@ def publish(
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
         "classifiers": [_read(baselines / f"{name}.json") for name in paper.baselines],
     }
+    parameters = {
+        "block": flatten(params.variant(PLAIN)),
+        "with_distortions": _changes(*map(params.variant, RECIPES)),
+    }
     lifetime.check()
-    write_json(out, content)
+    write_json(out, rounded(content) | parameters)
 
 
 def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> dict[str, Any]:
@@ -139,12 +146,10 @@ def overlap(wrong: np.ndarray) -> dict[str, Any]:
 
 def step_sizes(variant: Variant, seed: int, digits: Digits) -> list[float]:
     """The smallest and the largest of the parameters' learning rates in the first pass."""
-    beginning = Classifier(variant, seed, *digits.split(variant))
-    beginning.train_dataloader()
-    rule = beginning.rule = beginning.configure_optimizers()
-    assert isinstance(variant.optimizer, DiagonalLevenbergMarquardt)
+    module = LeNet(variant, seed)
+    rule = optimizer.build(variant.optimizer, module.network.parameters())
     assert isinstance(rule, StochasticDiagonalLM)
-    beginning._estimate(variant.optimizer)
+    rule.set_curvatures(module.curvatures(present(variant, seed, digits.split(variant)[0], 1)))
     sizes = torch.cat([size.flatten() for size in rule.step_sizes()])
     return [float(sizes.min()), float(sizes.max())]
 
@@ -155,9 +160,9 @@ def curvature_ratios(variant: Variant, seed: int, digits: Digits) -> dict[str, f
     They leave out the cross terms between the places of a weight, and between units: in C5 and F6 nothing is lost. The
     ratio is that of the sums over a layer's weights.
     """
-    network = LeNet5(cast(Network, variant.network)).initialise(variant.initialisation, seed).double()
+    network = LeNet5(cast(Network, variant.network)).initialise(variant.initialisation, seed)
     few = digits[:EXACT]
-    inputs = to_inputs(few.images, variant.pixels).double()
+    inputs = to_inputs(few.images, variant.pixels)
     half = MaximumLikelihood(loss="mle", factor=0.5)
     estimated = curvatures(network, inputs, few.labels.long(), half, "constant")
     exact = exact_curvatures(network, inputs)
@@ -170,17 +175,14 @@ def exact_curvatures(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> dic
 
     By name, averaged over digits.
     """
-    parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    total = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    total = [torch.zeros_like(parameter) for parameter in parameters]
     seen: list[Tensor] = []
     hook = network.output.register_forward_hook(lambda layer, given, result: seen.append(given[0]))
-
-    def states(theta: dict[str, Tensor], one: Tensor) -> Tensor:
-        functional_call(network, theta, one)
-        return seen.pop()[0]
-
     for one in inputs.split(1):
-        for name, part in jacrev(states)(parameters, one).items():
-            total[name] += part.square().sum(0) / len(inputs)
+        network(one)
+        for state in seen.pop()[0]:
+            for sum_, part in zip(total, torch.autograd.grad(state, parameters, retain_graph=True), strict=True):
+                sum_ += part.square() / len(inputs)
     hook.remove()
-    return total
+    return dict(zip(names, total, strict=True))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from lenet.config import Variant
-from lenet.training.module import Classifier
+from lenet.training.fast_module import FastLeNet
 
 LINES = "LENET_PROGRESS_LINES"
 """Environment variable: when set, each epoch writes a line (`lenet repro` shows the latest)."""
@@ -74,7 +74,7 @@ class _Bar(pl.Callback):
         last = batch_idx + 1 == trainer.num_training_batches
         if now - self.shown < 0.1 and not last:
             return
-        assert isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, FastLeNet)
         self.shown = now
         seen = min(pl_module.step * self.variant.batch_size, self.variant.train_size)
         done = trainer.current_epoch * self.variant.train_size + seen

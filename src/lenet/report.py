@@ -11,20 +11,23 @@ from lenet import figures, page, results
 from lenet.statistics import LEVEL, points
 
 Content = Mapping[str, Any]
+STUDIES = ("ladder", "frontier", "sizes")
 
 
-def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int, np.ndarray]) -> str:
+def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int, np.ndarray], digest: str) -> str:
     """The page, HTML that needs nothing else.
 
     Args:
         content: reports/comparison.json's.
         pictures: the figures by name.
         images: the hardest digits' (28, 28) by index.
+        digest: that of the file that the content is from.
     """
     frontier_s = (content["frontier"] or {"variants": {}})["variants"]
     template = page.template("comparison.html", percent=percent, points=signed, p=p_value, unbroken=unbroken)
     return template.render(
         content,
+        digest=digest,
         colours=figures.colours(list(results.with_frontier(content))),
         cells={name: results.cells(found) for name, found in content["variants"].items()},
         beyond={name: results.cells(found) for name, found in frontier_s.items()},
@@ -44,6 +47,7 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
             "ladder": ladder(content["ladder"]) if content["ladder"] else "",
             "sizes": list(sizes(content["sizes"])) if content["sizes"] else [],
         },
+        former={name: results.FORMER for name in STUDIES if content[name] and results.is_former(content[name])},
         has_robustness=has_robustness(content),
         hardest_levels=hardest_levels(content) if has_robustness(content) else [],
         distorted=any("distorted" in found["what"] for found in content["variants"].values()),

@@ -22,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lenet import current, lifetime
+from lenet import current, lifetime, results
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import write_json
@@ -59,6 +59,19 @@ class Running:
         return next((line for line in reversed(lines) if ": epoch " in line), "")
 
 
+@dataclass
+class Timeline:
+    """Each stage's start and end, in seconds from the beginning."""
+
+    began: float = field(default_factory=time.monotonic)
+    stages: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, stage: Running) -> None:
+        """A stage that has just ended."""
+        start, end = (round(at - self.began, 1) for at in (stage.since, time.monotonic()))
+        self.stages.append({"stage": stage.name, "start": start, "end": end})
+
+
 def repro(params: Params, pipeline: Path, jobs: int, track: bool) -> None:
     """Bring a pipeline up to date, with what it needs of others, with up to ``jobs`` stages at once.
 
@@ -77,10 +90,18 @@ def repro(params: Params, pipeline: Path, jobs: int, track: bool) -> None:
         raise InputError(f"{pipeline / 'dvc.yaml'} is not here; pipelines beside the root's: {legal or 'none'}")
     with lifetime.sole_pipeline():
         graph, waiting = _stale(pipeline)
-        if waiting:
-            _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}).run()
-        else:
+        if not waiting:
             print("Everything is up to date.", file=sys.stderr)
+        timeline = Timeline()
+        if first := _signatures(graph, waiting):
+            _Scheduler(graph, first, jobs, {}, timeline).run()
+            graph, waiting = _stale(pipeline)
+        if waiting:
+            _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
+        if not results.is_drawn(Path("reports")):
+            from lenet import draw  # takes seconds, and is seldom needed
+
+            draw.draw(Path("reports"))
         if track:
             _mark_current(params, Path("runs"))
 
@@ -122,6 +143,20 @@ def _stale(pipeline: Path) -> "tuple[networkx.DiGraph, set[str]]":
     return graph, needed & changed.union(*(networkx.descendants(needed_by, name) for name in changed))
 
 
+def _signatures(graph: "networkx.DiGraph", waiting: set[str]) -> set[str]:
+    """The stale signatures, with what they wait for. If they come out as they were, nothing after them is stale."""
+    import networkx
+
+    signatures = {name for name in waiting if _parts(name)[0] == "signature"}
+    return signatures.union(*(waiting & networkx.descendants(graph, name) for name in signatures))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """A stage's name without its pipeline and its item, and the item."""
+    stage, _, item = name.rpartition(":")[2].partition("@")
+    return stage, item
+
+
 def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
     """Remove what runs left that a pipeline no longer names: its last stage depends on the whole folder of runs."""
     for folder in (pipeline / "runs").glob("*-*"):
@@ -135,7 +170,7 @@ def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
 
 def _cost(params: Params, name: str) -> float:
     """How long a stage takes beside others, in digits: what trainings take counts, the rest is short."""
-    stage, _, run = name.rpartition(":")[2].partition("@")
+    stage, run = _parts(name)
     if stage != "train":
         return 0
     variant = params.variants[run.rpartition("-")[0]]
@@ -148,10 +183,11 @@ class _Scheduler:
     Afterwards ``timeline.json`` beside the stages' logs holds each stage's start and end, in seconds from the first.
     """
 
-    def __init__(self, graph: "networkx.DiGraph", waiting: set[str], jobs: int, costs: dict[str, float]) -> None:
-        self.graph, self.waiting, self.jobs, self.costs = graph, waiting, jobs, costs
+    def __init__(
+        self, graph: "networkx.DiGraph", waiting: set[str], jobs: int, costs: dict[str, float], timeline: "Timeline"
+    ) -> None:
+        self.graph, self.waiting, self.jobs, self.costs, self.timeline = graph, set(waiting), jobs, costs, timeline
         self.running: list[Running] = []
-        self.began, self.timeline = time.monotonic(), list[dict[str, object]]()
         self.total, self.failed = len(waiting), False
         self.console = Console(stderr=True)
         self.logs = lifetime.locks() / "logs"
@@ -166,7 +202,7 @@ class _Scheduler:
                     self._finish()
         finally:
             self._stop()
-        write_json(self.logs / "timeline.json", self.timeline)
+        write_json(self.logs / "timeline.json", self.timeline.stages)
         if self.failed:
             raise StageFailed
 
@@ -180,7 +216,7 @@ class _Scheduler:
         return (name for name in sorted(self.waiting, key=self._order) if busy.isdisjoint(self.graph.successors(name)))
 
     def _order(self, name: str) -> tuple[float, list[str]]:
-        return -self.costs[name], name.split("-")[::-1]
+        return -self.costs.get(name, 0), name.split("-")[::-1]
 
     def _launch(self, name: str, attempt: int = 1) -> Running:
         log = self.logs / f"{name.replace('/', '-')}.log"
@@ -205,8 +241,7 @@ class _Scheduler:
                 self.console.print(f"[red]{stage.name} failed[/red]; its log, {stage.log}:")
                 self.console.print(Text(text.strip()))
             else:
-                start, end = (round(at - self.began, 1) for at in (stage.since, time.monotonic()))
-                self.timeline.append({"stage": stage.name, "start": start, "end": end})
+                self.timeline.add(stage)
                 how = "from DVC's cache" if "is cached" in text else f"{stage.seconds}"
                 how = "unchanged" if "didn't change" in text else how
                 self.console.print(f"{stage.name}: {how}", highlight=False)

@@ -1,5 +1,6 @@
 """The comparison's table, as the terminal, the report and the README show it. Light: it waits for no torch."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,19 @@ def load(reports: Path) -> dict[str, Any]:
         raise InputError(f"{reports}/comparison.json is missing; `make repro` makes it") from None
 
 
+def digest(reports: Path) -> str:
+    """SHA-256 of reports/comparison.json; the page drawn from it names it."""
+    return hashlib.sha256((reports / "comparison.json").read_bytes()).hexdigest()
+
+
+def is_drawn(reports: Path) -> bool:
+    """Whether the page is of the present numbers, if there are any. After `dvc checkout` it may be of others."""
+    if not (reports / "comparison.json").exists():
+        return True
+    page = reports / "comparison.html"
+    return page.exists() and digest(reports) in page.read_text(encoding="utf-8")
+
+
 def is_of(content: dict[str, Any], params: Params) -> bool:
     """Whether the comparison is of the runs that params.yaml names."""
     found = [(name, int(seed)) for name, variant in content["variants"].items() for seed in variant["seeds"]]
@@ -32,13 +46,22 @@ def with_frontier(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def table(content: dict[str, Any]) -> Table:
-    """The comparison for a terminal."""
+    """The comparison for a terminal; with the frontier's variants where their runs are of the same arithmetic."""
     view = Table("variant", "what", title="Test digits misclassified, last epoch")
     for column in ("misses of each seed", "error, % (mean ± sd)", "validation, %", "parameters"):
         view.add_column(column, justify="right")
-    for name, found in with_frontier(content).items():
+    alike = content["frontier"] and not is_former(content["frontier"])
+    for name, found in (with_frontier(content) if alike else content["variants"]).items():
         view.add_row(name, found["what"], *cells(found))
     return view
+
+
+FORMER = "Computed with the former arithmetic, on one processor; its bits are not portable."
+
+
+def is_former(study: Mapping[str, Any]) -> bool:
+    """Whether a published study's runs have no signature: then its numbers stand beside no others."""
+    return not study.get("signatures")
 
 
 def cells(found: dict[str, Any]) -> tuple[str, str, str, str]:

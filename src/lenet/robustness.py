@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lenet import arithmetic, networks
+from lenet import networks
 from lenet.arithmetic.randomness import derive
 from lenet.config import Pixels
 from lenet.digits.data import Digits, to_inputs
@@ -128,7 +128,6 @@ DISTURBANCES = {
 }
 
 
-@arithmetic.fixed()
 def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     """The error under each disturbance: its ``unit``, ``levels`` and, as fractions of the digits, ``errors``.
 

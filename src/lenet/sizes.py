@@ -10,6 +10,7 @@ from lenet import lifetime
 from lenet.config import Params
 from lenet.errors import ParamsError
 from lenet.files import write_json
+from lenet.significant import rounded
 from lenet.studies import Answers, Study, changed, load, outside
 
 PARTS = ("train_size", "epochs")
@@ -31,17 +32,19 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
         out: where the result goes.
 
     Raises:
-        InputError: a run is missing or faulty, or a curve's variants differ in more than digits and epochs.
+        InputError: a run is missing or faulty, runs are of mixed arithmetic, or a curve's variants differ in more than
+            digits and epochs.
     """
     sizes = load(Sizes, path)
     check(params, sizes, path)
     answers = Answers(params, folders, sizes.seeds)
+    signatures = answers.signatures(dict.fromkeys(name for names in sizes.curves.values() for name in names))
     variants = {
         curve: [{"train_size": params.variant(name).train_size, **answers.describe(name)} for name in names]
         for curve, names in sizes.curves.items()
     }
     lifetime.check()
-    write_json(out, {"variants": variants})
+    write_json(out, rounded({"signatures": signatures, "variants": variants}))
 
 
 def check(params: Params, sizes: Sizes, path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the pipelines beside the root's share: their own params.yaml, and what runs answered to the test digits."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -56,6 +57,27 @@ class Answers:
         """
         return np.array([self._table(variant, seed)["wrong"] for seed in self.seeds])
 
+    def signatures(self, variants: Iterable[str]) -> dict[str, str] | None:
+        """Each variant's signature, which is what its runs do; None where all are of the former arithmetic.
+
+        Raises InputError if runs are of mixed arithmetic, or a run is missing.
+        """
+        found = {f"{variant}-{seed}": self._signature(variant, seed) for variant in variants for seed in self.seeds}
+        if not any(found.values()):
+            return None
+        if former := [name for name, signature in found.items() if signature is None]:
+            raise InputError(
+                f"runs of mixed arithmetic: {', '.join(former)} have no signature, the others have; "
+                "`dvc repro` trains them anew"
+            )
+        signatures: dict[str, str] = {}
+        for name, signature in found.items():
+            if signature and signatures.setdefault(name.rpartition("-")[0], signature) != signature:
+                raise InputError(
+                    f"runs of mixed arithmetic: {name} has another signature than its variant's other runs"
+                )
+        return signatures
+
     def rejection(self, variant: str) -> dict[str, Any]:
         """Each seed's error among the digits that are left when some ``shares`` of them are rejected."""
         block = self.params.variant(variant)
@@ -68,18 +90,28 @@ class Answers:
 
     def _table(self, variant: str, seed: int) -> pd.DataFrame:
         """What a run answered and whether that is ``wrong``, digits in the MNIST test file's order."""
+        folder = self._folder(variant, seed)
+        if Record.read(folder / "run.json").parameters != self.params.variant(variant):
+            raise InputError(f"{folder}: trained with another block than params.yaml has; `dvc repro` trains it anew")
+        try:
+            table = pd.read_csv(folder / "predictions.csv", index_col="index").sort_index()
+            return table.assign(wrong=table["answer"] != table["label"])
+        except (ValueError, KeyError) as error:
+            raise InputError(f"{folder}/predictions.csv: {error}; `dvc repro` makes it anew") from None
+
+    def _folder(self, variant: str, seed: int) -> Path:
+        """Where a run is."""
         name = f"{variant}-{seed}"
         found = [folder / name for folder in self.folders if (folder / name / "predictions.csv").exists()]
         if not found:
             places = " or ".join(map(str, self.folders))
             raise InputError(f"{name}: no evaluated run in {places}; `make ladder`, `sizes` or `frontier` makes them")
-        if Record.read(found[0] / "run.json").parameters != self.params.variant(variant):
-            raise InputError(f"{found[0]}: trained with another block than params.yaml has; `dvc repro` trains it anew")
-        try:
-            table = pd.read_csv(found[0] / "predictions.csv", index_col="index").sort_index()
-            return table.assign(wrong=table["answer"] != table["label"])
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{found[0]}/predictions.csv: {error}; `dvc repro` makes it anew") from None
+        return found[0]
+
+    def _signature(self, variant: str, seed: int) -> str | None:
+        path = self._folder(variant, seed) / "run.json"
+        Record.read(path)  # or it says what is wrong
+        return json.loads(path.read_text(encoding="utf-8"))["run"].get("signature")
 
     def describe(self, variant: str) -> dict[str, Any]:
         """A variant's misses and error of each seed, and its mean error with spread and interval."""

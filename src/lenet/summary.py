@@ -7,8 +7,8 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from lenet import networks
+from lenet.arithmetic.nn import AveragePool, MapMeans, MaxPool
 from lenet.config import ConvNetwork, Network, Variant
-from lenet.networks.convnet import MapMeans
 from lenet.networks.lenet5 import RadialBasis, SparseConv, Subsampling
 
 
@@ -133,10 +133,10 @@ def _describe(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> 
         products, biases = 4 * units, units
         formula = f"{len(outputs)} × (1 + 1)"
     else:
-        kind, kernel = f"{'average' if isinstance(module, nn.AvgPool2d) else 'max'} pooling", "2×2/2"
+        kind, kernel = f"{'average' if isinstance(module, AveragePool) else 'max'} pooling", "2×2/2"
         products, biases = 4 * units, 0
         formula = "0"
-    macs = 0 if isinstance(module, nn.MaxPool2d) else products
+    macs = 0 if isinstance(module, MaxPool) else products
     return Layer(name, kind, _shape(inputs), _shape(outputs), kernel, products + biases, macs, parameters, formula)
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from lenet import fingerprint, lifetime, progress, tracking
+from lenet import fingerprint, lifetime, progress, signing, tracking
+from lenet.arithmetic import conformance
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits, load_digits
 from lenet.training import checkpoint
@@ -15,9 +16,8 @@ def train(
     name: str,
     seed: int,
     data: Path,
-    numerics: Path,
+    signature: Path | None,
     out: Path,
-    allow_other: bool,
     experiment: str | None,
     snapshots: bool = False,
 ) -> None:
@@ -31,21 +31,20 @@ def train(
         name: the variant.
         seed: the run's seed.
         data: the file of training digits.
-        numerics: the lock of the packages that can change bits.
+        signature: the file of the variant's signature; None: it is signed first.
         out: the run's folder.
-        allow_other: train even if the installed packages differ from that lock.
         experiment: the MLflow experiment that records the run; None for no record.
         snapshots: write ``out``/snapshots.safetensors, too: the weights of each epoch's end.
 
     Raises:
-        InputError: unknown variant, unfit data, other packages than locked, or the folder is in use.
+        InputError: unknown variant, unfit data, a stale signature, an arithmetic that is off, or the folder is in use.
     """
     variant = params.variant(name)
-    if not allow_other:
-        fingerprint.check_numerics(numerics)
+    conformance.check()
     with lifetime.sole_writer(out):
         digits = load_digits(data)
-        record = identify(name, seed, variant, digits, numerics)
+        signed = signing.checked(signature, name, variant, digits) if signature else signing.of(variant, digits)
+        record = identify(name, seed, variant, digits, signed)
         with checkpoint.kept(record.name, record.key) as checkpoints:
             with (
                 tracking.training(record, experiment) as run,
@@ -60,14 +59,15 @@ def train(
             checkpoints.remove()
 
 
-def identify(name: str, seed: int, variant: Variant, digits: Digits, numerics: Path) -> Record:
-    """The record of a training that has yet to run, here.
+def identify(name: str, seed: int, variant: Variant, digits: Digits, signature: str) -> Record:
+    """The record of a training that has yet to run.
 
     Args:
         name: the variant's name.
         seed: the run's seed.
         variant: the resolved block.
         digits: all training digits.
-        numerics: the lock of the packages that can change bits.
+        signature: the block's.
     """
-    return Record(name, seed, variant, *fingerprint.identify(variant, seed, digits, numerics), fingerprint.canary())
+    data = fingerprint.data_sha256(*digits.split(variant))
+    return Record(name, seed, variant, fingerprint.run_key(variant, seed, data, signature), data, signature)

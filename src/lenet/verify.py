@@ -1,14 +1,19 @@
 """Is what was computed what a commit says?
 
-Where the numerics canary equals the recorded one, bits are promised: dvc.lock, parsed (the order of its entries
-varies), and every metrics file must be equal. Elsewhere the data must be equal bit for bit, and each variant's misses
-must lie within what its seeds' spread allows.
+dvc.lock, parsed (the order of its entries varies), and every metrics file must be equal: the arithmetic gives the same
+bits on every machine. Only what a commit from before there were signatures publishes, and the sources of then compute
+again, is judged as then: equal where the canaries are; elsewhere the data must be equal, and each variant's misses must
+lie within what its seeds' spread allows.
 """
 
 import json
+import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +22,20 @@ from rich.table import Table
 from ruamel.yaml import YAML
 from scipy import stats
 
+from lenet import fingerprint
 from lenet.config import Params
 from lenet.errors import InputError
+from lenet.stale import is_stale
 
 METRICS = Path("metrics")
+SIGNATURES = Path("signatures")
+DATA = Path("data/train.safetensors")
 DATA_STAGES = frozenset({"fetch", "prepare"})
 CONFIDENCE = 0.99
+INSTRUCTIONS = {"DEFAULT": ("default",), "AVX2": ("default", "avx2"), "AVX512": ("default", "avx2", "avx512")}
+"""Values of ATEN_CPU_CAPABILITY by what torch can use here; on another kind of processor it has its default alone."""
+MKL = ("SSE4_2", "AVX2", "AVX512")
+THREADS = ("1", "2")
 
 
 @dataclass(frozen=True)
@@ -53,9 +66,9 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
     locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(folder / "dvc.lock"))]
     if names:
-        wanted = DATA_STAGES.union(*({f"train@{name}", f"evaluate@{name}"} for name in names))
+        wanted = DATA_STAGES.union(*(_stages_of(name, variant) for name, (variant, _) in runs.items()))
         locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
-    if all(before[name]["run"]["canary"] == after[name]["run"]["canary"] for name in runs):
+    if not _of_another_processor(before, after):
         return judge_bits(*locks) + judge_bits(
             {f"metrics/{name}.json": before[name] for name in runs},
             {f"metrics/{name}.json": after[name] for name in runs},
@@ -68,6 +81,29 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
         )
         spread.append(judge_spread(variant, *misses))
     return judge_bits(*data) + spread
+
+
+def _stages_of(name: str, variant: str) -> set[str]:
+    return {f"signature@{variant}", f"train@{name}", f"evaluate@{name}"}
+
+
+def _of_another_processor(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Whether all of both is of before signatures, and one of them has another canary."""
+    pairs = [(before[name]["run"], after[name]["run"]) for name in before]
+    return all(is_stale(run) for pair in pairs for run in pair) and any(
+        then["canary"] != now["canary"] for then, now in pairs
+    )
+
+
+def sample(params: Params, commit: str) -> list[str]:
+    """One published run of each compared variant, chosen by a commit.
+
+    Args:
+        params: of that commit.
+        commit: its hash, in hexadecimal digits.
+    """
+    seed = params.seeds[int(commit, 16) % len(params.seeds)]
+    return [f"{variant}-{seed}" for variant in params.compare]
 
 
 def check_names(params: Params, names: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -103,6 +139,62 @@ def judge_spread(variant: str, before: Sequence[int], after: Sequence[int], seed
     return Verdict(variant, gap <= limit, how)
 
 
+def settings() -> list[dict[str, str]]:
+    """Environments in which libraries take other instructions, of those that there are here, and other threads."""
+    instructions = INSTRUCTIONS.get(fingerprint.processor(), INSTRUCTIONS["DEFAULT"])
+    return [
+        {"ATEN_CPU_CAPABILITY": aten, "MKL_ENABLE_INSTRUCTIONS": mkl, "OMP_NUM_THREADS": threads}
+        for aten, mkl, threads in product(instructions, MKL, THREADS)
+    ]
+
+
+def signatures(
+    params: Params, revision: str, variants: Sequence[str], environments: Sequence[Mapping[str, str]],
+    tell: Callable[[str], None],
+) -> Iterator[str]:  # fmt: skip
+    """Sign variants in each environment, in processes of their own, and compare with the committed files, by bytes.
+
+    Args:
+        params: the whole of params.yaml.
+        revision: of the repository, where the signatures are committed.
+        variants: names of compared variants; none for all.
+        environments: variables beside the present ones.
+        tell: called with a line before each variant.
+
+    Yields:
+        A line for each variant and environment that gives another signature, or none.
+
+    Raises:
+        InputError: a variant that is not compared or whose signature is not committed, or the digits are missing.
+    """
+    if unknown := [name for name in variants if name not in params.compare]:
+        raise InputError(f"{', '.join(unknown)}: not compared; legal: {', '.join(params.compare)}")
+    chosen = variants or params.compare
+    if missing := [name for name in chosen if not _is_at(revision, SIGNATURES / f"{name}.json")]:
+        raise InputError(f"{', '.join(missing)}: no signature is committed at {revision}")
+    if not DATA.exists():
+        raise InputError(f"{DATA} is missing; `dvc repro prepare` makes it")
+    for variant in chosen:
+        committed = _at(revision, SIGNATURES / f"{variant}.json").encode()
+        tell(f"{variant}: {len(environments)} settings")
+        for environment in environments:
+            if fault := _sign(variant, environment, committed):
+                yield f"{variant}: {' '.join(f'{name}={value}' for name, value in environment.items())}: {fault}"
+
+
+def _sign(variant: str, environment: Mapping[str, str], committed: bytes) -> str:
+    """What is wrong with a variant's signature in an environment; empty if nothing is."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / f"{variant}.json"
+        done = subprocess.run(
+            [sys.executable, "-m", "lenet", "signature", variant, "--data", str(DATA), "--out", str(out)],
+            env=os.environ | {"PYTHONPATH": "src", **environment}, capture_output=True, text=True,
+        )  # fmt: skip
+        if done.returncode:
+            return f"ended with {done.returncode}: {' '.join(done.stderr.strip().splitlines()[-1:])}"
+        return "" if out.read_bytes() == committed else "another signature"
+
+
 def table(verdicts: list[Verdict]) -> Table:
     """The verdicts for a terminal."""
     view = Table("stage or file", "same", "judged")
@@ -120,10 +212,10 @@ def _at(revision: str, path: Path) -> str:
 
 
 def _git(*words: str) -> str:
-    found = subprocess.run(["git", *words], capture_output=True, text=True)
+    found = subprocess.run(["git", *words], capture_output=True)
     if found.returncode:
-        raise InputError(f"git {' '.join(words)}: {' '.join(found.stderr.split())}")
-    return found.stdout
+        raise InputError(f"git {' '.join(words)}: {' '.join(found.stderr.decode(errors='replace').split())}")
+    return found.stdout.decode()
 
 
 def _here(path: Path) -> str:

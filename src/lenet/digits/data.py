@@ -92,7 +92,7 @@ def to_inputs(
         out = torch.empty(len(images), 1, 32, 32)
     out.fill_(pixels.background)
     field = out[:, 0, BORDER:-BORDER, BORDER:-BORDER]
-    field.add_(images, alpha=(pixels.ink - pixels.background) / 255)
+    field.copy_(images).mul_((pixels.ink - pixels.background) / 255).add_(pixels.background)
     return out
 
 

@@ -3,13 +3,13 @@
 from math import pi
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from lenet.arithmetic.functions import exp, sine_and_cosine
+from lenet.arithmetic.randomness import either_way
+from lenet.arithmetic.warps import warp
 from lenet.config import AffineDistortion, PaperDistortion, Pixels
-
-UNIT = 16  # pixels, half a field's side
 
 
 def distort(
@@ -19,11 +19,10 @@ def distort(
 
     Args:
         fields: inputs of a network.
-        maps: from a place in the result, as x, y, 1 from the field's centre with half a side as unit, to its source.
+        maps: from a place in the result, as x, y, 1 from the field's centre in pixels, to its source.
         pixels: the inputs' values.
     """
-    grid = F.affine_grid(maps, list(fields.shape), align_corners=False)
-    return F.grid_sample(fields - pixels.background, grid, align_corners=False).add_(pixels.background)
+    return warp(fields - pixels.background, maps.double(), "zeros") + pixels.background
 
 
 def draw(n: int, how: AffineDistortion | PaperDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:
@@ -43,14 +42,14 @@ def paper_maps(n: int, how: PaperDistortion, generator: torch.Generator) -> Floa
     x, y = _either_way(how.translation, n, generator), _either_way(how.translation, n, generator)
     wide, high_ = shrink * squeeze, shrink / squeeze
     slope, zero = shear * high_, torch.zeros(n)
-    foot, pivot = (26 - 15.5) / UNIT, (18.5 - 15.5) / UNIT
-    rows = (wide, slope, x / UNIT - slope * pivot, zero, high_, y / UNIT + (1 - high_) * foot)
+    foot, pivot = 26 - 15.5, 18.5 - 15.5
+    rows = (wide, slope, x - slope * pivot, zero, high_, y + (1.0 - high_) * foot)
     return torch.stack(rows, 1).view(n, 2, 3)
 
 
 def _either_way(extent: float, n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
     """Values between an extent and its negative."""
-    return (2 * torch.rand(n, generator=generator) - 1) * extent
+    return either_way((n,), generator) * extent
 
 
 def affine_maps(n: int, how: AffineDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:
@@ -60,8 +59,8 @@ def affine_maps(n: int, how: AffineDistortion, generator: torch.Generator) -> Fl
         return _either_way(extent, n, generator)
 
     angle, size, squeeze, slope = draw(how.rotation * pi / 180), draw(how.scale), draw(how.squeeze), draw(how.shear)
-    x, y = draw(how.translation / UNIT), draw(how.translation / UNIT)
-    cos, sin = angle.cos(), angle.sin()
-    wide, high = (size + squeeze).exp(), (size - squeeze).exp()
+    x, y = draw(how.translation), draw(how.translation)
+    sin, cos = (each.float() for each in sine_and_cosine(angle.double()))
+    wide, high = exp(size + squeeze), exp(size - squeeze)
     rows = (cos * wide, (cos * slope - sin) * high, x, sin * wide, (sin * slope + cos) * high, y)
     return torch.stack(rows, 1).view(n, 2, 3)

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from lenet.config import ConvNetwork, Network, Pixels
 from lenet.digits.data import to_inputs
-from lenet.networks import kernels
+from lenet.networks import fast
 from lenet.networks.convnet import ConvNet
 from lenet.networks.lenet5 import LeNet5
 
-EVALUATION_BATCH = 500  # digits at a time; it bounds memory and is part of the last bits of outputs
+EVALUATION_BATCH = 200  # digits at a time; it bounds memory
 FEW = 8  # digits whose outputs take the plain modules less time than it takes to make buffers
 
 
 class Autograd:
-    """A network's passes for batches of one size by autograd, as kernels.Passes has them for LeNet-5.
+    """A network's passes for batches of one size by autograd, as fast.Passes has them for LeNet-5.
 
     Args:
         network: it computes as it does in training, or in use, by its own mode.
@@ -29,7 +29,7 @@ class Autograd:
     """
 
     def __init__(self, network: ConvNet, n: int) -> None:
-        self.network = network
+        self.network, self.flat = network, fast.flat(network)
         self.inputs = torch.empty(n, 1, 32, 32)
 
     def forward(self) -> Float[Tensor, "n 10"]:
@@ -40,12 +40,14 @@ class Autograd:
 
     def backward(self, dscores: Float[Tensor, "n 10"]) -> None:
         """Set the parameters' ``grad`` from the loss's gradient at the outputs of the last ``forward``."""
-        self.network.zero_grad()
-        self.scores.backward(dscores)
+        found = torch.autograd.grad(self.scores, self.flat.parameters, dscores)
+        for gradient, its in zip(self.flat.gradients, found, strict=True):
+            gradient.copy_(its)
+        self.flat.give()
 
 
 AnyNet = LeNet5 | ConvNet
-AnyPasses = kernels.Passes | Autograd
+AnyPasses = fast.Passes | Autograd
 
 
 def build(section: Network | ConvNetwork) -> AnyNet:
@@ -55,7 +57,7 @@ def build(section: Network | ConvNetwork) -> AnyNet:
 
 def passes(network: AnyNet, n: int) -> AnyPasses:
     """The network's forward and backward pass for batches of ``n`` digits."""
-    return kernels.Passes(network, n) if isinstance(network, LeNet5) else Autograd(network, n)
+    return fast.Passes(network, n) if isinstance(network, LeNet5) else Autograd(network, n)
 
 
 def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 10"]:

@@ -1,17 +1,18 @@
 """LeNet-5 in the paper's names: C1 S2 C3 S4 C5 F6 output (LeCun et al. 1998, §II.B). No loss, no Lightning.
 
-Trainings compute the same through kernels.py; a change here has to be made there too, or they refuse to start.
+Trainings compute the same bits through fast.py; a change here has to be made there too, or they refuse to start.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from math import prod
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from lenet.arithmetic.randomness import derive
+from lenet.arithmetic import nn as layers
+from lenet.arithmetic import scalars
+from lenet.arithmetic.randomness import derive, either_way
 from lenet.config import Initialisation, Network, TrainablePooling
 from lenet.networks.codes import codes
 
@@ -26,15 +27,18 @@ C3_TABLE = (
 
 def scaled_tanh(a: Tensor) -> Tensor:
     """The paper's squashing function 1.7159·tanh(2a/3), which takes ±1 to ±1 (LeCun 1998, §II.B, App. A)."""
-    return 1.7159 * torch.tanh(a * (2 / 3))
+    return layers.tanh(a, 2 / 3, 1.7159)
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "sigmoid": torch.sigmoid,
+    "sigmoid": layers.logistic,
     "scaled-tanh": scaled_tanh,
-    "tanh": torch.tanh,
+    "tanh": layers.tanh,
     "relu": torch.relu,
 }
+BOUNDED = 1
+"""Exponents: squashed values lie within ±2^1, and ReLU's share a grid up to 2^6."""
+LEAST = {"sigmoid": BOUNDED, "scaled-tanh": BOUNDED, "tanh": BOUNDED, "relu": layers.UNBOUNDED}
 
 
 class SparseConv(nn.Module):
@@ -44,12 +48,17 @@ class SparseConv(nn.Module):
         maps_in: number of input maps.
         table: for each output map, the input maps it sees.
         size: side of the kernels, in pixels.
+        least: inputs of magnitudes below 2^least share one grid.
+
+    Attributes:
+        place: its name in messages.
     """
 
     slots: Tensor
 
-    def __init__(self, maps_in: int, table: tuple[tuple[int, ...], ...], size: int) -> None:
+    def __init__(self, maps_in: int, table: tuple[tuple[int, ...], ...], size: int, least: int) -> None:
         super().__init__()
+        self.least, self.place = least, "a convolution"
         self.table, self.maps_in, self.size = table, maps_in, size
         slots = [maps_in * out + i for out, seen in enumerate(table) for i in seen]
         self.register_buffer("slots", torch.tensor(slots), persistent=False)
@@ -67,7 +76,7 @@ class SparseConv(nn.Module):
         return dense.reshape(-1, self.size, self.size).index_select(0, self.slots)
 
     def forward(self, x: Float[Tensor, "n maps_in h w"]) -> Float[Tensor, "n maps_out h2 w2"]:
-        return F.conv2d(x, self.dense(), self.bias)
+        return layers.convolution(x, self.dense(), self.bias, self.least, 0, self.place)
 
 
 class Subsampling(nn.Module):
@@ -81,16 +90,16 @@ class Subsampling(nn.Module):
 
     def __init__(self, maps: int, coefficient: float, bias: float, share: float) -> None:
         super().__init__()
-        self.share = share
+        self.share, self.place = share, "subsampling"
         self.weight = nn.Parameter(torch.full((maps,), coefficient))
         self.bias = nn.Parameter(torch.full((maps,), bias))
 
     def pool(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h/2 w/2"]:
         """The means or sums."""
-        return F.avg_pool2d(x, 2, divisor_override=round(1 / self.share))
+        return layers.field_sums(x) * self.share
 
     def forward(self, x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h/2 w/2"]:
-        return self.pool(x) * self.weight[:, None, None] + self.bias[:, None, None]
+        return layers.scale(self.pool(x), self.weight, self.bias, self.place)
 
 
 class RadialBasis(nn.Module):
@@ -104,13 +113,14 @@ class RadialBasis(nn.Module):
 
     def __init__(self, adaptive: bool) -> None:
         super().__init__()
+        self.place = "the output"
         if adaptive:
             self.weight = nn.Parameter(codes())
         else:
             self.register_buffer("weight", codes(), persistent=False)
 
     def forward(self, x: Float[Tensor, "n 84"]) -> Float[Tensor, "n 10"]:
-        return (x[:, None] - self.weight).square().sum(2)
+        return layers.distances(x, self.weight, self.place)
 
 
 def draw(weights: Iterable[tuple[Tensor, int]], how: Initialisation, seed: int) -> None:
@@ -118,8 +128,8 @@ def draw(weights: Iterable[tuple[Tensor, int]], how: Initialisation, seed: int) 
     generator = torch.Generator().manual_seed(derive(seed, "initialisation"))
     with torch.no_grad():
         for weight, fan_in in weights:
-            bound = how.scale / fan_in**how.exponent
-            weight.uniform_(-bound, bound, generator=generator)
+            bound = how.scale / scalars.power(fan_in, how.exponent)
+            weight.copy_(either_way(tuple(weight.shape), generator) * bound)
 
 
 class LeNet5(nn.Module):
@@ -134,13 +144,15 @@ class LeNet5(nn.Module):
         self.activation = network.activation
         self.squash = ACTIVATIONS[network.activation]
         self.squash_output = network.output == "squashed"
-        self.C1 = nn.Conv2d(1, 6, 5)
+        least = LEAST[network.activation]
+        self.C1 = layers.Conv2d(1, 6, 5, least=layers.INPUTS)
         self.S2 = _pooling(network, 6)
-        self.C3 = nn.Conv2d(6, 16, 5) if network.C3 == "dense" else SparseConv(6, C3_TABLE, 5)
+        self.C3 = layers.Conv2d(6, 16, 5, least=least) if network.C3 == "dense" else SparseConv(6, C3_TABLE, 5, least)
         self.S4 = _pooling(network, 16)
-        self.C5 = nn.Linear(16 * 5 * 5, 120)  # a 5×5 convolution over a 5×5 map
-        self.F6 = nn.Linear(120, 84)
-        self.output = _output(network)
+        self.C5 = layers.Linear(16 * 5 * 5, 120, least)  # a 5×5 convolution over a 5×5 map
+        self.F6 = layers.Linear(120, 84, least)
+        self.output = _output(network, least)
+        name_places(self)
 
     def forward(self, x: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 10"]:
         x = self._subsample(self.S2, self.squash(self.C1(x)))
@@ -179,14 +191,21 @@ class LeNet5(nn.Module):
                 yield layer.weight, layer.bias, prod(layer.weight.shape[1:])
 
 
-def _output(network: Network) -> nn.Linear | RadialBasis:
+def name_places(network: nn.Module) -> None:
+    """Give the layers their names in the network, for messages."""
+    for name, layer in network.named_children():
+        if hasattr(layer, "place"):
+            setattr(layer, "place", name)  # noqa: B010  to a type checker it is a module's
+
+
+def _output(network: Network, least: int) -> layers.Linear | RadialBasis:
     if network.output in ("rbf", "adaptive-rbf"):
         return RadialBasis(adaptive=network.output == "adaptive-rbf")
-    return nn.Linear(84, 10)
+    return layers.Linear(84, 10, least)
 
 
 def _pooling(network: Network, maps: int) -> nn.Module:
     if isinstance(network.pooling, TrainablePooling):
         share = 1.0 if network.pooling.kind == "trainable-sum" else 0.25
         return Subsampling(maps, network.pooling.coefficient, network.pooling.bias, share)
-    return {"average": nn.AvgPool2d, "max": nn.MaxPool2d}[network.pooling.kind](2)
+    return {"average": layers.AveragePool, "max": layers.MaxPool}[network.pooling.kind]()

@@ -78,7 +78,8 @@ def rerun(
         track: record the rerun in MLflow.
 
     Raises:
-        InputError: no such run, nothing to compare with, or it cannot be built or executed here.
+        InputError: no such run, nothing to compare with, an operation that does not conform, or it cannot be built or
+            executed here.
     """
     run = tracking.lookup(reference, params, Path("runs"), Path("metrics"))
     then = evidence.outcome(run)
@@ -90,6 +91,12 @@ def rerun(
         probed = workplace.probe(place)
         flight, inputs = preflight.examine(run, found, place, probed)
         tell(flight)
+        if flight.faults:
+            raise InputError(
+                f"{run.name}: it cannot be rerun here: {', '.join(flight.faults)} "
+                f"{'is' if len(flight.faults) == 1 else 'are'} off on this machine (conformance check), "
+                "so its weights could not be the same, and nothing is trained"
+            )
         if only_preflight:
             return Report(run, str(found), flight, None, 0.0, None)
         began = time.monotonic()
@@ -117,7 +124,7 @@ def _execute(place: Workplace, name: str, tell: Callable[[object], None]) -> Non
         if re.match(rf"{re.escape(name)}: epoch ", line):
             tell(line)
 
-    # it has been compared before; whatever else is installed, it is to run
+    # older sources refuse other packages than their lock's; the preflight has named them, and it is to run
     place.run("-m", "dvc", "repro", f"evaluate@{name}", tell=progress, LENET_ALLOW_OTHER_NUMERICS="1")
 
 

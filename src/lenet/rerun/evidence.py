@@ -15,29 +15,39 @@ from lenet.tracking import Tracked
 
 @dataclass(frozen=True)
 class Inputs:
-    """All that decides a training's bits. None or empty: not known.
+    """All that decides a training's bits, and where it was computed. None or empty: not known.
 
     Attributes:
-        key: ``run.key``, the digest of what follows up to the threads.
+        key: ``run.key``, the digest of parameters, seed, data and signature; before signatures, of sources, packages
+            and threads in place of the last.
         data: ``data.sha256``.
         source: ``source.sha256``.
         parameters: the variant's block, flat, as text.
-        packages: versions of the packages that can change bits.
+        signature: of what the variant's code does; None of a run from before there were signatures.
+        conformance: ``right``, or the operations that were off.
+        packages: versions of the installed packages; of an older run, those of the packages that could change its bits.
         threads: that torch uses.
         build: torch's, for example ``2.13.0+cpu``.
         processor: the instruction set that torch uses, for example ``AVX512``.
-        canary: the digest of the arithmetic.
+        canary: of an older run, the digest of its processor's arithmetic.
     """
 
     key: str | None
     data: str | None
     source: str | None
     parameters: Mapping[str, str]
+    signature: str | None
+    conformance: str | None
     packages: Mapping[str, str]
     threads: str | None
     build: str | None
     processor: str | None
     canary: str | None
+
+    @property
+    def portable(self) -> bool:
+        """Whether its bits are the same on every machine: of all runs that have a signature."""
+        return self.signature is not None
 
 
 @dataclass(frozen=True)

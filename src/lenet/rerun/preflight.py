@@ -1,5 +1,6 @@
-"""What can be had of a run's sources, data, parameters, packages and arithmetic here, and the best grade it allows."""
+"""What can be had of a run's sources, data, parameters and arithmetic here, and the best grade it allows."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +9,23 @@ from typing import Any
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
+from lenet import fingerprint
 from lenet.config import flatten
 from lenet.rerun.evidence import Inputs
 from lenet.rerun.sources import Sources
+from lenet.rerun.verdict import RIGHT
 from lenet.rerun.workplace import RAW, Workplace, raw_is_whole, resolved
 from lenet.tracking import Tracked
 
 SHORT = 16
 """Characters shown of a digest."""
+SHOWN = 6
+"""Values shown of those that differ."""
+PORTABLE = "its bits are the same on every machine: if the rerun is not bitwise, something is broken"
+OLDER = (
+    "recorded by an older arithmetic, whose bits depend on the processor: "
+    "other bits are to be expected here unless the processor is alike"
+)
 
 
 @dataclass(frozen=True)
@@ -27,25 +37,47 @@ class Line:
         then: what the run had.
         here: what a rerun here will have.
         same: whether they are the same; None if that is not known before it has run.
+        decides: whether the bits depend on it; else it is there to be known.
     """
 
     what: str
     then: str
     here: str
     same: bool | None
+    decides: bool = True
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a rerun needs and finds, and the best grade that it can get."""
+    """What a rerun needs and finds, and the best grade that it can get.
+
+    Attributes:
+        lines: what it needs.
+        portable: whether the run's bits are the same on every machine.
+        faults: the operations that do not conform here: with one, nothing is trained.
+    """
 
     lines: Sequence[Line]
+    portable: bool
+    faults: Sequence[str]
 
     @property
     def best(self) -> str:
-        """One of GRADES: bitwise where nothing differs and the arithmetic is known to be the same; else predictions."""
-        canary = next(line for line in self.lines if line.what == "canary")
-        return "bitwise" if canary.same and all(line.same is not False for line in self.lines) else "predictions"
+        """One of GRADES: bitwise where nothing differs that decides; else predictions.
+
+        Of an older run the instruction set must be known to be the same, too: necessary, if not sufficient.
+        """
+        alike = self.portable or next(line.same for line in self.lines if line.what == "processor")
+        return (
+            "bitwise" if alike and all(line.same is not False for line in self.lines if line.decides) else "predictions"
+        )
+
+    @property
+    def note(self) -> str:
+        """What the grade will mean, in a line."""
+        if not self.portable:
+            return OLDER
+        return PORTABLE if self.best == "bitwise" else ""
 
 
 def examine(run: Tracked, sources: Sources, place: Workplace, found: Mapping[str, Any]) -> tuple[Preflight, Inputs]:
@@ -54,27 +86,64 @@ def examine(run: Tracked, sources: Sources, place: Workplace, found: Mapping[str
     Args:
         run: the run.
         sources: where its sources come from.
-        place: where they are unpacked.
+        place: where they are unpacked, with the run's parameters in their params.yaml.
         found: what probe.py has found there.
 
     Returns:
         The lines, and all that is known of what the run was made of.
     """
     then = inputs(run, place.project)
+    here = inputs_again(run, found)
     block = {name: str(value) for name, value in flatten(resolved(place.project)[run.tags["variant"]]).items()}
+    code = f"{_short(found['source'])} ({sources})"
     lines = [
-        Line(
-            "code", _short(then.source), f"{_short(found['source'])} ({sources})", _same(then.source, found["source"])
-        ),
+        Line("code", _short(then.source), code, _same(then.source, found["source"])),
         Line("data", _short(then.data), "MNIST's files" if raw_is_whole() else f"not in {RAW}: to be fetched", None),
         Line("parameters", *_beside(then.parameters, block)),
-        Line("packages", *_beside(then.packages, found["packages"] or {})),
-        Line("build of torch", then.build or "unknown", found["build"], _same(then.build, found["build"])),
-        Line("threads", then.threads or "unknown", str(found["threads"]), _same(then.threads, str(found["threads"]))),
-        Line("processor", then.processor or "unknown", found["processor"], _same(then.processor, found["processor"])),
-        Line("canary", _short(then.canary), _short(found["canary"]), _same(then.canary, found["canary"])),
     ]
-    return Preflight(lines), then
+    if then.portable:
+        lines += [
+            _signature(then, place.project / "signatures" / f"{run.tags['variant']}.json"),
+            _conformance(then, here),
+        ]
+    older = not then.portable
+    lines += [
+        Line("packages", *_beside(then.packages, here.packages), older),
+        Line("build of torch", then.build or "unknown", found["build"], _same(then.build, found["build"]), older),
+        Line(
+            "threads",
+            then.threads or "unknown",
+            str(found["threads"]),
+            _same(then.threads, str(found["threads"])),
+            older,
+        ),
+        Line(
+            "processor",
+            then.processor or "unknown",
+            found["processor"],
+            _same(then.processor, found["processor"]),
+            older,
+        ),
+    ]
+    return Preflight(lines, then.portable, (found["conformance"] or []) if then.portable else []), then
+
+
+def _signature(then: Inputs, path: Path) -> Line:
+    """The sources' file holds it unless their stage has to make it anew, for other parameters or an edit."""
+    signed = fingerprint.json_sha256(json.loads(path.read_bytes())) if path.exists() else None
+    if signed == then.signature:
+        return Line("signature", _short(then.signature), _short(signed), True)
+    return Line("signature", _short(then.signature), "to be computed", None)
+
+
+def _conformance(then: Inputs, here: Inputs) -> Line:
+    known = here.conformance is not None
+    return Line(
+        "conformance",
+        then.conformance or "unknown",
+        here.conformance or "unknown",
+        here.conformance == RIGHT if known else None,
+    )
 
 
 def inputs(run: Tracked, project: Path) -> Inputs:
@@ -84,12 +153,15 @@ def inputs(run: Tracked, project: Path) -> Inputs:
         "source/environment.txt", lambda text: dict(line.split("==", 1) for line in text.decode().split())
     )
     pinned = _pins(project / "requirements-numeric.lock")
-    packages = {name: _public(installed[name]) for name in pinned if name in installed} if installed else pinned
+    names = pinned or installed or {}
+    packages = {name: _public(installed[name]) for name in names if name in installed} if installed else pinned
     return Inputs(
         key=run.key,
         data=tags.get("data.sha256"),
         source=tags.get("source.sha256"),
-        parameters={name: value for name, value in run.parameters.items() if name not in ("variant", "seed")},
+        parameters=_parameters(run),
+        signature=tags.get("signature"),
+        conformance=tags.get("conformance"),
         packages=packages,
         threads=tags.get("threads"),
         build=installed.get("torch") if installed else None,
@@ -100,17 +172,24 @@ def inputs(run: Tracked, project: Path) -> Inputs:
 
 def inputs_again(run: Tracked, found: Mapping[str, Any]) -> Inputs:
     """The same of a rerun: what its record says, and what probe.py has found."""
+    packages = found["numerics"] or {name: _public(version) for name, version in (found["environment"] or {}).items()}
     return Inputs(
         key=run.key,
         data=run.tags.get("data.sha256"),
         source=run.tags.get("source.sha256", found["source"]),
-        parameters={name: value for name, value in run.parameters.items() if name not in ("variant", "seed")},
-        packages=found["packages"] or {},
+        parameters=_parameters(run),
+        signature=run.tags.get("signature"),
+        conformance=None if found["conformance"] is None else ", ".join(found["conformance"]) or RIGHT,
+        packages=packages,
         threads=run.tags.get("threads", str(found["threads"])),
         build=found["build"],
         processor=found["processor"],
         canary=run.tags.get("canary"),
     )
+
+
+def _parameters(run: Tracked) -> dict[str, str]:
+    return {name: value for name, value in run.parameters.items() if name not in ("variant", "seed")}
 
 
 def _pins(lock: Path) -> dict[str, str]:
@@ -140,7 +219,8 @@ def _beside(then: Mapping[str, str], here: Mapping[str, str]) -> tuple[str, str,
     names = sorted(name for name in {*then, *here} if then.get(name) != here.get(name))
     if not names:
         return f"{len(then)} values", f"{len(here)} values", True
-    before, after = (", ".join(f"{n} {side.get(n, 'absent')}" for n in names) for side in (then, here))
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    before, after = (", ".join(f"{n} {side.get(n, 'absent')}" for n in names[:SHOWN]) + more for side in (then, here))
     return before, after, False
 
 
@@ -154,4 +234,4 @@ def _short(digest: str | None) -> str:
 
 def to_json(preflight: Preflight) -> dict[str, Any]:
     """For ``--json``."""
-    return {"best": preflight.best, "lines": [vars(line) for line in preflight.lines]}
+    return {"best": preflight.best, "note": preflight.note, "lines": [vars(line) for line in preflight.lines]}

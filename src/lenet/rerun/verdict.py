@@ -13,6 +13,9 @@ GRADES = ("bitwise", "predictions", "metrics", "within-noise", "different")
 """The best first: the same weights, bit for bit; the same answers to all test digits; the same metrics as printed;
 misses as far apart as those of the variant's seeds; none of these."""
 PRINTED = ".4g"
+RIGHT = "right"
+"""What a run's tag ``conformance`` says where every operation is as the arithmetic needs it."""
+BROKEN = "Something is broken: the machine, a library in a way that the conformance check does not see, or this project"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Cause:
     """What differs between the inputs of a run and of its rerun.
 
     Attributes:
-        kind: data, code, parameters, environment, threads or hardware.
+        kind: data, code, parameters or conformance; ``broken`` where bits have to be the same and are not; of runs from
+            before signatures also environment, threads or hardware; ``unknown`` where nothing known differs.
         detail: what exactly.
     """
 
@@ -96,8 +100,7 @@ def judge(then: tuple[Inputs, Outcome], now: tuple[Inputs, Outcome], misses_of_s
     step, epoch = first_step(before, after), first_epoch(before, after)
     causes = [] if grade == "bitwise" else list(differences(inputs, new_inputs))
     if grade != "bitwise" and not causes:
-        which = "run.key differs, but" if _differ(inputs.key, new_inputs.key) else "run.key is the same, and"
-        causes = [Cause("unknown", f"{which} nothing that is known of its parts does")]
+        causes = [_unexplained(inputs, new_inputs)]
     return Verdict(grade, how, [*_stages(inputs, before, new_inputs, after)], step, epoch, causes)
 
 
@@ -143,11 +146,41 @@ def differences(then: Inputs, now: Inputs) -> Iterator[Cause]:
     """What differs between inputs, class by class. What is not known of one side is not compared."""
     if _differ(then.data, now.data):
         yield Cause("data", f"other digits: data.sha256 {_short(then.data)} → {_short(now.data)}")
-    threads = _differ(then.threads, now.threads)
-    if _differ(then.source, now.source) and not threads:  # their number stands in a source file
-        yield Cause("code", f"other source modules: source.sha256 {_short(then.source)} → {_short(now.source)}")
-    if then.parameters and now.parameters and (changed := _changed(then.parameters, now.parameters)):
+    yield from (_code if then.portable else _older_code)(then, now)
+    if changed := _changed_parameters(then, now):
         yield Cause("parameters", changed)
+    yield from (_conformance if then.portable else _machine)(then, now)
+
+
+def _code(then: Inputs, now: Inputs) -> Iterator[Cause]:
+    """A signature is of code, block and training digits: where these differ, sources tell whether the code does."""
+    sources = f"source.sha256 {_short(then.source)} → {_short(now.source)}"
+    others = _differ(then.source, now.source)
+    if others and not _differ(then.signature, now.signature):
+        yield Cause("code", f"other sources, whose change the signature does not see: {sources}")
+    elif others:
+        signatures = f"signature {_short(then.signature)} → {_short(now.signature)}"
+        yield Cause("code", f"it does something else: {signatures}, {sources}")
+    elif _differ(then.signature, now.signature) and not (
+        _differ(then.data, now.data) or _changed_parameters(then, now)
+    ):
+        yield Cause("code", f"it does something else: signature {_short(then.signature)} → {_short(now.signature)}")
+
+
+def _conformance(then: Inputs, now: Inputs) -> Iterator[Cause]:
+    for when, side in (("then", then), ("here", now)):
+        if side.conformance not in (None, RIGHT):
+            yield Cause("conformance", f"off {when}: {side.conformance}")
+
+
+def _older_code(then: Inputs, now: Inputs) -> Iterator[Cause]:
+    if _differ(then.source, now.source) and not _differ(then.threads, now.threads):  # which stood in a source file
+        yield Cause("code", f"other source modules: source.sha256 {_short(then.source)} → {_short(now.source)}")
+
+
+def _machine(then: Inputs, now: Inputs) -> Iterator[Cause]:
+    """What the bits of older runs also depended on."""
+    threads = _differ(then.threads, now.threads)
     packages = _changed(then.packages, now.packages) if then.packages and now.packages else ""
     if packages or _differ(then.build, now.build):
         yield Cause("environment", packages or f"another build of torch: {then.build} → {now.build}")
@@ -161,6 +194,19 @@ def differences(then: Inputs, now: Inputs) -> Iterator[Cause]:
             yield Cause("environment", "the same packages compute otherwise: another build, or settings of it")
         else:
             yield Cause("hardware", "another processor or build: the canary differs")
+
+
+def _unexplained(then: Inputs, now: Inputs) -> Cause:
+    """Other weights, and no input that is known differs."""
+    if _differ(then.key, now.key):
+        return Cause("unknown", "run.key differs, but nothing that is known of its parts does")
+    if then.portable:
+        return Cause("broken", f"run.key is the same, so the weights have to be, on every machine. {BROKEN}")
+    return Cause("unknown", "run.key is the same, and nothing that is known of its parts differs")
+
+
+def _changed_parameters(then: Inputs, now: Inputs) -> str:
+    return _changed(then.parameters, now.parameters) if then.parameters and now.parameters else ""
 
 
 def _stages(inputs: Inputs, before: Outcome, new_inputs: Inputs, after: Outcome) -> Iterator[Stage]:

@@ -29,6 +29,8 @@ def show(
         elif isinstance(what, Preflight) and not as_json:
             console.print(preflight_table(what))
             console.print(f"best grade in reach here: [bold]{what.best}[/bold]")
+            if what.note:
+                console.print(what.note)
 
     report = rerun(reference, params, tell, only_preflight, environment, track)
     if as_json:
@@ -79,7 +81,8 @@ def preflight_table(preflight: Preflight) -> Table:
     """What a rerun has and finds."""
     table = Table("", "Then", "Here", "Same")
     for line in preflight.lines:
-        table.add_row(line.what, line.then, line.here, SAME[line.same])
+        same = "no; it need not be" if line.same is False and not line.decides else SAME[line.same]
+        table.add_row(line.what, line.then, line.here, same)
     return table
 
 

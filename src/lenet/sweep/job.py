@@ -9,7 +9,8 @@ from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
-from lenet import fingerprint, tracking
+from lenet import tracking
+from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import load_digits
 from lenet.sweep import display, report, result
@@ -30,9 +31,7 @@ class Options:
         address: the storage's.
         name: the study's; None for one that follows from what it is made of.
         data: the file of training digits.
-        numerics: the lock of the packages that can change bits.
         out: the folder of what is published; None for nothing.
-        allow_other: let workers of other arithmetic, and other packages than locked, take part.
         track: record in MLflow.
     """
 
@@ -41,9 +40,7 @@ class Options:
     address: str
     name: str | None
     data: Path
-    numerics: Path
     out: Path | None
-    allow_other: bool
     track: bool
 
 
@@ -57,17 +54,15 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
         options: what the call has chosen.
 
     Raises:
-        InputError: settings, digits, packages or storage are not fit for it.
+        InputError: settings, digits, arithmetic or storage are not fit for it.
     """
     digits = load_digits(options.data)
-    of = plan(params, made, variant, digits, options.numerics)
-    if not options.allow_other:
-        fingerprint.check_numerics(options.numerics)
+    conformance.check()
+    of = plan(params, made, variant, digits)
     storage = storages.connect(options.address)
     name, count = options.name or of.name, options.trials or made.trials
-    study_id = storages.begin(storage, name, of, fingerprint.canary())
-    words = ["--data", str(options.data), "--numerics", str(options.numerics)]
-    words += ["--allow-other-numerics"] if options.allow_other else []
+    study_id = storages.begin(storage, name, of)
+    words = ["--data", str(options.data)]
     published = [options.out / file for file in result.FILES] if options.out else []
     record = tracking.StudyRecord(name, variant, of.run_seed, {"variant": variant, **of.settings, "space": of.space})
     with ExitStack() as stack:
@@ -88,7 +83,7 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
 
 def _best(of: Plan, trials: Trials) -> list[int]:
     ended = [trial for trial in trials if trial.state.is_finished()]
-    return [trial.number for trial in Result("", of, "", ended).best]
+    return [trial.number for trial in Result("", of, ended).best]
 
 
 def _records(trials: Sequence[FrozenTrial]) -> list[tracking.TrialRecord]:

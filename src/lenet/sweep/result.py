@@ -35,13 +35,11 @@ class Result:
     Attributes:
         name: the study's.
         plan: what its trials are a function of.
-        canary: of the arithmetic that it was begun on.
         trials: those that have ended, in order.
     """
 
     name: str
     plan: Plan
-    canary: str
     trials: Sequence[FrozenTrial]
 
     @property
@@ -92,8 +90,7 @@ def of_storage(storage: BaseStorage, name: str) -> Result:
         raise InputError(f"no study {name}; there are: {', '.join(known) or 'none'}")
     trials = storage.get_all_trials(known[name], deepcopy=False)
     ended = sorted((t for t in trials if t.state.is_finished()), key=lambda trial: trial.number)
-    canary = storage.get_study_user_attrs(known[name])["canary"]
-    return Result(name, storages.plan_of(storage, known[name]), canary, ended)
+    return Result(name, storages.plan_of(storage, known[name]), ended)
 
 
 def publish(result: Result, folder: Path) -> None:
@@ -112,16 +109,16 @@ def publish(result: Result, folder: Path) -> None:
     one = len(result.plan.objectives) == 1 and best
     counts = {**result.counts, "epochs": result.epochs}
     write_json(folder / BEST, {"trials": counts, "best": best[0] if one else best})
-    write_json(folder / STUDY, {"study": result.name, "canary": result.canary, "plan": result.plan.to_json()})
+    write_json(folder / STUDY, {"study": result.name, "plan": result.plan.to_json()})
 
 
 def of_folder(folder: Path) -> Result:
     """A published study. Raises InputError if it is none."""
     try:
         content = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-        plan = Plan(**content["plan"])
+        plan = Plan.read(content["plan"])
         rows = pd.read_csv(folder / TRIALS, dtype=str, keep_default_na=False).to_dict("records")
-        return Result(content["study"], plan, content["canary"], [_from_row(row, plan) for row in rows])
+        return Result(content["study"], plan, [_from_row(row, plan) for row in rows])
     except OSError as error:
         raise InputError(f"{folder / Path(error.filename).name}: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError) as error:

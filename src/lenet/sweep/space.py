@@ -169,9 +169,14 @@ class Space:
         for name, domain in self.domains.items():  # each by itself, to name the culprit
             for corner in domain.corners():
                 self._validate(variant, self._with(base, {name: corner}), name, others=len(self.domains) > 1)
+        for block in self.corners(base):
+            self._validate(variant, block, "", others=False)
+
+    def corners(self, base: Mapping[str, Any]) -> Iterator[Block]:
+        """The blocks of all choices and all ends of ranges, but for those above CORNERS."""
         corners = itertools.product(*(list(domain.corners()) for domain in self.domains.values()))
         for values in itertools.islice(corners, CORNERS):
-            self._validate(variant, self._with(base, dict(zip(self.domains, values, strict=True))), "", others=False)
+            yield self._with(base, dict(zip(self.domains, values, strict=True)))
 
     def _validate(self, variant: str, block: Block, name: str, others: bool) -> None:
         """Others: a fault that lies between values may be mended by other values of the space."""

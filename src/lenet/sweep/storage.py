@@ -59,7 +59,7 @@ def connect(address: str) -> BaseStorage:
     raise InputError(f"{shown(address)}: names no storage of trials; legal: {LEGAL}")
 
 
-def begin(storage: BaseStorage, name: str, plan: Plan, canary: str) -> int:
+def begin(storage: BaseStorage, name: str, plan: Plan) -> int:
     """Optuna's id of a study, made if it is not there.
 
     Raises:
@@ -72,10 +72,9 @@ def begin(storage: BaseStorage, name: str, plan: Plan, canary: str) -> int:
     except optuna.exceptions.OptunaError as error:
         raise InputError(f"study {name}: {_reason(error)}") from None
     if "plan" not in study.user_attrs:
-        study.set_user_attr("canary", canary)
         study.set_user_attr("plan", plan.to_json())
         study.set_metric_names(plan.objectives)
-    elif before := Plan(**study.user_attrs["plan"]).differences(plan):
+    elif before := Plan.read(study.user_attrs["plan"]).differences(plan):
         raise InputError(
             f"study {name} was begun with other {', '.join(before)}; name a new one by --study, or take the default"
         )
@@ -90,7 +89,7 @@ def names(storage: BaseStorage) -> dict[str, int]:
 
 def plan_of(storage: BaseStorage, study_id: int) -> Plan:
     """A study's plan, as it was begun with."""
-    return Plan(**storage.get_study_user_attrs(study_id)["plan"])
+    return Plan.read(storage.get_study_user_attrs(study_id)["plan"])
 
 
 def _journal(path: Path) -> BaseStorage:

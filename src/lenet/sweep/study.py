@@ -8,24 +8,24 @@ by its number from 0.
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from lenet import fingerprint, summary
+from lenet import signing, summary
 from lenet.arithmetic.randomness import derive
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
 from lenet.sweep.space import Space, rounded
+from lenet.training import signature
 from lenet.training.record import History
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -44,7 +44,7 @@ STATES = {
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a study's trials are a function of, besides the arithmetic of the machine.
+    """Everything that a study's trials are a function of.
 
     Attributes:
         variant: the variant's name.
@@ -52,8 +52,8 @@ class Plan:
         space: the variant's entry in ``sweep.spaces``.
         base: the variant's block; null where the space has something.
         data: digest of all training digits.
-        source: ``source.sha256``.
-        packages: versions of the packages that can change bits, and Optuna's.
+        signature: of ``example``; each trial's run.key holds that of its own structure. Empty in a study from before.
+        packages: the version of Optuna, which proposes; in a study from before those of others, too.
     """
 
     variant: str
@@ -61,8 +61,19 @@ class Plan:
     space: dict[str, Any]
     base: dict[str, Any]
     data: str
-    source: str
+    signature: str
     packages: dict[str, str]
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> "Plan":
+        """A plan as ``to_json`` gave it. One of a study from before has a digest of sources in place of a signature."""
+        known = {name: part for name, part in content.items() if name != "source"}
+        return cls(**({"signature": ""} if "source" in content else {}) | known)
+
+    @property
+    def example(self) -> Variant:
+        """A block of the space: the first of its choices, and the lower ends of its ranges."""
+        return Variant.model_validate(self.domains.propose(_First({}), self.base))
 
     @property
     def digest(self) -> str:
@@ -99,13 +110,26 @@ class Plan:
 
     def differences(self, other: "Plan") -> list[str]:
         """What the two do not share, in words."""
-        words = {"data": "the training digits", "source": "the sources", "packages": "the packages"}
+        words = {"data": "the training digits", "signature": "what the code computes", "packages": "Optuna"}
         mine, others = asdict(self), asdict(other)
         found = [words.get(part, part) for part in mine if mine[part] != others[part] and part != "settings"]
         return found + [name for name, value in self.settings.items() if other.settings.get(name) != value]
 
 
-def plan(params: Params, settings: Settings, variant: str, digits: Digits, numerics: Path) -> Plan:
+class _First(FixedTrial):
+    """A trial that is given the first choice, and the lower end of a range."""
+
+    def suggest_float(self, name: str, low: float, high: float, **how: Any) -> float:
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int, **how: Any) -> int:
+        return low
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return choices[0]
+
+
+def plan(params: Params, settings: Settings, variant: str, digits: Digits) -> Plan:
     """The plan of a variant's study here.
 
     Args:
@@ -113,7 +137,6 @@ def plan(params: Params, settings: Settings, variant: str, digits: Digits, numer
         settings: ``sweep`` of params.yaml.
         variant: the variant's name.
         digits: all training digits.
-        numerics: ``requirements-numeric.lock``.
 
     Raises:
         ParamsError: no such variant, no space for it, or it holds no digits out.
@@ -123,13 +146,13 @@ def plan(params: Params, settings: Settings, variant: str, digits: Digits, numer
     kept = settings.model_dump(mode="json", exclude={"trials", "spaces"})
     space = settings.spaces[variant]
     base = Space(space, variant).rest(block.model_dump(mode="json"))
-    return Plan(variant, kept, json.loads(json.dumps(space)), base, *identity(digits, numerics))
+    made = Plan(variant, kept, json.loads(json.dumps(space)), base, signature.digits_sha256(digits), "", packages())
+    return replace(made, signature=signing.of_trial(made.example, digits))
 
 
-def identity(digits: Digits, numerics: Path) -> tuple[str, str, dict[str, str]]:
-    """What trials depend on here, besides the plan's settings: digits, sources, packages."""
-    packages = fingerprint.numerics(numerics) | {"optuna": metadata.version("optuna")}
-    return fingerprint.data_sha256(digits, digits[:0]), fingerprint.source_sha256(), packages
+def packages() -> dict[str, str]:
+    """The version of Optuna here."""
+    return {"optuna": metadata.version("optuna")}
 
 
 def proposals(plan: Plan, history: Sequence[FrozenTrial], count: int) -> list[FrozenTrial]:

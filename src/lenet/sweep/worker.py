@@ -15,16 +15,17 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lenet import fingerprint
+from lenet import signing
 from lenet import train as training
+from lenet.arithmetic import conformance
 from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.sweep import storage as storages
-from lenet.sweep.study import STATES, Judge, Plan, earlier, identity, objective_values
+from lenet.sweep.study import STATES, Judge, Plan, earlier, objective_values, packages
 from lenet.tracking import this_process
-from lenet.training import checkpoint
-from lenet.training.module import Classifier
+from lenet.training import checkpoint, signature
+from lenet.training.fast_module import FastLeNet
 from lenet.training.record import Row
 
 POLL = 0.5  # seconds between looks for a trial
@@ -53,7 +54,7 @@ class Pruning(pl.Callback):
         self._tell(pl_module)
 
     def _tell(self, module: pl.LightningModule) -> None:
-        classifier = cast(Classifier, module)
+        classifier = cast(FastLeNet, module)
         while self.told < len(classifier.history):
             row = classifier.history[self.told]
             self.told += 1
@@ -72,7 +73,6 @@ class Worker:
         study_id: Optuna's.
         plan: the study's.
         digits: all training digits.
-        numerics: the lock of the packages that can change bits.
         say: called with a line for each trial.
     """
 
@@ -80,7 +80,6 @@ class Worker:
     study_id: int
     plan: Plan
     digits: Digits
-    numerics: Path
     say: Callable[[str], None]
 
     def work(self) -> None:
@@ -145,7 +144,8 @@ class Worker:
 
         try:
             block = Variant.model_validate(trial.user_attrs["block"])
-            record = training.identify(plan.variant, plan.run_seed, block, self.digits, self.numerics)
+            signed = signing.of_trial(block, self.digits)
+            record = training.identify(plan.variant, plan.run_seed, block, self.digits, signed)
             self.storage.set_trial_user_attr(trial._trial_id, "fingerprints", record.fingerprints)
             with checkpoint.kept(f"{record.name}-trial", record.key) as checkpoints:
                 try:
@@ -169,15 +169,13 @@ class Worker:
         return TrialState.COMPLETE, objective_values(plan.objectives, block, rows), None
 
 
-def join(address: str, name: str | None, data: Path, numerics: Path, allow_other: bool) -> None:
+def join(address: str, name: str | None, data: Path) -> None:
     """Work for a study until it has ended.
 
     Args:
         address: the storage's.
         name: the study's; None for the only one that has not ended.
         data: the file of training digits.
-        numerics: the lock of the packages that can change bits.
-        allow_other: work although the arithmetic here gives other bits.
 
     Raises:
         InputError: no such study, or this is no place for it.
@@ -186,14 +184,14 @@ def join(address: str, name: str | None, data: Path, numerics: Path, allow_other
     name, study_id = _find(storage, name, storages.shown(address))
     digits = load_digits(data)
     plan = storages.plan_of(storage, study_id)
-    _admit(plan, storage.get_study_user_attrs(study_id)["canary"], digits, numerics, allow_other)
+    _admit(plan, digits)
     print(f"lenet: working for study {name}", file=sys.stderr, flush=True)
 
     def say(line: str) -> None:
         print(f"{name}: {line}", file=sys.stderr, flush=True)
 
     with storages.asking(f"study {name}"):
-        Worker(storage, study_id, plan, digits, numerics, say).work()
+        Worker(storage, study_id, plan, digits, say).work()
 
 
 def _find(storage: BaseStorage, name: str | None, address: str) -> tuple[str, int]:
@@ -209,23 +207,16 @@ def _find(storage: BaseStorage, name: str | None, address: str) -> tuple[str, in
     return name, found[name]
 
 
-def _admit(plan: Plan, canary: str, digits: Digits, numerics: Path, allow_other: bool) -> None:
+def _admit(plan: Plan, digits: Digits) -> None:
     """Raise InputError where trials would come out otherwise than elsewhere."""
-    data, source, packages = identity(digits, numerics)
-    if data != plan.data:
+    conformance.check()
+    if signature.digits_sha256(digits) != plan.data:
         raise InputError("the training digits here are not those of the study")
-    if source != plan.source:
-        raise InputError("the sources here are not those of the study (source.sha256); check its commit out")
-    if allow_other:
-        return
-    if other := [f"{name} {version}" for name, version in packages.items() if plan.packages.get(name) != version]:
-        raise InputError(f"other packages are installed than the study's: {', '.join(other)}; --allow-other-numerics")
-    here = fingerprint.canary()
-    if here != canary:
-        raise InputError(
-            f"the arithmetic here (canary {here}, {fingerprint.processor()}) is not that of the study ({canary}): "
-            "trials would come out otherwise; --allow-other-numerics lets them"
-        )
+    if packages() != plan.packages:
+        here, there = (found.get("optuna", "none") for found in (packages(), plan.packages))
+        raise InputError(f"Optuna {here} is installed, and the study is of {there}")
+    if signing.of_trial(plan.example, digits) != plan.signature:
+        raise InputError("the code here computes otherwise than the study's (signature); check its commit out")
 
 
 class _Watch:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import psutil
 
-from lenet import current, fingerprint, journal, places, snapshot
+from lenet import THREADS, current, fingerprint, journal, places, snapshot
+from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.journal import Entry
 from lenet.tracking import store
@@ -156,13 +157,16 @@ def mark_current(found: current.Runs, mark: str | None = None) -> None:
 
 
 def surroundings() -> dict[str, str]:
-    """Tags that say where a run is made: commit, environment, process."""
+    """Tags that say where a run is made: commit, sources, environment, machine, process. They do not identify it."""
     commit = snapshot.commit()
     tags = {
         "git.commit": commit,
         "git.dirty": str(snapshot.is_dirty()).lower(),
+        "source.sha256": fingerprint.source_sha256(),
         "environment.sha256": fingerprint.environment_sha256(),
         "processor": fingerprint.processor(),
+        "threads": str(THREADS),
+        "conformance": ", ".join(conformance.faults()) or "right",
         "process": store.this_process(),
         "mlflow.user": psutil.Process().username(),  # a number where it has no name
         "mlflow.source.name": "lenet train",

@@ -22,14 +22,16 @@ from lenet.config import Params
 from lenet.errors import InputError
 from lenet.tracking import store
 from lenet.tracking.mirror import digest_tags, expected_params, outputs
-from lenet.training.record import History, Record
+from lenet.training.record import BEFORE, History, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
 LEGAL = "an MLflow run id, a run.key, the first 8 characters or more of either, or <variant>-<seed>"
-SURROUNDINGS = ("git.commit", "git.dirty", "environment.sha256", "processor")
+SURROUNDINGS = (
+    "git.commit", "git.dirty", "source.sha256", "environment.sha256", "processor", "threads", "conformance",
+)  # fmt: skip
 """Tags of where a training ran."""
 SHOWN = 5  # runs that an ambiguous reference names
 
@@ -223,7 +225,9 @@ def _known(
         if run.info.status != "FINISHED":
             notes.append(f"MLflow has it as {run.info.status}")
     if tags.get("rebuilt") == "true":
-        tags = {tag: value for tag, value in tags.items() if tag not in SURROUNDINGS}
+        # those that identified a run before there were signatures are of its files
+        elsewhere = set(SURROUNDINGS) - (set(BEFORE) if "canary" in tags else set())
+        tags = {tag: value for tag, value in tags.items() if tag not in elsewhere}
         notes.append("MLflow's record of it was rebuilt from files, elsewhere: where it was trained is unknown")
     return Tracked(name, run.info.run_id if run else None, parameters, tags, numbers, history, tuple(notes), read)
 

@@ -241,11 +241,14 @@ def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Pa
 
     data, code = folder / "run", folder / "lenet"
     data.mkdir()
-    code.mkdir()
     for name in packaged.FILES:
         shutil.copyfile(files[name], data / name)
-    for name in fingerprint.sources("packaged"):
-        shutil.copyfile(fingerprint.PACKAGE / f"{name}.py", code / f"{name}.py")
+    for place in packaged.SOURCES:
+        source = fingerprint.PACKAGE / place
+        for path in source.rglob("*.py") if source.is_dir() else (source,):
+            target = code / path.relative_to(fingerprint.PACKAGE)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
     example = packaged.example()
     answers = packaged.load(data).predict(example)
     mlflow.pyfunc.save_model(

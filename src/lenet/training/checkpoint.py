@@ -1,7 +1,7 @@
 """Checkpoints of a training under way: killed at any moment and started again, it goes on and ends with the same bits.
 
 They lie outside DVC's outputs, which DVC deletes before a stage runs, in a folder named after the ``run.key``. So a
-training never goes on from the checkpoint of another one: other parameters, digits, sources or packages, other key.
+training never goes on from the checkpoint of another one: other parameters, digits or signature, other key.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ from lenet import places
 from lenet.training.record import History
 
 if TYPE_CHECKING:
-    from lenet.training.module import Classifier
+    from lenet.training.fast_module import FastLeNet
 
 SECONDS = 10.0  # between two checkpoints
 KEPT = 2  # the one before serves if the last is damaged
@@ -75,7 +75,7 @@ class Checkpoints(pl.Callback):
     def _save_if_due(self, module: pl.LightningModule) -> None:
         if self.folder and time.monotonic() - self.saved >= SECONDS:
             try:
-                self.save(cast("Classifier", module).state())
+                self.save(cast("FastLeNet", module).state())
             except (OSError, SafetensorError) as error:
                 self._warn(f"no checkpoint can be saved ({error}); it goes on without")
                 self.saved = inf

@@ -8,18 +8,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 from jaxtyping import Float32
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import arithmetic, fingerprint
+from lenet import fingerprint
 from lenet.config import Variant
 from lenet.digits.data import Digits
 from lenet.files import whole, write_text
 from lenet.training.checkpoint import State
-from lenet.training.module import Classifier, Observer
+from lenet.training.fast_module import FastLeNet, Observer
 from lenet.training.record import History, Record
 
 
@@ -33,7 +34,6 @@ class Fitted:
     snapshots: dict[str, Tensor]  # the weights at each epoch's end, epochs first; or nothing
 
 
-@arithmetic.fixed()
 def fit(
     variant: Variant,
     seed: int,
@@ -59,24 +59,13 @@ def fit(
     Returns:
         The last epoch's weights; nothing is selected.
     """
-    classifier = Classifier(variant, seed, train, validation, observers, start, snapshots)
-    with quiet():
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=variant.epochs,
-            callbacks=list(callbacks),
-            reload_dataloaders_every_n_epochs=1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
+    module = FastLeNet(variant, seed, train, validation, observers, start, snapshots)
+    with trainer(variant.epochs, callbacks, reload_dataloaders_every_n_epochs=1) as its:
         if start:
             done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
-            trainer.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
-        trainer.fit(classifier)
-    return Fitted(classifier.network.state_dict(), classifier.history, classifier.trace, classifier.snapshots)
+            its.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
+        its.fit(module)
+    return Fitted(module.network.state_dict(), module.history, module.trace, module.snapshots)
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:
@@ -102,10 +91,20 @@ def to_csv(rows: History) -> str:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning's hints (hardware found, workers for a DataLoader that is none) out of the way."""
+def trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **options: Any) -> Iterator[pl.Trainer]:
+    """A Trainer that shows and keeps nothing of its own; Lightning's hints are silent meanwhile."""
     with warnings.catch_warnings():
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
             warnings.filterwarnings("ignore", module=name)
-        yield
+        yield pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=epochs,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            **options,
+        )

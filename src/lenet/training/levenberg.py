@@ -1,66 +1,22 @@
-"""The paper's optimizer: stochastic diagonal Levenberg–Marquardt (LeCun et al. 1998, App. C). Plain torch.
+"""The second derivatives of stochastic diagonal Levenberg–Marquardt (LeCun et al. 1998, App. C). Plain torch.
 
 Each parameter has a step size of its own, lr / (mu + h), with an estimate h of the loss's second derivative. Estimates
 go back through the layers as gradients do, but with weights and states squared. They leave out the curvature of the
 squashing functions (Gauss–Newton) and the cross terms between the places where one weight is used (App. C, eq. 21–27).
 """
 
-from collections.abc import Callable, Iterable
-from typing import overload
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lenet.arithmetic import exact
+from lenet.arithmetic import nn as layers
 from lenet.config import Criterion, MaximumLikelihood
 from lenet.networks.lenet5 import LeNet5, RadialBasis, Subsampling
 from lenet.training import objective
-
-
-class StochasticDiagonalLM(torch.optim.Optimizer):
-    """θ ← θ − lr / (mu + h) · gradient, for every parameter (LeCun 1998, eq. 18 and 19).
-
-    Args:
-        parameters: what is optimized.
-        lr: the global learning rate η.
-        mu: keeps steps bounded where the curvature is small.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, mu: float) -> None:
-        super().__init__(parameters, {"lr": lr, "mu": mu})
-
-    def set_curvatures(self, found: Iterable[Tensor]) -> None:
-        """Take the second derivatives h ≥ 0, shaped as the parameters and in their order, until they are set again."""
-        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
-        for parameter, curvature in zip(parameters, found, strict=True):
-            self.state[parameter]["curvature"] = curvature
-
-    def step_sizes(self) -> list[Tensor]:
-        """Each parameter's lr / (mu + h). Raises KeyError before curvatures are set."""
-        return [
-            group["lr"] / (group["mu"] + self.state[parameter]["curvature"])
-            for group in self.param_groups
-            for parameter in group["params"]
-        ]
-
-    @overload
-    def step(self, closure: None = None) -> None: ...
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step along the gradients. Raises KeyError before curvatures are set."""
-        loss = None
-        if closure:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    damped = self.state[parameter]["curvature"] + group["mu"]
-                    parameter.addcdiv_(parameter.grad, damped, value=-group["lr"])
-        return loss
 
 
 def curvatures(
@@ -92,8 +48,8 @@ def curvatures(
         stages = _stages(network, inputs)
         at_state = _at_states(section, criterion, stages[-1].states, codes)
         if isinstance(codes.weight, nn.Parameter):
-            share = torch.bincount(labels, minlength=len(codes.weight)).to(inputs.dtype) / len(labels)
-            found[codes.weight] = (2 * section.factor * share)[:, None].expand_as(codes.weight).clone()
+            share = exact.divided(torch.bincount(labels, minlength=len(codes.weight)).double(), len(labels))
+            found[codes.weight] = (share * (2 * section.factor))[:, None].expand_as(codes.weight).clone()
         for stage in reversed(stages):
             at_state = stage.back(at_state, found)
         return [found[parameter] for parameter in network.parameters()]
@@ -108,7 +64,7 @@ class _Stage:
         with torch.enable_grad():
             sums = layer(x).detach().requires_grad_()
             self.states = squash(sums)
-            (self.slope,) = torch.autograd.grad(self.states.sum(), sums)
+            (self.slope,) = torch.autograd.grad(self.states, sums, torch.ones_like(sums))
         self.states = self.states.detach()
 
     def back(self, at_state: Tensor, found: dict[nn.Parameter, Tensor]) -> Tensor:
@@ -117,14 +73,14 @@ class _Stage:
         A layer of squared weights on squared inputs has, as gradients, the sums that are wanted: Σ_k w_ki² g_k by
         its input, and Σ g x² over every place where a weight is used.
         """
-        at_sum = self.slope.square() * at_state.view_as(self.slope)
+        at_sum = (self.slope * self.slope) * at_state.view_as(self.slope)
         with torch.enable_grad():
-            squares = {name: p.detach().square().requires_grad_() for name, p in self.layer.named_parameters()}
-            x = self.pooled.square().requires_grad_()
+            squares = {name: (p * p).detach().requires_grad_() for name, p in self.layer.named_parameters()}
+            x = (self.pooled * self.pooled).requires_grad_()
             sums = _weigh(self.layer, squares, x)
             at_x, *at_squares = torch.autograd.grad(sums, (x, *squares.values()), at_sum)
         for parameter, its in zip(self.layer.parameters(), at_squares, strict=True):
-            found[parameter] = its / len(x)
+            found[parameter] = exact.divided(its.double(), len(x))
         if isinstance(self.layer, Subsampling):  # its four inputs alike
             at_x = at_x.repeat_interleave(2, 2).repeat_interleave(2, 3) * self.layer.share**2
         return at_x
@@ -133,7 +89,7 @@ class _Stage:
 def _weigh(layer: nn.Module, weights: dict[str, Tensor], x: Tensor) -> Tensor:
     """The layer's sums with other weights; subsampling's inputs are pooled already."""
     if isinstance(layer, Subsampling):
-        return x * weights["weight"][:, None, None] + weights["bias"][:, None, None]
+        return layers.scale(x, weights["weight"], weights["bias"], layer.place)
     return functional_call(layer, weights, x)
 
 
@@ -144,9 +100,10 @@ def _at_states(section: Criterion, criterion: str, states: Tensor, codes: Radial
         return torch.full_like(states, one)
     shares = objective.shares(section, codes(states))
     slopes = one * (states[:, None] - codes.weight)  # of the penalties; rubbish has none
-    mean = (shares[:, :, None] * slopes).sum(1)
-    variance = (shares[:, :, None] * slopes.square()).sum(1) - mean.square()
-    return one * (1 - shares.sum(1, keepdim=True)) + variance
+    parts = torch.stack([shares[:, :, None] * slopes, shares[:, :, None] * (slopes * slopes)], 1)
+    mean, squares = exact.total_each(parts, 2, "the curvature").float().unbind(1)
+    rubbish = 1.0 - exact.total_each(shares, 1, "the curvature").float()[:, None]
+    return (rubbish * one + (squares - mean * mean)).clamp(min=0.0)
 
 
 def _stages(network: LeNet5, x: Tensor) -> list[_Stage]:

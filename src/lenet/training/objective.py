@@ -2,16 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
+from lenet.arithmetic import exact, functions
 from lenet.config import CrossEntropy, MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
 Scores = Float[Tensor, "n 10"]
 Labels = Int64[Tensor, " n"]
+Losses = Float[Tensor, " n"]
 Loss = Float[Tensor, ""]
 
 
@@ -20,21 +25,32 @@ class Objective:
     """What is minimised and how an answer is read off.
 
     Attributes:
-        loss: scores and labels → the mean loss over the samples, a scalar.
-        loss_and_gradient: the same, and the loss's gradient at the scores, derived by hand.
+        losses: scores and labels → each sample's loss.
+        gradient: scores and labels → the gradient of the mean loss at the scores, derived by hand.
         decide: scores → the answered class of each sample.
         probabilities: scores → class probabilities; None where the outputs are none.
     """
 
-    loss: Callable[[Scores, Labels], Loss]
-    loss_and_gradient: Callable[[Scores, Labels], tuple[Loss, Scores]]
+    losses: Callable[[Scores, Labels], Losses]
+    gradient: Callable[[Scores, Labels], Scores]
     decide: Callable[[Scores], Labels]
     probabilities: Callable[[Scores], Scores] | None
 
+    def loss(self, scores: Scores, labels: Labels) -> Loss:
+        """The mean loss over the samples, for autograd."""
+        return _MeanLoss.apply(scores, labels, self)
 
-def mean_squared_error(outputs: Scores, labels: Labels, off: float, on: float) -> Loss:
-    """Σ_classes (y − t)², mean over samples: no ½ and no division by the ten classes, as in the explanation."""
-    return _excess(outputs, labels, off, on).square().sum(1).mean()
+
+class _MeanLoss(Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, labels: Tensor, objective: Objective) -> Tensor:
+        ctx.gradient = objective.gradient(scores, labels) if ctx.needs_input_grad[0] else None
+        return exact.mean(objective.losses(scores, labels), "the loss")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.gradient * grad, None, None
 
 
 def _excess(outputs: Scores, labels: Labels, off: float, on: float) -> Scores:
@@ -44,7 +60,7 @@ def _excess(outputs: Scores, labels: Labels, off: float, on: float) -> Scores:
 
 def softmax(logits: Scores) -> Scores:
     """Class probabilities of logits."""
-    return torch.softmax(logits, 1)
+    return functions.softmax(logits)[0]
 
 
 def largest(scores: Scores) -> Labels:
@@ -59,7 +75,7 @@ def smallest(scores: Scores) -> Labels:
 
 def shares(section: MaximumAPosteriori, distances: Scores) -> Scores:
     """e^−penalty of each class as a fraction of their sum with rubbish, whose penalty is j (LeCun 1998, eq. 9)."""
-    return torch.softmax(_with_rubbish(section, distances), 1)[:, :-1]
+    return functions.softmax(_with_rubbish(section, distances))[0][:, :-1]
 
 
 def _with_rubbish(section: MaximumAPosteriori, distances: Scores) -> Float[Tensor, "n 11"]:
@@ -71,61 +87,63 @@ def build(variant: Variant) -> Objective:
     """The objective of a variant's block on the outputs that its network has."""
     probabilities = softmax if variant.network.output == "softmax" else None
     decide = smallest if variant.network.output.endswith("rbf") else largest
-    loss, loss_and_gradient = _LOSSES[variant.objective.loss](variant.objective, probabilities)
-    return Objective(loss, loss_and_gradient, decide, probabilities)
+    losses, gradient = _LOSSES[variant.objective.loss](variant.objective, probabilities)
+    return Objective(losses, gradient, decide, probabilities)
 
 
-def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | None) -> tuple[Callable, Callable]:
-    def loss(scores: Scores, labels: Labels) -> Loss:
+Pair = tuple[Callable[[Scores, Labels], Losses], Callable[[Scores, Labels], Scores]]
+
+
+def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | None) -> Pair:
+    """Σ_classes (y − t)²: no ½ and no division by the ten classes, as in the explanation."""
+
+    def losses(scores: Scores, labels: Labels) -> Losses:
+        excess = _excess(probabilities(scores) if probabilities else scores, labels, section.off, section.on)
+        return exact.total_each(excess * excess, 1, "the loss").float()
+
+    def gradient(scores: Scores, labels: Labels) -> Scores:
         outputs = probabilities(scores) if probabilities else scores
-        return mean_squared_error(outputs, labels, section.off, section.on)
-
-    def loss_and_gradient(scores: Scores, labels: Labels) -> tuple[Loss, Scores]:
-        outputs = probabilities(scores) if probabilities else scores
-        excess = _excess(outputs, labels, section.off, section.on)
-        value = excess.square().sum(1).mean()
-        gradient = excess.mul_(2 / len(labels))
+        slope = _excess(outputs, labels, section.off, section.on) * (2 / len(labels))
         if probabilities:  # through the softmax
-            gradient = outputs * (gradient - (gradient * outputs).sum(1, keepdim=True))
-        return value, gradient
+            common = exact.total_each(slope * outputs, 1, "the loss").float()
+            slope = outputs * (slope - common[:, None])
+        return slope
 
-    return loss, loss_and_gradient
-
-
-def _cross_entropy(
-    section: CrossEntropy, probabilities: Callable[[Scores], Scores] | None
-) -> tuple[Callable, Callable]:
-    def loss_and_gradient(scores: Scores, labels: Labels) -> tuple[Loss, Scores]:
-        logarithms = torch.log_softmax(scores, 1)
-        value = F.nll_loss(logarithms, labels)
-        right = F.one_hot(labels, scores.shape[1])
-        return value, logarithms.exp_().sub_(right).div_(len(labels))
-
-    return F.cross_entropy, loss_and_gradient  # they take the logits: softmax and logarithm in one, without overflow
+    return losses, gradient
 
 
-def _mle(section: MaximumLikelihood, probabilities: None) -> tuple[Callable, Callable]:
-    def loss(distances: Scores, labels: Labels) -> Loss:
-        return section.factor * distances.gather(1, labels[:, None]).mean()
+def _cross_entropy(section: CrossEntropy, probabilities: Callable[[Scores], Scores] | None) -> Pair:
+    """Minus the logarithm of the right class's softmax, from the logits: without overflow."""
 
-    def loss_and_gradient(distances: Scores, labels: Labels) -> tuple[Loss, Scores]:
-        right = F.one_hot(labels, distances.shape[1]).to(distances.dtype)
-        return loss(distances, labels), right.mul_(section.factor / len(labels))
+    def losses(logits: Scores, labels: Labels) -> Losses:
+        return functions.softmax(logits)[1] - logits.gather(1, labels[:, None])[:, 0]
 
-    return loss, loss_and_gradient
+    def gradient(logits: Scores, labels: Labels) -> Scores:
+        return (softmax(logits) - F.one_hot(labels, logits.shape[1])) * (1 / len(labels))
+
+    return losses, gradient
 
 
-def _map(section: MaximumAPosteriori, probabilities: None) -> tuple[Callable, Callable]:
-    right_alone, its_gradient = _mle(MaximumLikelihood(loss="mle", factor=section.factor), None)
+def _mle(section: MaximumLikelihood, probabilities: None) -> Pair:
+    def losses(distances: Scores, labels: Labels) -> Losses:
+        return distances.gather(1, labels[:, None])[:, 0] * section.factor
 
-    def loss(distances: Scores, labels: Labels) -> Loss:
-        return right_alone(distances, labels) + _with_rubbish(section, distances).logsumexp(1).mean()
+    def gradient(distances: Scores, labels: Labels) -> Scores:
+        return F.one_hot(labels, distances.shape[1]) * (section.factor / len(labels))
 
-    def loss_and_gradient(distances: Scores, labels: Labels) -> tuple[Loss, Scores]:
-        gradient = its_gradient(distances, labels)[1]
-        return loss(distances, labels), gradient.sub_(shares(section, distances), alpha=section.factor / len(labels))
+    return losses, gradient
 
-    return loss, loss_and_gradient
+
+def _map(section: MaximumAPosteriori, probabilities: None) -> Pair:
+    def losses(distances: Scores, labels: Labels) -> Losses:
+        right = distances.gather(1, labels[:, None])[:, 0] * section.factor
+        return right + functions.softmax(_with_rubbish(section, distances))[1]
+
+    def gradient(distances: Scores, labels: Labels) -> Scores:
+        right = F.one_hot(labels, distances.shape[1])
+        return (right - shares(section, distances)) * (section.factor / len(labels))
+
+    return losses, gradient
 
 
 _LOSSES: dict[str, Callable] = {"mse": _mse, "cross-entropy": _cross_entropy, "mle": _mle, "map": _map}

@@ -1,7 +1,8 @@
 """run.json: what a training was and what came of it. A function of its inputs: no time, no machine, no MLflow id."""
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from lenet.config import Variant
 from lenet.errors import InputError
 from lenet.files import write_json
 
+BEFORE = ("source.sha256", "threads", "canary")
+"""What the key of a run that was recorded before followed in place of a signature."""
 Row = dict[str, float | int | str]
 History = list[Row]
-"""What Classifier.history holds: a row an epoch."""
+"""What FastLeNet.history holds: a row an epoch."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,9 @@ class Record:
         parameters: the resolved block.
         key: ``run.key``, the identity of the training.
         data: ``data.sha256``, the digest of the digits it sees.
-        source: ``source.sha256``, the digest of the modules that can change its bits.
-        threads: that torch uses.
-        canary: the digest of the arithmetic it runs on.
+        signature: what the code makes of this block (signature.py).
         weights: ``weights.sha256``; None while it trains.
+        before: of a run recorded before there were signatures, the digests that its key follows in place of one.
     """
 
     variant: str
@@ -37,10 +39,9 @@ class Record:
     parameters: Variant
     key: str
     data: str
-    source: str
-    threads: int
-    canary: str
+    signature: str
     weights: str | None = None
+    before: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,13 +54,12 @@ class Record:
     @property
     def fingerprints(self) -> dict[str, str]:
         """What identifies the run, under public names, as in metrics/*.json and in MLflow's tags."""
-        found = {
+        found: dict[str, str | None] = {
             "key": self.key,
             "weights.sha256": self.weights,
             "data.sha256": self.data,
-            "source.sha256": self.source,
-            "threads": str(self.threads),
-            "canary": self.canary,
+            "signature": self.signature,
+            **self.before,
         }
         return {name: digest for name, digest in found.items() if digest}
 
@@ -85,10 +85,9 @@ class Record:
                 parameters=Variant.model_validate(content["parameters"]),
                 key=run["key"],
                 data=run["data.sha256"],
-                source=run["source.sha256"],
-                threads=int(run["threads"]),
-                canary=run["canary"],
+                signature=run["signature"] if "canary" not in run else "",
                 weights=run["weights.sha256"],
+                before={name: run[name] for name in BEFORE} if "canary" in run else {},
             )
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}") from None

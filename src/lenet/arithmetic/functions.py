@@ -1,0 +1,148 @@
+"""exp, log, tanh, the logistic function, square roots and softmax, made of single IEEE operations.
+
+A library's own functions differ in their last bits between processors, and so does a multiply-add between those that
+round once and those that round twice. Here each step is one operation of torch in single precision, which IEEE 754
+rounds correctly: +, −, ×, ÷, comparisons, conversions, and shifts of bits. Polynomials are evaluated by Horner's rule.
+
+Errors against mpmath at 40 digits, in units in the last place (``tests/test_functions.py`` holds them):
+
+=============  ================================================  ==========
+function       where                                             error, ulp
+=============  ================================================  ==========
+``exp``        −87 … 88; below it is e^−87, above e^88           1.0
+``log``        2^−126 … 2^127                                    1.0
+``tanh``       everywhere                                        3.2
+``logistic``   −87 … 87; beyond, it is as at these ends          2 + |x|
+``sqrt``       from 0                                            0.5
+=============  ================================================  ==========
+"""
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from lenet.arithmetic.exact import NotFinite
+
+LOG2_E = 1.4426950408889634
+CHUNK = 16384  # numbers at a time in functions of many steps: with their scratch they stay in the fastest caches
+
+# (2^r − 1) / r on −½ … ½, the best polynomial of degree 5, the highest power first; its error is 7e−9
+_POWER = (1.5453163e-4, 1.3390863e-3, 9.6180830e-3, 5.5503570e-2, 2.4022651e-1, 6.9314718e-1)
+# (e^r − 1 − r) / r² on ±½ ln 2, and −(ln(1 + m) − m + m²/2) / m³ on 1/√2 … √2 less 1 (Cephes, Moshier 1992)
+_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+        2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)  # fmt: skip
+_LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; multiples of the first by integers are exact
+_ROUND = 1.5 * 2.0**23  # x + this − this: x rounded to an integer
+_BIASED = _ROUND + 127  # the last 9 bits of x + this are the biased exponent of 2^x
+
+
+def tanh_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The hyperbolic tangent, in place: (e^2x − 1) / (e^2x + 1)."""
+    for part, a, b in _chunks(x):
+        u = _power_less_1(part.clamp_(-9.1, 9.1).mul_(2 * LOG2_E), a, b)  # beyond, it is ±1 in single precision
+        torch.add(u, 2.0, out=part)
+        torch.div(u, part, out=part)
+    return x
+
+
+def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The hyperbolic tangent."""
+    return tanh_(x.clone(memory_format=torch.contiguous_format))
+
+
+def logistic_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The logistic function 1 / (1 + e^−x), in place."""
+    one = x.new_ones(())
+    for part, a, b in _chunks(x):
+        u = _power_less_1(part.clamp_(-87.0, 87.0).mul_(-LOG2_E), a, b)
+        torch.div(one, u.add_(2.0), out=part)
+    return x
+
+
+def logistic(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The logistic function 1 / (1 + e^−x)."""
+    return logistic_(x.clone(memory_format=torch.contiguous_format))
+
+
+def _chunks(x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """A contiguous tensor's numbers in parts, each with two buffers for as many, which the next part takes, too."""
+    flat = x.view(-1)
+    buffers = flat.new_empty(2, min(CHUNK, len(flat)))
+    return [(part, *buffers[:, : len(part)].unbind()) for part in flat.split(CHUNK)]
+
+
+def _power_less_1(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """2^t − 1 for −126 < t < 127, into ``b``. ``t`` and ``a`` are used up.
+
+    With k = t rounded and r = t − k, it is 2^k (2^r − 1) + (2^k − 1).
+    """
+    torch.add(t, _BIASED, out=a)
+    t.sub_(torch.sub(a, _BIASED, out=b))
+    power = a.view(torch.int32).bitwise_left_shift_(23).view(torch.float32)
+    torch.mul(t, _POWER[0], out=b)
+    for coefficient in _POWER[1:]:
+        b.add_(coefficient).mul_(t)
+    return b.mul_(power).add_(power.sub_(1.0))
+
+
+def exp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The exponential function; its argument is cut to −87 … 88, so that the result is finite and normal."""
+    x = x.clamp(-87.0, 88.0)
+    k = ((x * LOG2_E) + _ROUND) - _ROUND
+    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
+    value = _horner(r, _EXP) * (r * r) + r + 1.0
+    return value * ((k.to(torch.int32) + 127) << 23).view(torch.float32)
+
+
+def log(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The natural logarithm of normal positive numbers. Raises NotFinite for any other."""
+    if x.numel() and not bool(((x >= 2.0**-126) & (x < torch.inf)).all()):
+        raise NotFinite("a logarithm of a number that is not positive, normal and finite")
+    bits = x.view(torch.int32)
+    k = ((bits - 0x3F3504F3) >> 23).float()  # so that m + 1 lies between 1/√2 and √2
+    m = (bits - (k.to(torch.int32) << 23)).view(torch.float32) - 1.0
+    square = m * m
+    value = _horner(m, _LOG) * m * square
+    value = value + k * _LN2_LOW - square * 0.5 + m
+    return value + k * _LN2_HIGH
+
+
+def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    """A polynomial, the highest power's coefficient first."""
+    value = x * coefficients[0] + coefficients[1]
+    for coefficient in coefficients[2:]:
+        value = value * x + coefficient
+    return value
+
+
+def sqrt(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The square root, correctly rounded.
+
+    That of a double is, too, or an ulp off where a library approximates it. No root of a number of 24 bits lies so near
+    to the middle of two numbers of 24 bits that this could matter.
+    """
+    return x.double().sqrt().float()
+
+
+def softmax(x: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, " n"]]:
+    """Each row's e^x as fractions of their sum, and the logarithm of the sum.
+
+    The row's largest number is taken off first, and added to the logarithm again. Each e^x is then at most 1, and the
+    sum is exact on a grid of 2^−40.
+    """
+    largest = x.amax(1, keepdim=True)
+    powers = exp(x - largest)
+    grid = 1.5 * 2.0**12  # as in exact.py, in double precision
+    sums = ((powers.double() + grid) - grid).sum(1, keepdim=True).float()
+    return powers / sums, (log(sums) + largest)[:, 0]
+
+
+def sine_and_cosine(x: Float64[Tensor, "*shape"]) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:
+    """Both of angles between −π and π, in double precision, by Taylor's series; the error is below 1e−14."""
+    square = x * x
+    sine, cosine = torch.ones_like(x), torch.ones_like(x)
+    for n in range(28, 0, -2):  # 1 − x²/(2·3) (1 − x²/(4·5) (…
+        sine = 1.0 - square * sine * (1.0 / (n * (n + 1)))
+        cosine = 1.0 - square * cosine * (1.0 / (n * (n - 1)))
+    return x * sine, cosine

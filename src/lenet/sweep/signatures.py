@@ -1,0 +1,39 @@
+"""What the code makes of a study's trials: the signature of every structure that they can have."""
+
+from pathlib import Path
+
+from lenet import fingerprint, signing
+from lenet.arithmetic import conformance
+from lenet.config import Params, Variant
+from lenet.digits.data import load_digits
+from lenet.files import write_json
+from lenet.sweep.settings import Settings
+from lenet.sweep.space import Space
+from lenet.training import signature
+
+
+def stage(params: Params, made: Settings, name: str, data: Path, out: Path) -> None:
+    """Stage signature: sign the structures of a study's trials, and write these signatures by the structures' digests.
+
+    Args:
+        params: the blocks of variants.
+        made: how studies are made.
+        name: the variant.
+        data: the file of training digits.
+        out: the file of the signatures.
+
+    Raises:
+        InputError: no such study, unfit data, or an arithmetic that is off.
+    """
+    conformance.check()
+    variant = params.variant(name)
+    made.check(variant, name)
+    digits = load_digits(data)
+    blocks = Space(made.spaces[name], name).corners(variant.model_dump(mode="json"))
+    structures = {fingerprint.block_sha256(one): one for one in map(signature.structure, map(_checked, blocks))}
+    found = {block: signing.of(one, digits) for block, one in sorted(structures.items())}
+    write_json(out, {"data": signature.digits_sha256(digits), "structures": found})
+
+
+def _checked(block: dict) -> Variant:
+    return Variant.model_validate(block)

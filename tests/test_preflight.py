@@ -1,0 +1,159 @@
+"""What a rerun is said to find, before it runs: of runs with a signature, and of those from before there were any."""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ROOT
+from lenet import fingerprint
+from lenet.config import Params, flatten
+from lenet.errors import InputError
+from lenet.files import write_json
+from lenet.rerun import again, preflight, workplace
+from lenet.rerun.preflight import Line, Preflight
+from lenet.rerun.sources import Commit
+from lenet.rerun.workplace import Workplace
+from lenet.tracking import Tracked
+
+SIGNED = {"block": "b", "data": "d", "digests": {}}
+SOURCES = Commit("c" * 40)
+FOUND: dict[str, Any] = {
+    "conformance": [], "source": "s" * 64, "numerics": None, "environment": {"numpy": "2.3.0", "torch": "2.13.0+cpu"},
+    "threads": 1, "processor": "AVX512", "build": "2.13.0+cpu",
+}  # fmt: skip
+OLDER = {"conformance": None, "numerics": {"numpy": "2.3.0"}}
+PINS = b"numpy==2.3.0\ntorch==2.13.0+cpu\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    """This project's params.yaml, and a signature."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    write_json(tmp_path / "signatures" / "modern.json", SIGNED)
+    return Workplace(tmp_path, Path(sys.executable))
+
+
+@pytest.fixture
+def run(params: Params) -> Tracked:
+    """As a training with a signature is recorded."""
+    tags = {
+        "variant": "modern", "seed": "1", "run.key": "k" * 64, "data.sha256": "d" * 64, "source.sha256": "s" * 64,
+        "signature": fingerprint.json_sha256(SIGNED), "conformance": "right", "threads": "1", "processor": "AVX512",
+    }  # fmt: skip
+    parameters = {name: str(value) for name, value in flatten(params.variants["modern"]).items()}
+    return Tracked("modern-1", "id", parameters, tags, {}, [], (), {"source/environment.txt": PINS}.get)
+
+
+@pytest.fixture
+def older(run: Tracked, place: Workplace) -> Tracked:
+    """As one was before; its sources have the lock of that time."""
+    (place.project / "requirements-numeric.lock").write_text("numpy==2.3.0\n")
+    tags = {name: value for name, value in run.tags.items() if name not in ("signature", "conformance")}
+    return replace(run, tags=tags | {"canary": "381da773b390aa3e"})
+
+
+def examined(run: Tracked, place: Workplace, **found: Any) -> tuple[Preflight, dict[str, Line]]:
+    flight, _ = preflight.examine(run, SOURCES, place, FOUND | found)
+    return flight, {line.what: line for line in flight.lines}
+
+
+def test_a_signed_run_is_bitwise_in_reach_and_anything_else_is_said_to_be_broken(
+    run: Tracked, place: Workplace
+) -> None:
+    flight, lines = examined(run, place)
+    assert [name for name, line in lines.items() if line.decides] == [
+        "code", "data", "parameters", "signature", "conformance",
+    ]  # fmt: skip
+    assert {name for name, line in lines.items() if line.same} == {*lines} - {"data"}
+    assert (lines["conformance"].then, lines["conformance"].here) == ("right", "right")
+    assert flight.best == "bitwise"
+    assert "same on every machine: if the rerun is not bitwise, something is broken" in flight.note
+    assert preflight.to_json(flight)["note"] == flight.note
+
+
+def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Tracked, place: Workplace) -> None:
+    other = {"environment": {"numpy": "1.26.0"}, "threads": 2, "processor": "DEFAULT", "build": "2.8.0"}
+    flight, lines = examined(run, place, **other)
+    assert flight.best == "bitwise"
+    informs = {"packages", "build of torch", "threads", "processor"}
+    assert {name for name, line in lines.items() if line.same is False} == informs
+    assert lines["packages"].then == "numpy 2.3.0, torch 2.13.0"
+    assert lines["packages"].here == "numpy 1.26.0, torch absent"
+    assert (lines["threads"].then, lines["threads"].here) == ("1", "2")
+
+
+def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) -> None:
+    for flight, lines, name in (
+        (*examined(run, place, source="x" * 64), "code"),
+        (*examined(replace(run, parameters=run.parameters | {"epochs": "99"}), place), "parameters"),
+    ):
+        assert [what for what, line in lines.items() if line.same is False] == [name]
+        assert flight.best == "predictions"
+        assert flight.note == ""
+
+
+def test_a_signature_that_its_stage_has_to_make_is_not_known_beforehand(run: Tracked, place: Workplace) -> None:
+    write_json(place.project / "signatures" / "modern.json", SIGNED | {"block": "other"})
+    assert examined(run, place)[1]["signature"].same is None
+    (place.project / "signatures" / "modern.json").unlink()
+    flight, lines = examined(run, place)
+    assert (lines["signature"].here, lines["signature"].same) == ("to be computed", None)
+    assert flight.best == "bitwise"
+
+
+def test_operations_that_are_off_are_named(run: Tracked, place: Workplace) -> None:
+    flight, lines = examined(run, place, conformance=["sqrt", "product"])
+    assert (lines["conformance"].here, lines["conformance"].same) == ("sqrt, product", False)
+    assert flight.faults == ["sqrt", "product"]
+    assert flight.best == "predictions"
+    unknown, lines = examined(run, place, conformance=None)
+    assert (lines["conformance"].same, unknown.faults) == (None, [])
+
+
+def test_an_older_run_is_said_to_depend_on_the_processor(older: Tracked, place: Workplace) -> None:
+    flight, lines = examined(older, place, **OLDER)
+    assert "other bits are to be expected here unless the processor is alike" in flight.note
+    assert flight.best == "bitwise"
+    assert not {"signature", "conformance", "canary"} & {*lines}
+    assert all(line.decides for line in lines.values())
+    for change, name in (
+        ({"processor": "AVX2"}, "processor"),
+        ({"threads": 2}, "threads"),
+        ({"build": "2.8.0"}, "build of torch"),
+        ({"numerics": {"numpy": "1.26.0"}}, "packages"),
+    ):
+        flight, lines = examined(older, place, **OLDER | change)
+        assert [what for what, line in lines.items() if line.same is False] == [name]
+        assert flight.best == "predictions"
+        assert flight.note == preflight.OLDER
+    unknown = replace(older, tags={name: value for name, value in older.tags.items() if name != "processor"})
+    assert examined(unknown, place, **OLDER)[0].best == "predictions"
+
+
+def test_nothing_is_computed_where_an_operation_is_off(
+    run: Tracked, place: Workplace, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Here:
+        def __enter__(self) -> Workplace:
+            return place
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    told: list[object] = []
+    tags = run.tags | {"weights.sha256": "w"}
+    monkeypatch.setattr(again.tracking, "lookup", lambda *_: replace(run, tags=tags))
+    monkeypatch.setattr(again.sources, "of", lambda _: SOURCES)
+    monkeypatch.setattr(workplace, "of", lambda *_: Here())
+    monkeypatch.setattr(workplace, "probe", lambda _: FOUND | {"conformance": ["sqrt"]})
+    monkeypatch.setattr(again, "_execute", lambda *_: pytest.fail("it has been executed"))
+    for only in (True, False):
+        with pytest.raises(InputError, match=r"modern-1: it cannot be rerun here: sqrt is off .* nothing is trained"):
+            again.rerun("modern-1", params, told.append, only, False, False)
+    assert [type(what) for what in told] == [Preflight, Preflight]
+    monkeypatch.setattr(workplace, "probe", lambda _: FOUND)
+    assert again.rerun("modern-1", params, told.append, True, False, False).exit_status("bitwise") == 0

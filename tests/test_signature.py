@@ -1,0 +1,430 @@
+"""Signatures: what changes a training's bits changes them, and nothing else does; and what is done with them."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout
+from lenet import fingerprint, signing, train
+from lenet.config import Params, Variant
+from lenet.digits.data import Digits
+from lenet.errors import InputError
+from lenet.training import signature
+from lenet.training.fit import fit
+from lenet.training.record import Record
+
+SOURCES = ROOT / "src" / "lenet"
+SMALL = {"train_size": 2100, "validation_size": 300}
+
+
+def small(variant: Variant, **changes: Any) -> Variant:
+    """The block with few digits."""
+    return signature.changed(variant, **SMALL | changes)
+
+
+# what a miniature has of its block
+
+
+def test_a_miniature_keeps_the_batch_the_last_batch_and_every_piece_of_the_schedule(params: Params) -> None:
+    for name, variant in params.variants.items():
+        found = signature.miniature(variant)
+        assert found.batch_size == variant.batch_size
+        assert found.train_size % found.batch_size == variant.train_size % variant.batch_size, name
+        assert found.train_size <= min(variant.train_size, 500)
+        assert bool(found.validation_size) == bool(variant.validation_size)
+        assert found.epochs == 3 or "lecun" in name
+    recipe, distorted = (signature.miniature(params.variants[f"lecun1998{what}"]) for what in ("", "-distorted"))
+    assert [(step.epochs, step.factor) for step in recipe.schedule.steps] == [(1, f) for f in (1, 0.4, 0.2, 0.1, 0.02)]
+    assert sum(step.epochs for step in distorted.schedule.steps) == distorted.epochs == 11  # ten kinds, and again
+    assert [step.factor for step in distorted.schedule.steps] == [1, 0.4, 0.2, 0.1, 0.02]
+
+
+def test_a_short_schedule_keeps_the_pieces_that_are_reached(params: Params) -> None:
+    found = signature.miniature(small(params.variants["lecun1998"], epochs=4, validation_size=0))
+    assert [(step.epochs, step.factor) for step in found.schedule.steps] == [(2, 1.0), (1, 0.4)]
+
+
+def test_it_is_the_same_twice_and_of_this_block_and_these_digits(params: Params, digits: Digits) -> None:
+    variant = small(params.variants["modern"])
+    one, two = (signature.sign(variant, digits) for _ in range(2))
+    assert one == two
+    assert one["block"] == fingerprint.block_sha256(variant)
+    assert {"history.csv", "run.json", "snapshots.safetensors", "trace", "weights.safetensors"} == set(
+        one["digests"]["files"]
+    )
+    assert re.fullmatch("[0-9a-f]{64}", signature.digest(one))
+    other = signature.sign(small(params.variants["modern"], epochs=13), digits)
+    assert other["digests"]["rates"] != one["digests"]["rates"]  # of every epoch, not of the miniature's alone
+
+
+def test_it_sees_the_last_digits_of_the_order_and_of_the_data(params: Params, digits: Digits) -> None:
+    variant = small(params.variants["modern"])
+    base = signature.sign(variant, digits)["digests"]
+    labels, index = digits.labels.clone(), digits.index.clone()
+    index[2399] += 1
+    assert signature.sign(variant, Digits(digits.images, labels, index))["digests"]["presented"] != base["presented"]
+    labels[-1] ^= 1
+    changed = Digits(digits.images, labels, digits.index)
+    assert signature.digits_sha256(changed) != signature.digits_sha256(digits)
+
+
+def test_a_block_that_diverges_is_signed_all_the_same(params: Params, digits: Digits) -> None:
+    variant = params.variants["modern"]
+    block = small(variant, optimizer=variant.optimizer.model_dump() | {"lr": 1e30})
+    assert signature.sign(block, digits)["digests"]["files"].keys() == {"none"}
+
+
+# edits of the sources
+
+BLOCKS: dict[str, Callable[[dict[str, Variant]], Variant]] = {
+    "modern": lambda of: small(of["modern"], train_size=344, validation_size=60),
+    "original": lambda of: small(of["original-tanh"], train_size=164, validation_size=60),
+    "recipe": lambda of: small(of["lecun1998-held-out"], train_size=160, validation_size=60),
+    "distorted": lambda of: small(of["lecun1998-distorted"], train_size=160, validation_size=0),
+    "frontier": lambda of: small(of["frontier-distorted"], train_size=138, validation_size=0),
+}
+"""One of each kind of network, optimizer, schedule and distortion, small enough for a second."""
+
+Edit = tuple[str, str, str, str]
+EDITS: list[Edit] = [  # file, what stands there, what is put there, and the block that must show it
+    ("arithmetic/randomness.py", '":".join', '"-".join', "modern"),
+    ("digits/data.py", "pixels.background) / 255", "pixels.background) / 256", "modern"),
+    ("digits/data.py", 'derive(seed, "order", epoch)', 'derive(seed, "order", epoch + 1)', "modern"),
+    ("digits/data.py", "self[held_out : held_out + variant.train_size]", "self[: variant.train_size]", "modern"),
+    ("digits/distortion.py", "cos * slope - sin", "cos * slope + sin", "frontier"),
+    ("digits/distortion.py", "18.5 - 15.5", "18.5 - 15.0", "distorted"),
+    ("digits/presentation.py", "(epoch - 1) % kinds", "epoch % kinds", "distorted"),
+    ("digits/presentation.py", 'if variant.order == "constant" else', "if not variant.order else", "recipe"),
+    ("digits/presentation.py", '"distortion", number', '"distortion", number + 1', "frontier"),
+    ("files.py", "indent=2", "indent=1", "modern"),
+    ("networks/codes.py", "#", ".", "recipe"),
+    ("training/checkpoint.py", '"step": state.step', '"step": 0', "original"),
+    ("training/checkpoint.py", '"wrong": state.wrong', '"wrong": 0', "original"),
+    ("training/fit.py", '"<f4"', '">f4"', "modern"),
+    ("training/fit.py", 'lineterminator="\\n"', 'lineterminator="\\r\\n"', "modern"),
+    ("training/levenberg.py", "self.slope.square() *", "self.slope *", "recipe"),
+    ("training/objective.py", "excess.mul_(2 / len(labels))", "excess.mul_(1 / len(labels))", "original"),
+    ("training/objective.py", "exp_().sub_(right)", "exp_().add_(right)", "modern"),
+    ("training/objective.py", "value=-section.j", "value=section.j", "recipe"),
+    ("training/optimizer.py", "(epoch - 1) / (epochs - 1)", "epoch / epochs", "modern"),
+    ("training/optimizer.py", "factors[epoch - 1]", "factors[0]", "recipe"),
+    ("training/optimizer.py", "betas = (section.beta1, section.beta2)", "betas = (section.beta1, 0.5)", "modern"),
+    ("training/record.py", '"run": self.fingerprints,', '"runs": self.fingerprints,', "modern"),
+]  # fmt: skip
+UNSEEN = {
+    "config.py": "types alone",
+    "fingerprint.py": "digests, which are what is compared",
+    "arithmetic/__init__.py": "settings of the process",
+    "arithmetic/conformance.py": "a check",
+    "training/signature.py": "the signature itself",
+}
+"""Numeric modules without an edit, and why."""
+
+
+FORMS = ("files.py", "training/checkpoint.py", "training/fit.py", "training/record.py")
+"""What says how files are written, and not what weights become."""
+
+
+class Signer:
+    """A process that signs by other sources."""
+
+    def __init__(self, data: Path) -> None:
+        command = [sys.executable, str(ROOT / "tests" / "signer.py"), str(data)]
+        environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def __call__(self, sources: Path, blocks: dict[str, Variant], what: str = "sign") -> dict[str, Any]:
+        given = {name: block.model_dump(mode="json") for name, block in blocks.items()}
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps({"sources": str(sources), "blocks": given, "what": what}), file=self.process.stdin, flush=True)
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def signer(prepared: Path) -> Iterator[Signer]:
+    found = Signer(prepared / "train.safetensors")
+    yield found
+    found.process.communicate()  # its input ends, and so does it
+
+
+@pytest.fixture(scope="module")
+def blocks(params: Params) -> dict[str, Variant]:
+    return {name: make(dict(params.variants)) for name, make in BLOCKS.items()}
+
+
+@pytest.fixture(scope="module")
+def signatures(signer: Signer, blocks: dict[str, Variant]) -> dict[str, Any]:
+    """Those of these sources."""
+    found = signer(SOURCES.parent, blocks)
+    assert all(isinstance(one, dict) for one in found.values()), found
+    return found
+
+
+def edited(folder: Path, edits: dict[str, Callable[[str], str]]) -> Path:
+    """A copy of the sources with some files changed."""
+    shutil.copytree(SOURCES, folder / "lenet")  # with what is compiled
+    for name, edit in edits.items():
+        path = folder / "lenet" / name
+        path.write_text(edit(path.read_text(encoding="utf-8")), encoding="utf-8")
+    return folder
+
+
+def numeric() -> list[str]:
+    """The numeric modules, by their paths."""
+    paths = [path for name in fingerprint.NUMERIC for path in [SOURCES / name, *(SOURCES / name).rglob("*.py")]]
+    return sorted(path.relative_to(SOURCES).as_posix() for path in paths if path.is_file())
+
+
+def seldom(edits: list[Edit], often: set[str]) -> list[Any]:
+    """As parameters; slow, but for the first edit of each of these files."""
+    first = {file: edit for edit in reversed(edits) if (file := edit[0]) in often}
+    names = [f"{file}: {new}" for file, _, new, _ in edits]
+    marks = [() if edit in first.values() else (pytest.mark.slow,) for edit in edits]
+    return [pytest.param(edit, id=name, marks=its) for edit, name, its in zip(edits, names, marks, strict=True)]
+
+
+@pytest.mark.parametrize("edit", seldom(EDITS, often={file for file, *_ in EDITS}))
+def test_an_edit_that_changes_bits_changes_the_signature(
+    edit: Edit, signer: Signer, blocks: dict[str, Variant], signatures: dict[str, Any], tmp_path: Path
+) -> None:
+    file, old, new, name = edit
+    assert old in (SOURCES / file).read_text(encoding="utf-8")
+    found = signer(edited(tmp_path, {file: lambda text: text.replace(old, new, 1)}), {name: blocks[name]})[name]
+    assert isinstance(found, dict) or "goes on from a checkpoint" in found, found
+    assert found != signatures[name]
+
+
+def test_comments_in_every_module_change_no_signature(
+    signer: Signer, blocks: dict[str, Variant], signatures: dict[str, Any], tmp_path: Path
+) -> None:
+    edits = {name: lambda text: f"# a comment\n{text}\n# another\n" for name in numeric()}
+    assert signer(edited(tmp_path, edits), blocks) == signatures
+
+
+def test_every_module_that_trainings_import_has_an_edit(signer: Signer, blocks: dict[str, Variant]) -> None:
+    found = signer(SOURCES.parent, {"modern": blocks["modern"]}, "loaded")["modern"]
+    loaded = {Path(name).relative_to(SOURCES).as_posix() for name in found}
+    beside = {"errors.py", "places.py"}  # messages, and where checkpoints lie
+    assert loaded - set(numeric()) <= beside
+    bare = {name for name in loaded if len((SOURCES / name).read_text().splitlines()) < 3}  # a docstring
+    pending = {name for name in loaded if name.startswith("networks/")} | {"training/module.py"}
+    assert loaded - beside - bare - pending <= {file for file, *_ in EDITS} | set(UNSEEN)
+
+
+# trials
+
+
+def test_trials_that_differ_in_amounts_have_one_structure_and_others_another(params: Params) -> None:
+    modern = params.variants["modern"]
+    adam = modern.optimizer.model_dump()
+    first = signature.structure(modern)
+    for changes in (
+        {"optimizer": adam | {"lr": 0.123, "beta2": 0.999}},
+        {"initialisation": modern.initialisation.model_dump() | {"scale": 3.3}},
+        {"schedule": {"kind": "cosine", "final": 0.5}},
+    ):
+        assert signature.structure(signature.changed(modern, **changes)) == first
+    for changes in (
+        {"optimizer": adam | {"weight_decay": 0.1}},  # from none to some
+        {"optimizer": adam | {"kind": "adamw"}},
+        {"batch_size": 64},
+        {"epochs": 11},
+        {"network": modern.network.model_dump() | {"activation": "tanh"}},
+        {"schedule": {"kind": "constant"}},
+    ):
+        assert signature.structure(signature.changed(modern, **changes)) != first
+
+
+@pytest.mark.parametrize("edit", seldom([edit for edit in EDITS if edit[0] not in FORMS], often={"digits/data.py"}))
+def test_an_edit_that_changes_a_trial_changes_the_signature_of_its_structure(
+    edit: Edit, signer: Signer, blocks: dict[str, Variant], tmp_path: Path
+) -> None:
+    file, old, new, name = edit
+    block, there = blocks[name], edited(tmp_path, {file: lambda text: text.replace(old, new, 1)})
+    structure = {name: signature.structure(block)}
+    assert structure[name] != block
+    assert signer(there, {name: block}, "train") != signer(SOURCES.parent, {name: block}, "train")
+    assert signer(there, structure) != signer(SOURCES.parent, structure)
+
+
+# signatures in use
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty place for what code gave before."""
+    monkeypatch.setattr(signing, "home", lambda: tmp_path / "signed")
+    return tmp_path / "signed"
+
+
+def refuse(*arguments: object) -> None:
+    raise AssertionError("it is signed again")
+
+
+def test_a_block_is_signed_once_by_the_same_code(
+    params: Params, digits: Digits, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = small(params.variants["modern"])
+    first = signing.of(variant, digits)
+    monkeypatch.setattr(signature, "sign", refuse)
+    assert signing.of(variant, digits) == first
+    for name, value in (("source_sha256", "other sources"), ("processor", "another processor")):
+        with monkeypatch.context() as patch:
+            patch.setattr(fingerprint, name, lambda value=value: value)
+            with pytest.raises(AssertionError, match="signed again"):
+                signing.of(variant, digits)
+    next(home.glob("*.json")).write_text("{")  # a damaged one is none
+    with pytest.raises(AssertionError, match="signed again"):
+        signing.of(variant, digits)
+
+
+def test_trials_of_one_structure_are_signed_once(
+    params: Params, digits: Digits, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = small(params.variants["modern"])
+    first = signing.of_trial(variant, digits)
+    monkeypatch.setattr(signature, "sign", refuse)
+    faster = signature.changed(variant, optimizer=variant.optimizer.model_dump() | {"lr": 0.01})
+    assert signing.of_trial(faster, digits) == first
+
+
+@pytest.fixture
+def signed(params: Params, prepared: Path, digits: Digits, home: Path, tmp_path: Path) -> tuple[Params, Path]:
+    """Params of a small `modern`, and its signature as its stage writes it."""
+    one = params.model_copy(update={"variants": {"modern": small(params.variants["modern"], epochs=1)}})
+    path = tmp_path / "signatures" / "modern.json"
+    signing.stage(one, "modern", prepared / "train.safetensors", path)
+    return one, path
+
+
+def test_the_key_of_a_run_follows_its_signature(signed: tuple[Params, Path], prepared: Path, tmp_path: Path) -> None:
+    params, path = signed
+    content, data = json.loads(path.read_text()), prepared / "train.safetensors"
+    train.train(params, "modern", 3, data, path, tmp_path / "with", None)
+    train.train(params, "modern", 3, data, None, tmp_path / "without", None)
+    for name in ("run.json", "history.csv", "trace", "weights.safetensors"):
+        assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
+    run_json = json.loads((tmp_path / "with" / "run.json").read_text())["run"]
+    assert set(run_json) == {"key", "weights.sha256", "data.sha256", "signature"}
+    assert run_json["signature"] == signature.digest(content)
+    variant = params.variants["modern"]
+    keys = {
+        fingerprint.run_key(*one)
+        for one in (
+            (variant, 3, run_json["data.sha256"], run_json["signature"]),
+            (variant.model_copy(update={"epochs": 99}), 3, run_json["data.sha256"], run_json["signature"]),
+            (variant, 4, run_json["data.sha256"], run_json["signature"]),
+            (variant, 3, "d", run_json["signature"]),
+            (variant, 3, run_json["data.sha256"], "s"),
+        )
+    }
+    assert len(keys) == 5
+    assert run_json["key"] in keys
+    assert Record.read(tmp_path / "with" / "run.json").fingerprints == run_json
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda text: None, "No such file or directory"),
+        (lambda text: "{", "not a signature"),
+        (lambda text: json.dumps({"block": 1}), "not a signature"),
+        (lambda text: text.replace(json.loads(text)["block"], "0" * 64), "of another block than variants.modern"),
+        (lambda text: text.replace(json.loads(text)["data"], "0" * 64), "of other training digits"),
+        (
+            lambda text: text.replace(json.loads(text)["digests"]["files"]["trace"], "0" * 64),
+            "this code gives other files/trace",
+        ),
+    ],
+)
+def test_a_stale_signature_stops_a_training_in_one_line(
+    signed: tuple[Params, Path], prepared: Path, tmp_path: Path, edit: Callable[[str], str | None], said: str
+) -> None:
+    params, path = signed
+    text = edit(path.read_text())
+    path.write_text(text) if text else path.unlink()
+    with pytest.raises(InputError) as caught:
+        train.train(params, "modern", 3, prepared / "train.safetensors", path, tmp_path / "out", None)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert str(caught.value).endswith(f"run `dvc repro {tmp_path}/dvc.yaml:signature@modern`")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_remedy_is_the_stage_of_the_signature_s_pipeline() -> None:
+    assert signing._stage_of(Path("signatures/modern.json"), "modern") == "signature@modern"
+    assert signing._stage_of(Path("ladder/signatures/x.json"), "x") == "ladder/dvc.yaml:signature@x"
+
+
+def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(
+    params: Params, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def off() -> None:
+        raise InputError("the arithmetic of this machine is off: add")
+
+    monkeypatch.setattr("lenet.arithmetic.conformance.check", off)
+    data = prepared / "train.safetensors"
+    with pytest.raises(InputError, match="is off: add"):
+        train.train(params, "modern", 3, data, None, tmp_path / "out", None)
+    with pytest.raises(InputError, match="is off: add"):
+        signing.stage(params, "modern", data, tmp_path / "modern.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_comment_retrains_nothing_and_a_change_of_bits_what_it_touches(tmp_path: Path, mnist: Path) -> None:
+    """In a small checkout, by `lenet repro`: what DVC runs after each edit."""
+    folder = small_checkout(tmp_path / "checkout", seeds=[1], compare=["modern", "original-tanh"])
+    assert stages(folder, mnist) >= {"train@modern-1", "train@original-tanh-1", "compare"}
+    assert stages(folder, mnist) == set()
+    commit(folder, "results")
+    both = {"signature@modern", "signature@original-tanh"}
+    rule = folder / "src/lenet/training/objective.py"
+    text = rule.read_text()
+    rule.write_text(f"{text}\n# a comment\n")
+    assert {name for name in stages(folder, mnist) if not name.startswith("evaluate")} == both | {"compare"}
+    assert run("git", "status", "--porcelain", "signatures", "metrics", cwd=folder).stdout == ""
+    rule.write_text(text.replace("excess.mul_(2 / len(labels))", "excess.mul_(1 / len(labels))"))
+    stale = run(
+        *lenet_command("train", "original-tanh", "1", "--data", "data/train.safetensors", "--signature",
+                       "signatures/original-tanh.json", "--out", "runs/x-1", "--no-track"),
+        cwd=folder, status=2,
+    ).stderr  # fmt: skip
+    assert "signatures/original-tanh.json is stale: this code gives other" in stale
+    assert stale.strip().endswith("run `dvc repro signature@original-tanh`")
+    found = stages(folder, mnist)
+    assert both | {"train@original-tanh-1"} <= found
+    assert "train@modern-1" not in found
+    changed = run("git", "status", "--porcelain", "signatures", cwd=folder).stdout.split()
+    assert changed == ["M", "signatures/original-tanh.json"]
+
+
+def stages(folder: Path, mnist: Path) -> set[str]:
+    """The stages that `lenet repro` starts."""
+    log = folder / ".dvc/tmp/lenet/logs/timeline.json"
+    log.unlink(missing_ok=True)
+    run(*lenet_command("repro", "--no-track"), cwd=folder, timeout=500, LENET_DATA_DIR=str(mnist))
+    return {entry["stage"] for entry in json.loads(log.read_text())} if log.exists() else set()
+
+
+def test_a_full_training_and_its_signature_use_one_fit(params: Params, digits: Digits) -> None:
+    """The miniature's files are those of ``fit`` on the miniature's digits."""
+    small_block = signature.miniature(small(params.variants["modern"]))
+    training, validation = digits.split(small(params.variants["modern"]))
+    part = training[: small_block.train_size], validation[: small_block.validation_size]
+    fitted = fit(small_block, signature.SEED, *part)
+    assert (
+        signature._files(small_block, fitted)["weights.safetensors"]
+        == (signature.sign(small(params.variants["modern"]), digits)["digests"]["files"]["weights.safetensors"])
+    )
