@@ -3,11 +3,22 @@
 Importing the package fixes what must be fixed before torch or mlflow load: one CPU thread per process (the bits
 of a training then do not depend on the number of cores, and processes side by side do not stall each other), and no
 usage telemetry.
+
+``from lenet import LeNet, DigitsModule``: the LightningModule and its data, for scripts and notebooks of one's own.
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lenet.digits.datamodule import DigitsModule
+    from lenet.training.module import LeNet
+
+__all__ = ["THREADS", "DigitsModule", "LeNet"]
 
 THREADS = 1
+_HOMES = {"DigitsModule": "lenet.digits.datamodule", "LeNet": "lenet.training.module"}
 
 os.environ.update(
     OMP_NUM_THREADS=str(THREADS),
@@ -18,3 +29,10 @@ os.environ.update(
     DO_NOT_TRACK="true",
     DVC_NO_ANALYTICS="1",
 )
+
+
+def __getattr__(name: str) -> Any:
+    """What takes seconds to import, when it is asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -12,7 +12,7 @@ from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.presentation import Presentation, present
 from lenet.errors import InputError
 
-Batch = tuple[Float[Tensor, "n 1 32 32"], Int64[Tensor, " n"]]
+Batch = tuple[Float[Tensor, "n 1 32 32"], Int64[Tensor, " n"]] | list[Tensor]  # torch's own loaders give lists
 IN_USE = 200  # digits of a batch that nothing is learned from; scores do not depend on it
 
 
@@ -55,22 +55,37 @@ class DigitsModule(pl.LightningDataModule):
 
 
 class Batches:
-    """The batches of an epoch's presentation; the last may be smaller."""
+    """The batches of an epoch's presentation; the last may be smaller.
+
+    Lightning keeps its state in checkpoints and gives it back, so that a training goes on within an epoch.
+    """
 
     def __init__(self, digits: DigitsModule) -> None:
         self.digits, self.epoch, self.sampler = digits, 0, self
+        self.done = 0  # batches given in this epoch
+        self.skipped = {"epoch": 0, "done": 0}  # those that a training had before it was stopped
 
     def set_epoch(self, epoch: int) -> None:
         """Present this epoch, from 0, from now on. The Trainer calls it."""
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, and how many of its batches have been given."""
+        return {"epoch": self.epoch, "done": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Begin this epoch after so many of its batches; others begin at their first."""
+        self.skipped = state
 
     def __len__(self) -> int:
         return -(-len(self.digits.train_set) // self.digits.variant.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         presented, size = self.digits.present(self.epoch), self.digits.variant.batch_size
-        for start in range(0, len(self.digits.train_set), size):
+        self.done = self.skipped["done"] if self.skipped["epoch"] == self.epoch else 0
+        for start in range(self.done * size, len(self.digits.train_set), size):
             part = slice(start, min(start + size, len(self.digits.train_set)))
+            self.done += 1
             yield presented.inputs(part), presented.labels(part)
 
 

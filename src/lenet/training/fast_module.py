@@ -87,6 +87,9 @@ class FastLeNet(LeNet):
                 dscores = self.objective.gradient(self.network(inputs), labels)
             fast.check(self.network, inputs, dscores)
 
+    def _has_digits(self) -> bool:
+        return True
+
     def configure_optimizers(self) -> Any:
         return optimizer.build(self.variant.optimizer, [self.flat.vector])
 

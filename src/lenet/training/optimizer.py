@@ -56,8 +56,8 @@ class Rule(torch.optim.Optimizer):
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Take one step along the gradients."""
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step along the gradients; return what the closure that computes them returns."""
         loss = None
         if closure:
             with torch.enable_grad():
