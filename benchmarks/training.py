@@ -19,6 +19,7 @@ from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints
+from lenet.tracking.logger import RunLogger
 from lenet.training.fast_module import FastLeNet
 from lenet.training.fit import Fitted, fit, quiet, write
 from lenet.training.record import Record, Row
@@ -67,7 +68,7 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
     clock, variant = Clock(), block(name, batch_size, digits, epochs)
     record = Record("benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", signature="")
     with tracking.training(record, "lenet5" if track else None) as run:
-        fit(variant, 1, some(digits), some(digits)[:0], [run.epoch], [clock])
+        fit(variant, 1, some(digits), some(digits)[:0], callbacks=[clock], logger=RunLogger(run))
     return epochs * digits / clock.seconds
 
 

@@ -6,6 +6,7 @@ from lenet import fingerprint, lifetime, progress, signing, tracking
 from lenet.arithmetic import conformance
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits, load_digits
+from lenet.tracking.logger import RunLogger
 from lenet.training import checkpoint
 from lenet.training.fit import fit, write
 from lenet.training.record import Record
@@ -50,9 +51,11 @@ def train(
                 tracking.training(record, experiment) as run,
                 progress.training(record.name, variant) as display,
             ):
-                observers, callbacks = [run.epoch, *display.observers], [*display.callbacks, checkpoints]
                 start = checkpoints.latest(with_snapshots=snapshots)
-                fitted = fit(variant, seed, *digits.split(variant), observers, callbacks, start, snapshots)
+                fitted = fit(
+                    variant, seed, *digits.split(variant), display.observers, [*display.callbacks, checkpoints],
+                    start, snapshots, RunLogger(run),
+                )  # fmt: skip
                 lifetime.check()
                 write(out, record, fitted)
                 run.trained(out, fitted.history)

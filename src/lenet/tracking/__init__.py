@@ -5,8 +5,8 @@ a thread beside it copies the journal into MLflow, and `lenet sync` does the sam
 there. What fails is said once, on standard error, and the stage goes on.
 
 Read in this order: ``store`` (where records lie), ``mirror`` (one training's run), ``live`` (beside a training, and
-bounded in time), ``sync`` (all of it again, from files), ``check`` (whether it is so), ``lookup`` (what is known of a
-run; it only looks), ``reruns`` and ``sweeps`` (their own runs).
+bounded in time), ``logger`` (the same for Lightning), ``sync`` (all of it again, from files), ``check`` (whether it is
+so), ``lookup`` (what is known of a run; it only looks), ``reruns`` and ``sweeps`` (their own runs).
 """
 
 from lenet.tracking.check import check

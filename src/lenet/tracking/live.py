@@ -19,7 +19,7 @@ from lenet.config import Params
 from lenet.journal import Entry
 from lenet.tracking import store
 from lenet.tracking.mirror import TRAINED, Mirror, mirror_comparison, outputs
-from lenet.training.record import History, Record, Row
+from lenet.training.record import History, Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -55,13 +55,14 @@ class Run:
                 self.follower.start()
         self.since = time.monotonic()
 
-    def epoch(self, row: Row) -> None:
-        """Note one row of the history, at step = epoch, with the epoch's wall time."""
-        seconds, self.since = time.monotonic() - self.since, time.monotonic()
+    def epoch(self, epoch: int, numbers: Mapping[str, float]) -> None:
+        """Note numbers of an epoch, from 1, at step = epoch; with those of its end, its wall time."""
+        if "train/loss" in numbers:
+            seconds, self.since = time.monotonic() - self.since, time.monotonic()
+            numbers = {**numbers, "epoch_seconds": seconds}
         if self.follower:
             with self.voice.harmless():
-                numbers = {name: value for name, value in row.items() if isinstance(value, float)}
-                self.follower.entry.add(int(row["epoch"]), numbers | {"epoch_seconds": seconds})
+                self.follower.entry.add(epoch, numbers)
                 self.follower.more.set()
 
     def trained(self, folder: Path, history: History) -> None:

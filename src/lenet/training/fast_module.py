@@ -168,7 +168,10 @@ class FastLeNet(LeNet):
             labels = self.validation_set.labels.long()
             row["validation/loss"] = float(self.objective.loss(scores, labels))
             row["validation/error"] = int((self.objective.decide(scores) != labels).sum()) / len(labels)
-        self.log_dict({name: float(value) for name, value in row.items() if "/" in name})  # for Lightning's callbacks
+        numbers = {
+            name: torch.tensor(value, dtype=torch.float64) for name, value in row.items() if isinstance(value, float)
+        }
+        self.log_dict(numbers)  # for Lightning's callbacks and its logger, whose numbers are the history's
         weights = self.network.state_dict()
         row["weights.sha256"] = tensors_sha256(weights)
         for name, kept in self.snapshots.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jaxtyping import Float32
+from pytorch_lightning.loggers import Logger
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -43,6 +44,7 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     start: State | None = None,
     snapshots: bool = False,
+    logger: Logger | None = None,
 ) -> Fitted:
     """Train one variant with one seed, on one thread.
 
@@ -55,12 +57,13 @@ def fit(
         callbacks: Lightning callbacks, for example a progress display, a pruner or Checkpoints.
         start: where a training of the same arguments was stopped; None for the beginning.
         snapshots: whether to keep the weights of each epoch's end.
+        logger: where Lightning logs each epoch's numbers; None for nowhere.
 
     Returns:
         The last epoch's weights; nothing is selected.
     """
     module = FastLeNet(variant, seed, train, validation, observers, start, snapshots)
-    with trainer(variant.epochs, callbacks, reload_dataloaders_every_n_epochs=1) as its:
+    with trainer(variant.epochs, callbacks, logger, reload_dataloaders_every_n_epochs=1) as its:
         if start:
             done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
             its.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
@@ -91,7 +94,9 @@ def to_csv(rows: History) -> str:
 
 
 @contextmanager
-def trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **options: Any) -> Iterator[pl.Trainer]:
+def trainer(
+    epochs: int, callbacks: Sequence[pl.Callback] = (), logger: Logger | None = None, **options: Any
+) -> Iterator[pl.Trainer]:
     """A Trainer that shows and keeps nothing of its own; Lightning's hints are silent meanwhile."""
     with warnings.catch_warnings():
         for name in ("pytorch_lightning", "lightning_fabric"):
@@ -102,7 +107,7 @@ def trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **options: Any) 
             devices=1,
             max_epochs=epochs,
             callbacks=list(callbacks),
-            logger=False,
+            logger=logger or False,
             enable_checkpointing=False,
             enable_model_summary=False,
             enable_progress_bar=False,

@@ -133,7 +133,8 @@ class LeNet(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot be right. Raises InputError."""
-        trainer, digits = self.trainer, getattr(self.trainer, "datamodule", None)
+        trainer: Any = self.trainer  # some of its attributes are undeclared
+        digits = trainer.datamodule
         if trainer.precision != "32-true":
             raise InputError(
                 f"precision = {trainer.precision!r}: the arithmetic is in single precision; legal: '32-true'"
