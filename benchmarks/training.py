@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from lenet import THREADS, config, fingerprint, networks, packaged, summary, tracking
 from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
+from lenet.tracking.logger import RunLogger
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints
-from lenet.tracking.logger import RunLogger
 from lenet.training.fast_module import FastLeNet
 from lenet.training.fit import Fitted, fit, quiet, write
 from lenet.training.record import Record, Row
