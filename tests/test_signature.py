@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout
-from lenet import fingerprint, signing, train
+from lenet import fingerprint, journal, signing, train
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits
 from lenet.errors import InputError
@@ -359,6 +359,36 @@ def test_a_stale_signature_stops_a_training_in_one_line(
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).endswith(f"run `dvc repro {tmp_path}/dvc.yaml:signature@modern`")
     assert not (tmp_path / "out").exists()
+
+
+def test_runs_from_before_signatures_are_read_and_keep_what_identified_them(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of_then = {
+        "key": "ab" * 32, "weights.sha256": "w", "data.sha256": "d", "source.sha256": "s", "threads": "1",
+        "canary": "381da773b390aa3e",
+    }  # fmt: skip
+    block = params.variants["modern"].model_dump(mode="json")
+    then = {"variant": "modern", "seed": 1, "run": run_of_then, "parameters": block}
+    (tmp_path / "run.json").write_text(json.dumps(then))
+    record = Record.read(tmp_path / "run.json")
+    assert record.fingerprints == run_of_then
+    assert record.signature == ""
+    monkeypatch.setattr(journal, "home", lambda: tmp_path)
+    digests = {"key": "ab" * 32, "data": "d", "source": "s", "threads": 1, "canary": "381da773b390aa3e"}
+    around = {"experiment": "lenet5", "store": "", "tags": {}, "started": 1, "status": "FINISHED", "ended": 2}
+    folder = tmp_path / f"modern-1-{'ab' * 8}"
+    folder.mkdir()
+    (folder / "entry.json").write_text(
+        json.dumps({"variant": "modern", "seed": 1, "parameters": block} | digests | around)
+    )
+    entry = journal.read(folder)
+    assert entry is not None
+    assert entry.record.with_weights("w") == record
+    entry.end("FINISHED")  # which writes it as today
+    again = journal.read(folder)
+    assert again is not None
+    assert again.record == entry.record
 
 
 def test_the_remedy_is_the_stage_of_the_signature_s_pipeline() -> None:

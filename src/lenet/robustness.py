@@ -13,16 +13,16 @@ the same for every network and every run.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import cos, radians, sin
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lenet import networks
+from lenet.arithmetic import warps
 from lenet.arithmetic.randomness import derive
+from lenet.arithmetic.scalars import cosine_of_half_turns
 from lenet.config import Pixels
 from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
@@ -44,9 +44,17 @@ def translations(pixels: Level) -> list[Matrix]:
 def rotations(degrees: Level) -> list[Matrix]:
     """Counter-clockwise and clockwise, about the field's centre."""
     return [
-        _matrix(cos(angle), sin(angle), 0, -sin(angle), cos(angle), 0)
-        for angle in (radians(degrees), -radians(degrees))
+        _matrix(cosine, sine, 0, -sine, cosine, 0)
+        for cosine, sine in ((_cosine(degrees), _sine(degrees)), (_cosine(degrees), -_sine(degrees)))
     ]
+
+
+def _cosine(degrees: Level) -> float:
+    return cosine_of_half_turns(degrees / 180)
+
+
+def _sine(degrees: Level) -> float:
+    return cosine_of_half_turns((90 - degrees) / 180)
 
 
 def scalings(factor: Level) -> list[Matrix]:
@@ -69,12 +77,10 @@ def warp(fields: Fields, matrix: Matrix) -> Fields:
 
     Beyond the field lies its outermost pixel, which is background: MNIST's images have a border around them.
     """
-    back = torch.linalg.inv(torch.cat([matrix, matrix.new_tensor([[0, 0, 1]])]))[:2]
-    back[:, 2] /= SIDE / 2  # torch's unit is half a side
-    # in double precision, lest whole pixels be an ulp off and interpolated
-    grid = F.affine_grid(back[None], [1, 1, SIDE, SIDE], align_corners=False).to(fields.dtype)
-    # one map for all fields: they stand as the channels of one image
-    return F.grid_sample(fields.transpose(0, 1), grid, padding_mode="border", align_corners=False).transpose(0, 1)
+    (a, b, x), (c, d, y) = matrix.tolist()
+    size = a * d - b * c
+    back = _matrix(d / size, -b / size, (b * y - d * x) / size, -c / size, a / size, (c * x - a * y) / size)
+    return warps.warp(fields, back[None], "border")
 
 
 def warp_in_turn(
@@ -98,7 +104,7 @@ def salt_and_pepper(fields: Fields, level: Level, index: Index, pixels: Pixels) 
     generator = torch.Generator()
     for numbers, place in zip(drawn, index.tolist(), strict=True):
         generator.manual_seed(derive(0, "salt-and-pepper", str(level), place))
-        numbers.uniform_(generator=generator)
+        numbers.copy_(torch.rand(numbers.shape, generator=generator))
     return torch.where(drawn < level, pixels.background + pixels.ink - fields, fields)
 
 

@@ -9,7 +9,7 @@ Errors against mpmath at 40 digits, in units in the last place (``tests/test_fun
 =============  ================================================  ==========
 function       where                                             error, ulp
 =============  ================================================  ==========
-``exp``        −87 … 88; below it is e^−87, above e^88           1.0
+``exp``        −87 … 88; below it is e^−87, above e^88           2 + |x|
 ``log``        2^−126 … 2^127                                    1.0
 ``tanh``       everywhere                                        3.2
 ``logistic``   −87 … 87; beyond, it is as at these ends          2 + |x|
@@ -28,13 +28,11 @@ CHUNK = 16384  # numbers at a time in functions of many steps: with their scratc
 
 # (2^r − 1) / r on −½ … ½, the best polynomial of degree 5, the highest power first; its error is 7e−9
 _POWER = (1.5453163e-4, 1.3390863e-3, 9.6180830e-3, 5.5503570e-2, 2.4022651e-1, 6.9314718e-1)
-# (e^r − 1 − r) / r² on ±½ ln 2, and −(ln(1 + m) − m + m²/2) / m³ on 1/√2 … √2 less 1 (Cephes, Moshier 1992)
-_EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+# (ln(1 + m) − m + m²/2) / m³ on 1/√2 … √2 less 1 (Cephes, Moshier 1992)
 _LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
         2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)  # fmt: skip
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; multiples of the first by integers are exact
-_ROUND = 1.5 * 2.0**23  # x + this − this: x rounded to an integer
-_BIASED = _ROUND + 127  # the last 9 bits of x + this are the biased exponent of 2^x
+_BIASED = 1.5 * 2.0**23 + 127  # x + this − this: x rounded; the last 9 bits of x + this: the exponent of 2^x, biased
 
 
 def tanh_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -73,26 +71,26 @@ def _chunks(x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _power_less_1(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """2^t − 1 for −126 < t < 127, into ``b``. ``t`` and ``a`` are used up.
+    """2^t − 1 for −126 < t < 127, into ``b``. ``t`` and ``a`` are used up."""
+    b, power = _fraction(t, a, b)
+    return b.mul_(power).add_(power.sub_(1.0))
 
-    With k = t rounded and r = t − k, it is 2^k (2^r − 1) + (2^k − 1).
-    """
+
+def _fraction(t: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """With k = t rounded and r = t − k: 2^r − 1 into ``b``, and 2^k into ``a``. ``t`` is used up."""
     torch.add(t, _BIASED, out=a)
     t.sub_(torch.sub(a, _BIASED, out=b))
     power = a.view(torch.int32).bitwise_left_shift_(23).view(torch.float32)
     torch.mul(t, _POWER[0], out=b)
     for coefficient in _POWER[1:]:
         b.add_(coefficient).mul_(t)
-    return b.mul_(power).add_(power.sub_(1.0))
+    return b, power
 
 
 def exp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The exponential function; its argument is cut to −87 … 88, so that the result is finite and normal."""
-    x = x.clamp(-87.0, 88.0)
-    k = ((x * LOG2_E) + _ROUND) - _ROUND
-    r = (x - k * _LN2_HIGH) - k * _LN2_LOW
-    value = _horner(r, _EXP) * (r * r) + r + 1.0
-    return value * ((k.to(torch.int32) + 127) << 23).view(torch.float32)
+    fraction, power = _fraction(x.clamp(-87.0, 88.0).mul_(LOG2_E), torch.empty_like(x), torch.empty_like(x))
+    return fraction.mul_(power).add_(power)
 
 
 def log(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -125,17 +123,24 @@ def sqrt(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return x.double().sqrt().float()
 
 
-def softmax(x: Float[Tensor, "n k"]) -> tuple[Float[Tensor, "n k"], Float[Tensor, " n"]]:
-    """Each row's e^x as fractions of their sum, and the logarithm of the sum.
+def softmax(x: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """Each row's e^x as fractions of their sum."""
+    powers, sums, _ = _powers(x)
+    return powers.div_(sums)
 
-    The row's largest number is taken off first, and added to the logarithm again. Each e^x is then at most 1, and the
-    sum is exact on a grid of 2^−40.
-    """
+
+def log_sum_exp(x: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
+    """The logarithm of each row's sum of e^x."""
+    _, sums, largest = _powers(x)
+    return (log(sums) + largest)[:, 0]
+
+
+def _powers(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each row's e^(x − its largest number), their sum, and that number. The sum is exact on a grid of 2^−40."""
     largest = x.amax(1, keepdim=True)
     powers = exp(x - largest)
-    grid = 1.5 * 2.0**12  # as in exact.py, in double precision
-    sums = ((powers.double() + grid) - grid).sum(1, keepdim=True).float()
-    return powers / sums, (log(sums) + largest)[:, 0]
+    grid = 1.5 * 2.0**12  # as in exact.py, in double precision; all are at most 1
+    return powers, powers.double().add_(grid).sub_(grid).sum(1, keepdim=True).float(), largest
 
 
 def sine_and_cosine(x: Float64[Tensor, "*shape"]) -> tuple[Float64[Tensor, "*shape"], Float64[Tensor, "*shape"]]:

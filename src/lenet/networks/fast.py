@@ -76,19 +76,19 @@ class Squash:
 
     Attributes:
         f: in place.
-        slope: from f's values, write f's slopes there.
+        pull: from gradients at f's values, or what broadcasts to them, and f's values, write those at its arguments.
         bounded: whether f's values lie within ±1.
     """
 
     f: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor], Tensor]
+    pull: Callable[[Tensor, Tensor, Tensor], Tensor]
     bounded: bool
     inner: float = 1.0
     outer: float = 1.0
 
     @property
     def factor(self) -> float:
-        """What gradients are multiplied by before the slope."""
+        """What gradients are multiplied by before they are pulled."""
         return self.inner * self.outer
 
     def apply_(self, a: Tensor) -> Tensor:
@@ -96,25 +96,25 @@ class Squash:
         return self.f(a if self.inner == 1 else a.mul_(self.inner))
 
 
-def _tanh_slope(value: Tensor, out: Tensor) -> Tensor:
-    return torch.sub(1.0, torch.mul(value, value, out=out), out=out)
+def _pull_tanh(grad: Tensor, value: Tensor, out: Tensor) -> Tensor:
+    return torch.sub(1.0, torch.mul(value, value, out=out), out=out).mul_(grad)
 
 
-def _logistic_slope(value: Tensor, out: Tensor) -> Tensor:
-    return torch.sub(1.0, value, out=out).mul_(value)
+def _pull_logistic(grad: Tensor, value: Tensor, out: Tensor) -> Tensor:
+    return torch.sub(1.0, value, out=out).mul_(value).mul_(grad)
 
 
-def _relu_slope(value: Tensor, out: Tensor) -> Tensor:
-    return torch.gt(value, 0, out=out)
+def _pull_relu(grad: Tensor, value: Tensor, out: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward.grad_input(grad.expand_as(value), value, 0, grad_input=out)
 
 
 SQUASHES = {
-    "sigmoid": Squash(functions.logistic_, _logistic_slope, True),
-    "scaled-tanh": Squash(functions.tanh_, _tanh_slope, True, 2 / 3, 1.7159),
-    "tanh": Squash(functions.tanh_, _tanh_slope, True),
-    "relu": Squash(Tensor.relu_, _relu_slope, False),
+    "sigmoid": Squash(functions.logistic_, _pull_logistic, True),
+    "scaled-tanh": Squash(functions.tanh_, _pull_tanh, True, 2 / 3, 1.7159),
+    "tanh": Squash(functions.tanh_, _pull_tanh, True),
+    "relu": Squash(Tensor.relu_, _pull_relu, False),
 }
-LINEAR = Squash(lambda a: a, lambda value, out: out.fill_(1.0), False)
+LINEAR = Squash(lambda a: a, lambda grad, value, out: out.copy_(grad), False)
 
 
 class Passes:
@@ -326,6 +326,7 @@ class _Convolution:
         self.windows = _overlapping(self.shifted.view(h, depth, width), lines)
         self.sums = _doubles(lines, m, width)
         self.pixels = torch.empty(lines, m, width)
+        self.fields = self.pixels.view(fields)
         self.scaled = self.pixels if squash.outer == 1 else torch.empty_like(self.pixels)
         self.pool = _pool(pooling, self.scaled.view(fields), y.value.flatten(2))
 
@@ -367,8 +368,7 @@ class _Convolution:
         torch.mul(self.dy, self.pool.share, out=self.dy_scaled)
         if self.squash.factor != 1:
             self.dy_scaled.mul_(self.squash.factor)
-        self.squash.slope(self.pixels, self.dpixels)
-        self.dfields.mul_(self.pool.pull(self.dy_scaled))
+        self.squash.pull(self.pool.pull(self.dy_scaled), self.fields, self.dfields)
         self.dsums.copy_(_round_gradient_(self.dpixels, self.bits, self.what))
         if self.operand.take_together(self.input_bits) is not None:
             self.shifted.copy_(self.views)
@@ -463,8 +463,7 @@ class _Subsampling:
         torch.mul(self.value, self.squash.outer, out=self.y)
 
     def backward(self) -> None:
-        self.squash.slope(self.value, self.d)
-        self.d.mul_(self.dy if self.squash.factor == 1 else self.dy * self.squash.factor)
+        self.squash.pull(self.dy if self.squash.factor == 1 else self.dy * self.squash.factor, self.value, self.d)
         torch.mul(self.d, self.weight, out=self.dx)
         self.dweight.copy_(exact.total(self.d * self.x, (0, 2), self.what))
         self.dbias.copy_(exact.total(self.d, (0, 2), self.what))
@@ -496,8 +495,8 @@ class _Full:
             torch.mul(self.value, self.squash.outer, out=self.y.value)
 
     def backward(self) -> None:
-        self.squash.slope(self.value, self.d)
-        self.d.mul_(self.y.grad if self.squash.factor == 1 else self.y.grad * self.squash.factor)
+        dy = self.y.grad if self.squash.factor == 1 else self.y.grad * self.squash.factor
+        self.squash.pull(dy, self.value, self.d)
         self.dsums.copy_(_round_gradient_(self.d, self.bits, self.what))
         if (x := self.operand.take_together(self.input_bits)) is not None:
             self.x.copy_(x)

@@ -60,7 +60,7 @@ def _excess(outputs: Scores, labels: Labels, off: float, on: float) -> Scores:
 
 def softmax(logits: Scores) -> Scores:
     """Class probabilities of logits."""
-    return functions.softmax(logits)[0]
+    return functions.softmax(logits)
 
 
 def largest(scores: Scores) -> Labels:
@@ -75,7 +75,7 @@ def smallest(scores: Scores) -> Labels:
 
 def shares(section: MaximumAPosteriori, distances: Scores) -> Scores:
     """e^−penalty of each class as a fraction of their sum with rubbish, whose penalty is j (LeCun 1998, eq. 9)."""
-    return functions.softmax(_with_rubbish(section, distances))[0][:, :-1]
+    return functions.softmax(_with_rubbish(section, distances))[:, :-1]
 
 
 def _with_rubbish(section: MaximumAPosteriori, distances: Scores) -> Float[Tensor, "n 11"]:
@@ -116,12 +116,17 @@ def _cross_entropy(section: CrossEntropy, probabilities: Callable[[Scores], Scor
     """Minus the logarithm of the right class's softmax, from the logits: without overflow."""
 
     def losses(logits: Scores, labels: Labels) -> Losses:
-        return functions.softmax(logits)[1] - logits.gather(1, labels[:, None])[:, 0]
+        return functions.log_sum_exp(logits) - logits.gather(1, labels[:, None])[:, 0]
 
     def gradient(logits: Scores, labels: Labels) -> Scores:
-        return (softmax(logits) - F.one_hot(labels, logits.shape[1])) * (1 / len(labels))
+        return _less_right(softmax(logits), labels).mul_(1 / len(labels))
 
     return losses, gradient
+
+
+def _less_right(shares: Scores, labels: Labels) -> Scores:
+    """Shares less 1 for the right class, in place."""
+    return shares.scatter_add_(1, labels[:, None], shares.new_full((1, 1), -1.0).expand(len(labels), 1))
 
 
 def _mle(section: MaximumLikelihood, probabilities: None) -> Pair:
@@ -129,7 +134,7 @@ def _mle(section: MaximumLikelihood, probabilities: None) -> Pair:
         return distances.gather(1, labels[:, None])[:, 0] * section.factor
 
     def gradient(distances: Scores, labels: Labels) -> Scores:
-        return F.one_hot(labels, distances.shape[1]) * (section.factor / len(labels))
+        return _less_right(torch.zeros_like(distances), labels).mul_(-section.factor / len(labels))
 
     return losses, gradient
 
@@ -137,11 +142,10 @@ def _mle(section: MaximumLikelihood, probabilities: None) -> Pair:
 def _map(section: MaximumAPosteriori, probabilities: None) -> Pair:
     def losses(distances: Scores, labels: Labels) -> Losses:
         right = distances.gather(1, labels[:, None])[:, 0] * section.factor
-        return right + functions.softmax(_with_rubbish(section, distances))[1]
+        return right + functions.log_sum_exp(_with_rubbish(section, distances))
 
     def gradient(distances: Scores, labels: Labels) -> Scores:
-        right = F.one_hot(labels, distances.shape[1])
-        return (right - shares(section, distances)) * (section.factor / len(labels))
+        return _less_right(shares(section, distances), labels).mul_(-section.factor / len(labels))
 
     return losses, gradient
 

@@ -115,10 +115,12 @@ class Adam(Rule):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
         elif group["weight_decay"]:
             gradient = gradient + parameter * group["weight_decay"]
-        mean = cut_(state["mean"].mul_(beta1).add_(gradient * (1 - beta1)))
-        square = cut_(state["square"].mul_(beta2).add_((gradient * gradient).mul_(1 - beta2)))
+        part = gradient * (1 - beta1)
+        mean = cut_(state["mean"].mul_(beta1).add_(part))
+        square = cut_(state["square"].mul_(beta2).add_(torch.mul(gradient, gradient, out=part).mul_(1 - beta2)))
         root = functions.sqrt(square).mul_(1 / math.sqrt(1 - whole_power(beta2, steps))).add_(self.EPSILON)
-        parameter.sub_((mean * (group["lr"] / (1 - whole_power(beta1, steps)))).div_(root))
+        step = torch.mul(mean, group["lr"] / (1 - whole_power(beta1, steps)), out=part)
+        parameter.sub_(step.div_(root))
 
 
 class StochasticDiagonalLM(Rule):
