@@ -79,6 +79,7 @@ class Probe:
             "rates": hashlib.sha256(repr(rates).encode()).hexdigest(),
             "order": sha256(shuffled(config.TRAINING_DIGITS, SEED, EPOCH)),
             "inputs": sha256(self.presented.inputs(slice(0, len(self.digits)))),
+            "objective": sha256(*self.at_scores()),
             "scores": sha256(*self.readable_updates(network)),
             "weights": sha256(*network.state_dict().values()),
         }
@@ -88,6 +89,13 @@ class Probe:
             in_use = network(to_inputs(self.digits.images, variant.pixels).to(self.device))
         assert sha256(in_use) == sha256(networks.outputs(again, self.digits.images, variant.pixels))
         return found | {"answers": sha256(in_use)}
+
+    def at_scores(self) -> Iterator[Tensor]:
+        """Losses and their gradient at scores as only long trainings have them."""
+        labels = self.presented.labels(slice(0, len(self.digits)))
+        scores = torch.rand(len(labels), 10, generator=torch.Generator().manual_seed(SEED)) * 16
+        scores, labels = scores.to(self.device), labels.to(self.device)
+        yield from (self.objective.losses(scores, labels), self.objective.gradient(scores, labels))
 
     def network(self) -> networks.AnyNet:
         """It before the first update."""
