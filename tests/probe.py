@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lenet import config, networks
+from lenet import config, networks, robustness
 from lenet.arithmetic import conformance
 from lenet.config import DiagonalLevenbergMarquardt, Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
@@ -45,7 +45,8 @@ def main() -> None:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "faults": conformance.faults(),
-        "digests": {name: Probe(blocks[name], digits, given.device).digests() for name in VARIANTS},
+        "digests": {name: Probe(blocks[name], digits, given.device).digests() for name in VARIANTS}
+        | {"disturbances": disturbances(digits[:8], blocks["modern"])},
     }
     if given.sign:
         torch.set_num_threads = lambda count: None  # trainings ask for one
@@ -131,6 +132,15 @@ class Probe:
         return levenberg.curvatures(
             network, inputs.to(device), labels.to(device), self.variant.objective, section.criterion
         )
+
+
+def disturbances(digits: Digits, variant: Variant) -> dict[str, str]:
+    """The digits as robustness is measured on them, at all levels."""
+    fields = to_inputs(digits.images, variant.pixels)
+    return {
+        name: sha256(*(kind.apply(fields, level, digits.index, variant.pixels) for level in kind.levels))
+        for name, kind in robustness.DISTURBANCES.items()
+    }
 
 
 def signatures(variants: dict[str, Variant], digits: Digits) -> dict[str, str]:
