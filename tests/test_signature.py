@@ -412,7 +412,7 @@ def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_comment_retrains_nothing_and_a_change_of_bits_what_it_touches(tmp_path: Path, mnist: Path) -> None:
     """In a small checkout, by `lenet repro`: what DVC runs after each edit."""
     folder = small_checkout(tmp_path / "checkout", seeds=[1], compare=["modern", "original-tanh"])
