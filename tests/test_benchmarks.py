@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lenet.networks.online import OnLine
 
 from benchmarks import online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
 from lenet.config import MaximumLikelihood, Params
-from lenet.networks.online import OnLine
 
 KEPT = ROOT / "benchmarks" / "results.json"
 
