@@ -23,7 +23,7 @@ from lenet.config import DiagonalLevenbergMarquardt, NoDistortion, PaperDistorti
 from lenet.digits.data import Digits
 from lenet.digits.datamodule import DigitsModule
 from lenet.digits.presentation import present
-from lenet.errors import InputError
+from lenet.errors import Diverged
 from lenet.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints, State
@@ -65,7 +65,7 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
         digits: all training digits.
 
     Raises:
-        RuntimeError: two ways of computing the same differ; the code is broken.
+        InputError, RuntimeError: two ways of computing the same differ; the code is broken.
     """
     block, (train, validation) = block_sha256(variant), digits.split(variant)
     if len(train) < variant.train_size:  # there are no more
@@ -165,7 +165,7 @@ def _fit(variant: Variant, train: Digits, validation: Digits, *callbacks: pl.Cal
         return fit(
             variant, SEED, train[: variant.train_size], validation[: variant.validation_size], (), callbacks, **options
         )
-    except InputError as error:
+    except Diverged as error:
         return str(error)
 
 
