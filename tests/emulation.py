@@ -57,10 +57,10 @@ def python(processor: str) -> list[str]:
             "LD_LIBRARY_PATH": ":".join(map(str, libraries)),
         }
         return [qemu, "-L", str(root), *_given(settings), str(_interpreter(root))]
+    qemu, real = _program("qemu-x86_64"), str(Path(sys.executable).resolve())
     if platform.machine() != "x86_64":
         raise Unavailable(f"this environment is for {platform.machine()}, not for x86-64")
-    real = str(Path(sys.executable).resolve())
-    return [_program("qemu-x86_64"), "-cpu", processor, *_given({"PYTHONPATH": f"{SOURCES}:{SITE}"}), real]
+    return [qemu, "-cpu", processor, *_given({"PYTHONPATH": f"{SOURCES}:{SITE}"}), real]
 
 
 def environment() -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lenet import config, networks
+from lenet import config, networks, robustness
 from lenet.arithmetic import conformance
 from lenet.config import DiagonalLevenbergMarquardt, Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
@@ -45,7 +45,8 @@ def main() -> None:
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "faults": conformance.faults(),
-        "digests": {name: Probe(blocks[name], digits, given.device).digests() for name in VARIANTS},
+        "digests": {name: Probe(blocks[name], digits, given.device).digests() for name in VARIANTS}
+        | {"disturbances": disturbances(digits[:8], blocks["modern"])},
     }
     if given.sign:
         torch.set_num_threads = lambda count: None  # trainings ask for one
@@ -78,6 +79,7 @@ class Probe:
             "rates": hashlib.sha256(repr(rates).encode()).hexdigest(),
             "order": sha256(shuffled(config.TRAINING_DIGITS, SEED, EPOCH)),
             "inputs": sha256(self.presented.inputs(slice(0, len(self.digits)))),
+            "objective": sha256(*self.at_scores()),
             "scores": sha256(*self.readable_updates(network)),
             "weights": sha256(*network.state_dict().values()),
         }
@@ -87,6 +89,13 @@ class Probe:
             in_use = network(to_inputs(self.digits.images, variant.pixels).to(self.device))
         assert sha256(in_use) == sha256(networks.outputs(again, self.digits.images, variant.pixels))
         return found | {"answers": sha256(in_use)}
+
+    def at_scores(self) -> Iterator[Tensor]:
+        """Losses and their gradient at scores as only long trainings have them."""
+        labels = self.presented.labels(slice(0, len(self.digits)))
+        scores = torch.rand(len(labels), 10, generator=torch.Generator().manual_seed(SEED)) * 16
+        scores, labels = scores.to(self.device), labels.to(self.device)
+        yield from (self.objective.losses(scores, labels), self.objective.gradient(scores, labels))
 
     def network(self) -> networks.AnyNet:
         """It before the first update."""
@@ -131,6 +140,15 @@ class Probe:
         return levenberg.curvatures(
             network, inputs.to(device), labels.to(device), self.variant.objective, section.criterion
         )
+
+
+def disturbances(digits: Digits, variant: Variant) -> dict[str, str]:
+    """The digits as robustness is measured on them, at all levels."""
+    fields = to_inputs(digits.images, variant.pixels)
+    return {
+        name: sha256(*(kind.apply(fields, level, digits.index, variant.pixels) for level in kind.levels))
+        for name, kind in robustness.DISTURBANCES.items()
+    }
 
 
 def signatures(variants: dict[str, Variant], digits: Digits) -> dict[str, str]:

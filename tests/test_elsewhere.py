@@ -10,9 +10,8 @@ import pytest
 import emulation
 from conftest import PROBE
 
-pytestmark = pytest.mark.slow
 
-
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", emulation.PROCESSORS)
 def test_a_processor_gives_the_same_bits(processor: str, few: Path, probed: dict[str, Any]) -> None:
     try:
@@ -27,3 +26,21 @@ def test_a_processor_gives_the_same_bits(processor: str, few: Path, probed: dict
     assert there["capability"] == emulation.CAPABILITY[processor]  # it is another processor
     assert there["faults"] == probed["faults"] == []
     assert there["digests"] == probed["digests"]
+
+
+@pytest.mark.parametrize("processor", emulation.PROCESSORS)
+def test_what_is_missing_is_named(processor: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(emulation.Unavailable, match=r"^no qemu-\w+ here; Debian has it in qemu-user$"):
+        emulation.python(processor)
+
+
+def test_registries_that_do_not_answer_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, ends in (("qemu-aarch64", "true"), ("apt-get", "echo 'E: no route to host' >&2; false")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{ends}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(emulation, "FOLDER", tmp_path / "emulation")
+    for _ in range(2):  # what is half there does not count
+        with pytest.raises(emulation.Unavailable, match=r"^apt-get .* E: no route to host$"):
+            emulation.python(emulation.ARM64)
