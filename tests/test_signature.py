@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout
-from lenet import fingerprint, signing, train
+from lenet import fingerprint, journal, signing, train
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits
 from lenet.errors import InputError
@@ -361,6 +361,36 @@ def test_a_stale_signature_stops_a_training_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_from_before_signatures_are_read_and_keep_what_identified_them(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of_then = {
+        "key": "ab" * 32, "weights.sha256": "w", "data.sha256": "d", "source.sha256": "s", "threads": "1",
+        "canary": "381da773b390aa3e",
+    }  # fmt: skip
+    block = params.variants["modern"].model_dump(mode="json")
+    then = {"variant": "modern", "seed": 1, "run": run_of_then, "parameters": block}
+    (tmp_path / "run.json").write_text(json.dumps(then))
+    record = Record.read(tmp_path / "run.json")
+    assert record.fingerprints == run_of_then
+    assert record.signature == ""
+    monkeypatch.setattr(journal, "home", lambda: tmp_path)
+    digests = {"key": "ab" * 32, "data": "d", "source": "s", "threads": 1, "canary": "381da773b390aa3e"}
+    around = {"experiment": "lenet5", "store": "", "tags": {}, "started": 1, "status": "FINISHED", "ended": 2}
+    folder = tmp_path / f"modern-1-{'ab' * 8}"
+    folder.mkdir()
+    (folder / "entry.json").write_text(
+        json.dumps({"variant": "modern", "seed": 1, "parameters": block} | digests | around)
+    )
+    entry = journal.read(folder)
+    assert entry is not None
+    assert entry.record.with_weights("w") == record
+    entry.end("FINISHED")  # which writes it as today
+    again = journal.read(folder)
+    assert again is not None
+    assert again.record == entry.record
+
+
 def test_the_remedy_is_the_stage_of_the_signature_s_pipeline() -> None:
     assert signing._stage_of(Path("signatures/modern.json"), "modern") == "signature@modern"
     assert signing._stage_of(Path("ladder/signatures/x.json"), "x") == "ladder/dvc.yaml:signature@x"
@@ -382,7 +412,7 @@ def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_comment_retrains_nothing_and_a_change_of_bits_what_it_touches(tmp_path: Path, mnist: Path) -> None:
     """In a small checkout, by `lenet repro`: what DVC runs after each edit."""
     folder = small_checkout(tmp_path / "checkout", seeds=[1], compare=["modern", "original-tanh"])

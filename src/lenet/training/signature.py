@@ -80,6 +80,7 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
         "extremes": {"loss": _losses(variant), "steps": _steps(variant)},
         "presented": _presented(variant, train, validation),
         "wide": _wide(variant, train),
+        "loud": _loud(variant, train),
     }
     stopped, found["resumed"] = _resumed(variant, train, validation)
     found["epoch"] = _end_of_an_epoch(variant, train, validation, stopped)
@@ -264,6 +265,22 @@ def _wide(variant: Variant, train: Digits) -> str:
         size = max(size, variant.optimizer.patterns)
     size = min(size, variant.train_size)
     return _outcome(_fit(changed(variant, epochs=1, train_size=size, validation_size=0, batch_size=size), train, train))
+
+
+def _loud(variant: Variant, train: Digits) -> str:
+    """A few small updates from inputs so large that each digit has grids of its own (arithmetic/exact.py)."""
+    size = min(variant.batch_size, 12)
+    section = variant.optimizer.model_dump(mode="json") | {"lr": variant.optimizer.lr * 2.0**-8}
+    small = changed(
+        variant,
+        pixels={"background": -4.0, "ink": 90.0},
+        optimizer=section,
+        epochs=1,
+        batch_size=size,
+        train_size=min(variant.train_size, 3 * size - 1),
+        validation_size=0,
+    )
+    return _outcome(_fit(small, train, train))
 
 
 class _Stop(Exception):
