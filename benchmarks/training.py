@@ -111,22 +111,22 @@ def _tensors(variant: Variant) -> tuple[torch.Tensor, torch.Tensor]:
     return to_inputs(digits.images, variant.pixels), digits.labels.long()
 
 
-def readable(name: str, batch_size: int) -> float:
+def readable(name: str, batch_size: int, digits: int = DIGITS) -> float:
     """The readable LightningModule's network, loss and optimizer in a bare loop."""
-    variant = block(name, batch_size)
+    variant = block(name, batch_size, digits)
     module = LeNet(variant, 1)
     return _loop(variant, module, module.objective.loss, module.configure_optimizers()["optimizer"])
 
 
-def readable_usual(name: str, batch_size: int) -> float:
+def readable_usual(name: str, batch_size: int, digits: int = DIGITS) -> float:
     """The readable LightningModule and its digits as a Lightning user trains them, with Lightning's defaults."""
-    variant = block(name, batch_size)
+    variant = block(name, batch_size, digits)
     return _with_defaults(LeNet(variant, 1), DigitsModule(variant, 1, some(variant.train_size)), variant)
 
 
-def bare(name: str, batch_size: int) -> float:
+def bare(name: str, batch_size: int, digits: int = DIGITS) -> float:
     """(a) Plain torch in a bare loop."""
-    variant = block(name, batch_size)
+    variant = block(name, batch_size, digits)
     network = plain.build(variant)
     return _loop(variant, network, plain.loss(variant), plain.optimizer(variant, network.parameters()))
 
@@ -168,9 +168,9 @@ class _Usual(pl.LightningModule):
         return plain.optimizer(self.variant, self.network.parameters())
 
 
-def usual(name: str, batch_size: int) -> float:
+def usual(name: str, batch_size: int, digits: int = DIGITS) -> float:
     """(b) What tutorials do: DataLoader over a TensorDataset, Lightning's defaults, the loss logged at each step."""
-    variant = block(name, batch_size)
+    variant = block(name, batch_size, digits)
     loader = DataLoader(TensorDataset(*_tensors(variant)), batch_size=batch_size, shuffle=True)
     return _with_defaults(_Usual(variant), loader, variant)
 
