@@ -15,16 +15,28 @@ from lenet import config
 from lenet.cli import cores as available_cores
 from lenet.training import checkpoint
 
-BATCHES = (128, 256)  # beside each variant's own
+BATCHES = (64, 128)  # beside each variant's own
 CORES = available_cores()
+OURS, READABLE, BARE, IN_C = "ours, tracked", "readable, bare loop", "(a) bare loop", "plain loops in C"
+TARGETS: dict[tuple[str, int], dict[str, float]] = {
+    ("original-sigmoid", 8): {OURS: 1.0},
+    ("original-tanh", 8): {OURS: 1.0},
+    ("modern", 64): {OURS: 1.2, READABLE: 0.2},
+    ("modern", 128): {OURS: 1.2, READABLE: 0.2},
+}
+"""Of a variant and a batch size: how many times as fast as plain torch in a bare loop some ways are meant to be."""
+OF_C = 0.35  # how many times as fast as loops in C on-line training is meant to be
+SIGNED = 0.05  # of a training's time: the most that its signature is meant to take
 
 
 def train(variant: str, batch_size: int, repetitions: int, compiler: bool = True) -> Group:
-    """Ours beside (a) the bare loop, (b) the usual way, (c) torch.compile and (d) the core's matrix products."""
+    """Ours, fast and readable, beside plain torch, (a) to (c), and (d) the core's matrix products."""
     at = (variant, batch_size)
     ways: dict[str, Way] = {
-        "ours, tracked": (training.ours, at),
-        "(a) bare loop": (training.bare, at),
+        OURS: (training.ours, at),
+        READABLE: (training.readable, at),
+        "readable, Lightning's defaults": (training.readable_usual, at),
+        BARE: (training.bare, at),
         "(b) DataLoader, Lightning's defaults": (training.usual, at),
         "(c) bare loop, torch.compile": (training.compiled, at),
         "(d) at the rate of matrix products": (training.bound, (variant,)),
@@ -32,19 +44,23 @@ def train(variant: str, batch_size: int, repetitions: int, compiler: bool = True
     if not (compiler and (shutil.which("g++") or shutil.which("clang++"))):
         del ways["(c) bare loop, torch.compile"]
     notes = {"(d) at the rate of matrix products": f"{training.flops(variant) / 1e6:.2f} MFLOP an image"}
-    return suite.alternate(f"training: {variant}, batch {batch_size}", "images/s", ways, repetitions, notes)
+    targets = TARGETS.get(at, {})
+    beside = {way: (BARE, targets.get(way)) for way in ways if way.startswith(("ours", "readable"))}
+    return suite.alternate(f"training: {variant}, batch {batch_size}", "images/s", ways, repetitions, notes, beside)
 
 
 def on_line(repetitions: int, compiler: bool = True) -> Group:
     """The paper's recipe, digit by digit."""
     ways: dict[str, Way] = {
-        "ours, tracked": (online.ours, ()),
-        "autograd": (online.eager, ()),
-        "our passes for batches": (online.passes, ()),
+        OURS: (online.ours, ()),
+        "our passes in a bare loop": (online.passes, ()),
+        "plain torch": (online.autograd, ()),
     }
+    beside: dict[str, tuple[str, float | None]] = {}
     if compiler and online.COMPILER:
-        ways["plain loops in C"] = (online.c, ())
-    return suite.alternate("on-line: lecun1998", "updates/s", ways, repetitions, {})
+        ways[IN_C] = (online.c, ())
+        beside = {OURS: (IN_C, OF_C), "our passes in a bare loop": (IN_C, None)}
+    return suite.alternate("on-line: lecun1998", "updates/s", ways, repetitions, beside=beside)
 
 
 def compilation(repetitions: int) -> Group:
@@ -85,36 +101,45 @@ def overhead(variant: str, repetitions: int) -> Group:
         "and Lightning, history, trace": (training.ours, (*at, False)),
         "and tracking": (training.ours, (*at, True)),
     }
-    return suite.alternate(f"overhead: {variant}", "images/s", ways, repetitions, {})
+    return suite.alternate(f"overhead: {variant}", "images/s", ways, repetitions)
 
 
 def evaluation(variant: str, repetitions: int) -> Group:
     """Answering 10,000 digits at once."""
     ways: dict[str, Way] = {
-        "ours": (training.evaluation, (variant, True)),
-        "plain modules": (training.evaluation, (variant, False)),
+        "ours": (training.evaluation, (variant, "passes")),
+        "readable modules": (training.evaluation, (variant, "modules")),
+        "plain torch": (training.evaluation, (variant, "plain")),
     }
-    return suite.alternate(f"evaluation: {variant}", "images/s", ways, repetitions, {})
+    return suite.alternate(f"evaluation: {variant}", "images/s", ways, repetitions)
 
 
 def latency(variant: str, repetitions: int) -> Group:
     """Answering one digit."""
     ways: dict[str, Way] = {
         "packaged model, one digit": (training.latency, (variant, "packaged")),
-        "plain modules": (training.latency, (variant, "modules")),
+        "plain torch": (training.latency, (variant, "plain")),
     }
-    return suite.alternate(f"latency: {variant}", "ms", ways, repetitions, {})
+    return suite.alternate(f"latency: {variant}", "ms", ways, repetitions)
+
+
+def signature(variant: str, repetitions: int) -> Group:
+    """What it takes to sign a variant's block beside a training of it. A study's trials share signatures."""
+    training_row, signing = "a training", "its signature"
+    ways: dict[str, Way] = {training_row: (training.whole, (variant,)), signing: (training.signing, (variant,))}
+    notes = {training_row: "from the speed of its own batches"}
+    return suite.alternate(f"signature: {variant}", "s", ways, repetitions, notes, {signing: (training_row, SIGNED)})
 
 
 def writing(repetitions: int) -> Group:
     """What a training leaves on disk."""
     ways: dict[str, Way] = {"digests and files of a training": (training.writing, ("modern",))}
-    return suite.alternate("writing", "s", ways, repetitions, {})
+    return suite.alternate("writing", "s", ways, repetitions)
 
 
 def checkpoints(variant: str, repetitions: int) -> Group:
     """A checkpoint's time beside the training between two."""
-    saved = suite.alternate("", "ms", {"a checkpoint": (training.saving, (variant,))}, repetitions, {}).rows[0]
+    saved = suite.alternate("", "ms", {"a checkpoint": (training.saving, (variant,))}, repetitions).rows[0]
     between = Row("training between two", [1000 * checkpoint.SECONDS] * repetitions)
     return Group(f"checkpoints: {variant}", "ms", [between, saved])
 
@@ -129,7 +154,13 @@ def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
     groups["on-line: lecun1998"] = partial(on_line, compiler=compiler)
     if compiler:
         groups["compilation"] = compilation
-    for kind, run in (("cores", cores), ("overhead", overhead), ("evaluation", evaluation), ("latency", latency)):
+    for kind, run in (
+        ("cores", cores),
+        ("overhead", overhead),
+        ("evaluation", evaluation),
+        ("latency", latency),
+        ("signature", signature),
+    ):
         for name in params.compare:
             groups[f"{kind}: {name}"] = partial(run, name)
     return groups | {

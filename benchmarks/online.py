@@ -1,4 +1,4 @@
-"""On-line training of the paper's network, digit by digit: ours beside autograd, passes made for batches, and C."""
+"""On-line training of the paper's network, digit by digit: ours beside plain torch and loops in C."""
 
 import ctypes
 import shutil
@@ -6,37 +6,60 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks import training
-from lenet import config, networks
-from lenet.config import MaximumLikelihood, Variant
+from benchmarks import plain, training
+from lenet import config
+from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Variant
 from lenet.digits.data import to_inputs
-from lenet.networks import kernels
+from lenet.networks import fast
 from lenet.networks.lenet5 import C3_TABLE, LeNet5
 from lenet.training import levenberg, objective, optimizer
-from lenet.training.levenberg import StochasticDiagonalLM
 
 NAME = "lecun1998"
 DIGITS = 3_200
 COMPILER = shutil.which("cc")
+HALF = MaximumLikelihood(loss="mle", factor=0.5)
 
 
-def ready(digits: int) -> tuple[Variant, LeNet5, StochasticDiagonalLM, Tensor, Tensor]:
-    """Everything before the first update: network, step sizes, inputs and labels."""
+@dataclass(frozen=True)
+class Start:
+    """Everything before the first update.
+
+    Attributes:
+        variant: the recipe.
+        network: ours, its weights drawn.
+        curvatures: its parameters' second derivatives, in their order.
+        inputs: the digits (n, 1, 32, 32).
+        labels: their classes.
+    """
+
+    variant: Variant
+    network: LeNet5
+    curvatures: list[Tensor]
+    inputs: Tensor
+    labels: Tensor
+
+    def step_sizes(self) -> list[Tensor]:
+        """Each parameter's lr / (mu + curvature)."""
+        section = self.variant.optimizer
+        assert isinstance(section, DiagonalLevenbergMarquardt)
+        return [section.lr / (section.mu + curvature) for curvature in self.curvatures]
+
+
+def ready(digits: int) -> Start:
+    """The start of an on-line training."""
     variant, data = config.load().variant(NAME), training.some(digits)
-    network = networks.build(variant.network).initialise(variant.initialisation, 1)
-    rule = optimizer.build(variant.optimizer, network.parameters())
+    assert isinstance(variant.network, config.Network)
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
     inputs, labels = to_inputs(data.images, variant.pixels), data.labels.long()
-    half = MaximumLikelihood(loss="mle", factor=0.5)
-    assert isinstance(network, LeNet5)
-    assert isinstance(rule, StochasticDiagonalLM)
-    rule.set_curvatures(levenberg.curvatures(network, inputs[:500], labels[:500], half, "constant"))
-    return variant, network, rule, inputs, labels
+    found = levenberg.curvatures(network, inputs[:500], labels[:500], HALF, "constant")
+    return Start(variant, network, found, inputs, labels)
 
 
 def ours(digits: int = 4 * DIGITS) -> float:
@@ -44,42 +67,65 @@ def ours(digits: int = 4 * DIGITS) -> float:
     return training.ours(NAME, 1, digits)
 
 
-def eager(digits: int = DIGITS) -> float:
-    """Updates/s of the modules with autograd and the optimizer's step."""
-    variant, network, rule, inputs, labels = ready(digits)
-    loss = objective.build(variant).loss
-    start = time.perf_counter()
-    for x, y in zip(inputs.split(1), labels.split(1), strict=True):
-        network.zero_grad()
-        loss(network(x), y).backward()
-        rule.step()
-    return digits / (time.perf_counter() - start)
-
-
 def passes(digits: int = DIGITS) -> float:
-    """Updates/s of the passes that batches have, for batches of one."""
-    variant, network, rule, inputs, labels = ready(digits)
-    its, criterion = kernels.Passes(network, 1), objective.build(variant)
-    start = time.perf_counter()
-    for x, y in zip(inputs.split(1), labels.split(1), strict=True):
-        its.inputs.copy_(x)
-        its.backward(criterion.loss_and_gradient(its.forward(), y)[1])
-        rule.step()
-    return digits / (time.perf_counter() - start)
+    """Updates/s of our passes for a batch of one, in the shortest loop."""
+    return _timed(by_passes, ready(digits))
+
+
+def autograd(digits: int = DIGITS) -> float:
+    """Updates/s of plain torch."""
+    return _timed(by_autograd, ready(digits))
 
 
 def c(digits: int = DIGITS) -> float:
     """Updates/s of plain loops in C (equation 8)."""
-    _, network, rule, inputs, labels = ready(digits)
-    run = in_c()
-    start = time.perf_counter()
-    run(network, rule, inputs, labels)
-    return digits / (time.perf_counter() - start)
+    return _timed(in_c(), ready(digits))
+
+
+Updates = Callable[[Start], Tensor]
+"""One update for each digit; it returns the distances (n, 10) before each."""
+
+
+def _timed(updates: Updates, start: Start) -> float:
+    began = time.perf_counter()
+    updates(start)
+    return len(start.labels) / (time.perf_counter() - began)
+
+
+def by_passes(start: Start) -> Tensor:
+    """Updates of the network by the passes that the pipeline trains with."""
+    rule = optimizer.build(start.variant.optimizer, [fast.flat(start.network).vector])
+    assert isinstance(rule, optimizer.StochasticDiagonalLM)
+    rule.set_curvatures([torch.cat([curvature.flatten() for curvature in start.curvatures])])
+    criterion, its, found = objective.build(start.variant), fast.Passes(start.network, 1), []
+    for x, y in zip(start.inputs.split(1), start.labels.split(1), strict=True):
+        its.inputs.copy_(x)
+        found.append(its.forward())
+        its.backward(criterion.gradient(found[-1], y))
+        rule.step()
+    return torch.cat(found)
+
+
+def by_autograd(start: Start) -> Tensor:
+    """Updates of a copy of the network in plain torch."""
+    network, loss, found = plain.build(start.variant), plain.loss(start.variant), []
+    network.load_state_dict(start.network.state_dict())
+    parameters = list(zip(network.parameters(), start.step_sizes(), strict=True))
+    for x, y in zip(start.inputs.split(1), start.labels.split(1), strict=True):
+        network.zero_grad()
+        distances = network(x)
+        loss(distances, y).backward()
+        with torch.no_grad():
+            for parameter, size in parameters:
+                assert parameter.grad is not None
+                parameter.addcmul_(size, parameter.grad, value=-1)
+        found.append(distances.detach())
+    return torch.cat(found)
 
 
 @cache
-def in_c() -> Callable[[LeNet5, StochasticDiagonalLM, Tensor, Tensor], Tensor]:
-    """Updates of a network by online.c, compiled here; they return the distances before each."""
+def in_c() -> Updates:
+    """Updates of the network by online.c, compiled here."""
     library = Path(tempfile.mkdtemp()) / "online.so"
     source = Path(__file__).with_suffix(".c")
     # as -ffast-math, which would also make the whole process take subnormal numbers for 0
@@ -88,13 +134,11 @@ def in_c() -> Callable[[LeNet5, StochasticDiagonalLM, Tensor, Tensor], Tensor]:
     compiled = ctypes.CDLL(str(library))
     pairs = torch.tensor([[out, i] for out, seen in enumerate(C3_TABLE) for i in seen], dtype=torch.int32)
 
-    def updates(network: LeNet5, rule: StochasticDiagonalLM, inputs: Tensor, labels: Tensor) -> Tensor:
-        held = [parameter.detach() for parameter in network.parameters()]
-        sizes, distances = rule.step_sizes(), torch.empty(len(inputs), 10)
-        short = labels.int()
-        codes = network.output.weight.detach()
+    def updates(start: Start) -> Tensor:
+        held, sizes = [parameter.detach() for parameter in start.network.parameters()], start.step_sizes()
+        short, distances = start.labels.int(), torch.empty(len(start.labels), 10)
         compiled.updates(
-            len(inputs), _pointer(inputs), _pointer(short), _pointer(pairs), _pointer(codes),
+            len(short), _pointer(start.inputs), _pointer(short), _pointer(pairs), _pointer(start.network.output.weight),
             (ctypes.c_void_p * 12)(*map(Tensor.data_ptr, held)), (ctypes.c_void_p * 12)(*map(Tensor.data_ptr, sizes)),
             _pointer(distances),
         )  # fmt: skip

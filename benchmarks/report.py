@@ -31,7 +31,8 @@ def _table(group: Group) -> str:
     lines = [f"**{group.name}**\n", f"| | {group.unit} | range | {ratio} | |", "|---|---:|---:|---:|---|"]
     for row in group.rows:
         spread = f"{number(min(row.values))}–{number(max(row.values))}" if len(row.values) > 1 else ""
-        lines.append(f"| {row.name} | {number(row.median)} | {spread} | {group.ratio(row):.2f} | {row.note} |")
+        remark = "; ".join(filter(None, (group.verdict(row), row.note)))
+        lines.append(f"| {row.name} | {number(row.median)} | {spread} | {group.ratio(row):.2f} | {remark} |")
     return "\n".join(lines) + "\n"
 
 

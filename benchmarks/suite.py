@@ -13,17 +13,24 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-HIGHER_IS_BETTER = {"images/s", "trials/h"}
+HIGHER_IS_BETTER = {"images/s", "trials/h", "updates/s"}
 TOLERANCE = 0.15  # of a ratio; two sittings on one machine differ so much
 
 
 @dataclass(frozen=True)
 class Row:
-    """One way's measurements, a value per repetition."""
+    """One way's measurements, a value per repetition.
+
+    Attributes:
+        beside: the name of a row that this one is put beside.
+        target: how many times that row's value this one's is meant to be, at least or, of times, at most.
+    """
 
     name: str
     values: list[float]
     note: str = ""
+    beside: str = ""
+    target: float | None = None
 
     @property
     def median(self) -> float:
@@ -44,6 +51,24 @@ class Group:
         if self.unit in HIGHER_IS_BETTER:
             return statistics.median(first / this for first, this in pairs)
         return statistics.median(this / first for first, this in pairs)
+
+    def multiple(self, row: Row) -> float | None:
+        """This way's value in those of the row that it is put beside: the median over repetitions, which pairs them."""
+        others = [other for other in self.rows if other.name == row.beside]
+        if not others:
+            return None
+        return statistics.median(this / other for this, other in zip(row.values, others[0].values, strict=False))
+
+    def verdict(self, row: Row) -> str:
+        """The same in words, with the target, if there is one."""
+        found = self.multiple(row)
+        if found is None:
+            return ""
+        words = f"{found:.2f} × {row.beside}"
+        if row.target is None:
+            return words
+        sign, met = ("≥", found >= row.target) if self.unit in HIGHER_IS_BETTER else ("≤", found <= row.target)
+        return f"{words}, target {sign} {row.target:g}: {'met' if met else 'missed'}"
 
 
 @dataclass
@@ -119,7 +144,18 @@ class Workers:
         return self.start(name).result()
 
 
-def alternate(name: str, unit: str, ways: Mapping[str, Way], repetitions: int, notes: Mapping[str, str]) -> Group:
+Beside = Mapping[str, tuple[str, float | None]]
+"""Of some ways, the one that each is put beside, and its target."""
+
+
+def alternate(
+    name: str,
+    unit: str,
+    ways: Mapping[str, Way],
+    repetitions: int,
+    notes: Mapping[str, str] | None = None,
+    beside: Beside | None = None,
+) -> Group:
     """Measure each way ``repetitions`` times in turn, after a round to warm up."""
     values: dict[str, list[float]] = {way: [] for way in ways}
     with Workers(ways) as workers:
@@ -128,16 +164,31 @@ def alternate(name: str, unit: str, ways: Mapping[str, Way], repetitions: int, n
                 value = workers.measure(way)
                 if repetition:
                     values[way].append(value)
-    return Group(name, unit, [Row(way, found, notes.get(way, "")) for way, found in values.items()])
+    rows = [
+        Row(way, found, (notes or {}).get(way, ""), *(beside or {}).get(way, ("", None)))
+        for way, found in values.items()
+    ]
+    return Group(name, unit, rows)
 
 
 def losses(now: Results, before: Results) -> list[str]:
     """Ratios that are worse than in an earlier sitting by more than noise, a line each."""
-    earlier = {(group.name, row.name): group.ratio(row) for group in before.groups for row in group.rows}
+    earlier = {group.name: _ratios(group) for group in before.groups}
     found = []
     for group in now.groups:
-        for row in group.rows[1:]:
-            known, ratio = earlier.get((group.name, row.name)), group.ratio(row)
-            if known and ratio < known * (1 - TOLERANCE):
-                found.append(f"{group.name}: {group.rows[0].name} ÷ {row.name} is {ratio:.2f}, was {known:.2f}")
+        for name, (ratio, more_is_better) in _ratios(group).items():
+            known, _ = earlier.get(group.name, {}).get(name, (None, True))
+            if known and (ratio < known * (1 - TOLERANCE) if more_is_better else ratio > known * (1 + TOLERANCE)):
+                found.append(f"{group.name}: {name} is {ratio:.2f}, was {known:.2f}")
+    return found
+
+
+def _ratios(group: Group) -> dict[str, tuple[float, bool]]:
+    """What a group compares, in words: how large it is, and whether more is better."""
+    first = group.rows[0].name
+    found = {f"{first} ÷ {row.name}": (group.ratio(row), True) for row in group.rows[1:] if not row.beside}
+    for row in group.rows:
+        multiple = group.multiple(row)
+        if multiple is not None:
+            found[f"{row.name} ÷ {row.beside}"] = multiple, group.unit in HIGHER_IS_BETTER
     return found

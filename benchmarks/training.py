@@ -1,11 +1,13 @@
 """Images per second of training, ours and others' ways, each on one core."""
 
 import io
+import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -14,14 +16,18 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks import plain
 from lenet import THREADS, config, fingerprint, networks, packaged, summary, tracking
 from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
+from lenet.digits.datamodule import DigitsModule
+from lenet.networks import fast
 from lenet.tracking.logger import RunLogger
-from lenet.training import objective, optimizer
+from lenet.training import objective, optimizer, signature
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fast_module import FastLeNet
-from lenet.training.fit import Fitted, fit, quiet, write
+from lenet.training.fit import Fitted, fit, write
+from lenet.training.module import LeNet
 from lenet.training.record import Record, Row
 
 DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
@@ -76,20 +82,22 @@ def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) ->
     """Our forward and backward passes in the shortest loop: no Lightning, no trace, no history."""
     variant, data = block(name, batch_size), some(digits)
     network = networks.build(variant.network).initialise(variant.initialisation, 1)
-    ours, rule = networks.passes(network, batch_size), optimizer.build(variant.optimizer, network.parameters())
-    criterion = objective.build(variant)
+    rule, criterion = optimizer.build(variant.optimizer, [fast.flat(network).vector]), objective.build(variant)
+    ours = networks.passes(network, batch_size)
     start = time.perf_counter()
     for epoch in range(1, epochs + 1):
         for batch in shuffled(digits, 1, epoch)[: digits // batch_size * batch_size].split(batch_size):
             to_inputs(data.images[batch], variant.pixels, out=ours.inputs)
-            ours.backward(criterion.loss_and_gradient(ours.forward(), data.labels[batch].long())[1])
+            ours.backward(criterion.gradient(ours.forward(), data.labels[batch].long()))
             rule.step()
     return epochs * digits / (time.perf_counter() - start)
 
 
-def _bare(variant: Variant, network: Callable, parameters: list[torch.nn.Parameter]) -> float:
-    """The plain modules in the shortest loop: contiguous inputs held ready, autograd, the variant's own pooling."""
-    rule, loss = optimizer.build(variant.optimizer, parameters), objective.build(variant).loss
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def _loop(variant: Variant, network: Callable, loss: Loss, rule: torch.optim.Optimizer) -> float:
+    """The shortest loop by autograd: contiguous inputs held ready. Images/s."""
     inputs, labels = _tensors(variant)
     start = time.perf_counter()
     for part in shuffled(len(labels), 1, 1).split(variant.batch_size):
@@ -104,28 +112,41 @@ def _tensors(variant: Variant) -> tuple[torch.Tensor, torch.Tensor]:
     return to_inputs(digits.images, variant.pixels), digits.labels.long()
 
 
-def bare(name: str, batch_size: int) -> float:
-    """(a) The plain modules in a bare loop."""
-    variant = block(name, batch_size)
-    network = networks.build(variant.network).initialise(variant.initialisation, 1)
-    return _bare(variant, network, list(network.parameters()))
+def readable(name: str, batch_size: int, digits: int = DIGITS) -> float:
+    """The readable LightningModule's network, loss and optimizer in a bare loop."""
+    variant = block(name, batch_size, digits)
+    module = LeNet(variant, 1)
+    return _loop(variant, module, module.objective.loss, module.configure_optimizers()["optimizer"])
+
+
+def readable_usual(name: str, batch_size: int, digits: int = DIGITS) -> float:
+    """The readable LightningModule and its digits as a Lightning user trains them, with Lightning's defaults."""
+    variant = block(name, batch_size, digits)
+    return _with_defaults(LeNet(variant, 1), DigitsModule(variant, 1, some(variant.train_size)), variant)
+
+
+def bare(name: str, batch_size: int, digits: int = DIGITS) -> float:
+    """(a) Plain torch in a bare loop."""
+    variant = block(name, batch_size, digits)
+    network = plain.build(variant)
+    return _loop(variant, network, plain.loss(variant), plain.optimizer(variant, network.parameters()))
 
 
 @cache
-def _compiled(name: str, batch_size: int) -> tuple[networks.AnyNet, Callable, float]:
+def _compiled(name: str, batch_size: int) -> tuple[plain.LeNet5, Callable, float]:
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
-    variant = block(name, batch_size)
-    network = networks.build(variant.network).initialise(variant.initialisation, 1)
-    fast = torch.compile(network)
+    network = plain.build(block(name, batch_size))
+    made = torch.compile(network)
     start = time.perf_counter()
-    fast(torch.zeros(batch_size, 1, 32, 32)).sum().backward()
-    return network, fast, time.perf_counter() - start
+    made(torch.zeros(batch_size, 1, 32, 32)).sum().backward()
+    return network, made, time.perf_counter() - start
 
 
 def compiled(name: str, batch_size: int) -> float:
     """(c) The same loop with torch.compile, once it has compiled."""
-    network, fast, _ = _compiled(name, batch_size)
-    return _bare(block(name, batch_size), fast, list(network.parameters()))
+    variant = block(name, batch_size)
+    network, made, _ = _compiled(name, batch_size)
+    return _loop(variant, made, plain.loss(variant), plain.optimizer(variant, network.parameters()))
 
 
 def compilation(name: str, batch_size: int) -> float:
@@ -136,30 +157,43 @@ def compilation(name: str, batch_size: int) -> float:
 class _Usual(pl.LightningModule):
     def __init__(self, variant: Variant) -> None:
         super().__init__()
-        self.variant = variant
-        self.network = networks.build(variant.network).initialise(variant.initialisation, 1)
-        self.objective = objective.build(variant)
+        self.variant, self.network, self.loss = variant, plain.build(variant), plain.loss(variant)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], index: int) -> torch.Tensor:
         x, y = batch
-        loss = self.objective.loss(self.network(x), y)
+        loss = self.loss(self.network(x), y)
         self.log("train_loss", loss)
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return optimizer.build(self.variant.optimizer, self.network.parameters())
+        return plain.optimizer(self.variant, self.network.parameters())
 
 
-def usual(name: str, batch_size: int) -> float:
+def usual(name: str, batch_size: int, digits: int = DIGITS) -> float:
     """(b) What tutorials do: DataLoader over a TensorDataset, Lightning's defaults, the loss logged at each step."""
-    variant, clock = block(name, batch_size), Clock()
+    variant = block(name, batch_size, digits)
     loader = DataLoader(TensorDataset(*_tensors(variant)), batch_size=batch_size, shuffle=True)
-    hidden = io.StringIO()
-    with tempfile.TemporaryDirectory() as scratch, quiet(), redirect_stderr(hidden), redirect_stdout(hidden):
-        pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[clock], default_root_dir=scratch).fit(
-            _Usual(variant), loader
-        )
+    return _with_defaults(_Usual(variant), loader, variant)
+
+
+def _with_defaults(module: pl.LightningModule, digits: DataLoader | DigitsModule, variant: Variant) -> float:
+    """Images/s of an epoch under a Trainer that is told nothing but that it has one processor."""
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as scratch, _silence():
+        trainer = pl.Trainer(accelerator="cpu", max_epochs=1, callbacks=[clock], default_root_dir=scratch)
+        trainer.fit(module, digits)
     return variant.train_size / clock.seconds
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What Lightning shows and warns of goes nowhere; it takes its time all the same."""
+    hidden = io.StringIO()
+    with warnings.catch_warnings(), redirect_stderr(hidden), redirect_stdout(hidden):
+        warnings.simplefilter("ignore")
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        yield
 
 
 def bound(name: str) -> float:
@@ -183,13 +217,17 @@ def flops(name: str) -> float:
     return 2 * (3 * sum(macs.values()) - macs["C1"])
 
 
-def evaluation(name: str, fast: bool) -> float:
-    """Images/s of answering 10,000 training digits, from uint8 images to outputs."""
+def evaluation(name: str, how: str) -> float:
+    """Images/s of answering 10,000 training digits, from uint8 images to outputs.
+
+    ``how``: by ``passes``, as everything here does, by the readable ``modules``, or in ``plain`` torch.
+    """
     variant, images = config.load().variant(name), some(10_000).images
-    network = networks.build(variant.network).initialise(variant.initialisation, 1)
+    ours = networks.build(variant.network).initialise(variant.initialisation, 1)
+    network = plain.build(variant) if how == "plain" else ours
     start = time.perf_counter()
-    if fast:
-        networks.outputs(network, images, variant.pixels)
+    if how == "passes":
+        networks.outputs(ours, images, variant.pixels)
     else:
         with torch.no_grad():
             for part in images.split(networks.EVALUATION_BATCH):
@@ -200,9 +238,10 @@ def evaluation(name: str, fast: bool) -> float:
 @cache
 def _packaged(name: str, how: str) -> Callable:
     variant = config.load().variant(name)
+    if how == "plain":
+        theirs = plain.build(variant)
+        return lambda images: theirs(to_inputs(torch.as_tensor(images), variant.pixels))
     network = networks.build(variant.network).initialise(variant.initialisation, 1)
-    if how == "modules":
-        return lambda images: network(to_inputs(torch.as_tensor(images), variant.pixels))
     record = Record("benchmark", 1, variant, key="", data="", signature="")
     return packaged.Recogniser(record, network).predict
 
@@ -233,6 +272,20 @@ def saving(name: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         fit(variant, 1, some(55_000), some(55_000)[:0], callbacks=[Timed(Path(folder), name)])
     return took[-1]
+
+
+def whole(name: str) -> float:
+    """Seconds of all epochs of a training, at the speed of some of its batches."""
+    variant = config.load().variant(name)
+    return variant.epochs * variant.train_size / ours(name, variant.batch_size)
+
+
+def signing(name: str) -> float:
+    """Seconds to sign a variant's block."""
+    variant, digits = config.load().variant(name), some(60_000)
+    start = time.perf_counter()
+    signature.sign(variant, digits)
+    return time.perf_counter() - start
 
 
 def writing(name: str) -> float:
