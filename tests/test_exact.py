@@ -17,7 +17,7 @@ BITS = st.sampled_from([12, 20, 22])
 
 
 def to_the_grid(x: float, e: int, bits: int) -> float:
-    """x rounded to a multiple of 2^(e − bits), ties to even, by fractions."""
+    """A number rounded to a multiple of 2^(e − bits), ties to even, by fractions."""
     unit = Fraction(2) ** (e - bits)
     return float(round(Fraction(x) / unit) * unit)
 
@@ -78,7 +78,9 @@ def test_what_has_no_place_on_a_grid_is_refused_by_its_name(bad: float) -> None:
             refuse()
 
 
-@pytest.mark.parametrize(("what", "place"), [("weight", "C3.weight"), ("input", "C3's inputs"), ("gradient", "C3")])
+@pytest.mark.parametrize(
+    ("what", "place"), [("weight", "C3.weight"), ("input", "C3's inputs"), ("gradient", "the gradient at C3")]
+)
 def test_a_layer_s_message_names_the_place(what: str, place: str) -> None:
     layer = layers.Conv2d(2, 3, 3)
     layer.place = "C3"
