@@ -6,7 +6,7 @@ _CONTEXT = Context(prec=50)
 _PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494")
 
 
-def power(base: float, exponent: float) -> float:
+def power(base: int | float, exponent: float) -> float:
     """``base`` > 0 to a power, correctly rounded but for ties that 50 digits do not tell apart."""
     return float(_CONTEXT.power(Decimal(base), Decimal(exponent)))
 
