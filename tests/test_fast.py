@@ -125,7 +125,7 @@ def test_they_are_near_to_plain_torch_in_double_precision(activation, pooling, C
     ours, truth = by_autograd(network, inputs, dscores), in_double(network, kind, inputs, dscores)
     for name, a, b in zip(["scores", *dict(network.named_parameters())], ours, truth, strict=True):
         largest, apart = float(b.abs().max()), float((a - b).abs().max())
-        assert 0 < largest, name
+        assert largest > 0, name
         assert apart < DISTANCE[activation] * largest, name
 
 
