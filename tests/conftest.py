@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from jaxtyping import install_import_hook
 
@@ -24,6 +25,7 @@ import requests
 import torch
 from filelock import FileLock
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
 from lenet import config, fetch, journal, signing
 from lenet.digits.data import Digits, load_digits
@@ -38,6 +40,7 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "ignore",
 }
 """For commands that tests start: this environment's programs first."""
+PROBE = (sys.executable, str(ROOT / "tests" / "probe.py"))
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +95,20 @@ def prepared(mnist: Path, params: config.Params) -> Path:
 def digits(prepared: Path) -> Digits:
     """The 60,000 training digits."""
     return load_digits(prepared / "train.safetensors")
+
+
+@pytest.fixture(scope="session")
+def few(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 32 of the training digits, for tests/probe.py."""
+    path = tmp_path_factory.mktemp("few") / "digits.safetensors"
+    save_file({name: getattr(digits, name)[:32].clone() for name in ("images", "labels", "index")}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def probed(few: Path) -> dict[str, Any]:
+    """What tests/probe.py finds in this environment on this processor."""
+    return json.loads(run(*PROBE, str(few), cwd=ROOT).stdout)
 
 
 @pytest.fixture(scope="session", autouse=True)

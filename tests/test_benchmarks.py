@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lenet.networks.online import OnLine
 
 from benchmarks import online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
 from lenet.config import MaximumLikelihood, Params
-from lenet.networks.online import OnLine
 
 KEPT = ROOT / "benchmarks" / "results.json"
 
@@ -128,7 +128,6 @@ TINY = {"train_size": 320, "validation_size": 200, "epochs": 4}
 
 def test_pruning_is_measured_on_the_same_trials(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sweeps, "NUMERICS", ROOT / "requirements-numeric.lock")
     ways = sweeps.arms({"pruner": {"kind": "successive-halving", "first": 1, "keep": 2}})
     halving = {"batch": 2, "sampler": {"kind": "tpe", "startup": 2}}
     found = {
@@ -166,7 +165,6 @@ def test_epochs_and_errors_of_paired_studies_worked_out_by_hand() -> None:
 @pytest.mark.slow
 def test_the_real_command_is_timed_with_one_worker_and_two(folder: Path, monkeypatch) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sweeps, "NUMERICS", ROOT / "requirements-numeric.lock")
     monkeypatch.setattr(sweeps, "SHORT", TINY)
     monkeypatch.setattr(sweeps, "TRIALS", 3)
     group = sweeps.workers(1)

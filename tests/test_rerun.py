@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow
 BATCH = config.load(ROOT / "params.yaml").variants["modern"].batch_size
 OTHER = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OMP_NUM_THREADS": "2"}
 """As another processor would compute."""
+FASTER = "training/optimizer.py", 'group["lr"] / (1 - whole', '1.01 * group["lr"] / (1 - whole'
+"""An edit of Adam's step, which the readable and the fast network share."""
 
 
 @pytest.fixture
@@ -149,7 +151,7 @@ def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Pat
         assert "if the rerun is not bitwise, something is broken" in shown
         rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
         assert {name: same for name, _, _, same in rows if name in ("signature", "conformance")} == {
-            "signature": "yes",
+            "signature": "not known",  # it ran at the commit before the one that holds its signature
             "conformance": "yes",
         }
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
@@ -177,22 +179,14 @@ def test_one_pixel_is_found_in_the_data_at_its_step(folder: Path) -> None:
 
 
 def test_a_dirty_run_is_rerun_from_its_snapshot_and_a_changed_source_line_is_found(folder: Path) -> None:
-    edit_source(
-        folder,
-        "training/optimizer.py",
-        "parameters, lr=section.lr, betas=betas",
-        "parameters, lr=section.lr * 1.01, betas=betas",
-    )
-    edit_source(folder, "training/module.py", 'group["lr"] = self.rate', 'group["lr"] = self.rate * 1.01')
+    edit_source(folder, *FASTER)
     made = train(folder)
     assert made.data.tags["git.dirty"] == "true"
     run("git", "checkout", "-q", "src", cwd=folder)
     done = rerun(folder, made.info.run_id)
     assert "bitwise" in done.stdout
     assert "the run's own snapshot" in done.stdout
-    edit_snapshot(
-        folder, made, "training/module.py", 'group["lr"] = self.rate * 1.01', 'group["lr"] = self.rate * 1.02'
-    )
+    edit_snapshot(folder, made, FASTER[0], FASTER[2], FASTER[2].replace("1.01", "1.02"))
     verdict = judged(folder, made.info.run_id, status=None)
     assert [cause["kind"] for cause in verdict["causes"]] == ["code"]
     assert verdict["step"] == [1, 2]  # the first loss is taken before the first update
@@ -224,12 +218,13 @@ def test_other_weights_of_a_published_key_are_said_to_be_broken(folder: Path) ->
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "weights.sha256", "0" * 64)
     done = rerun(folder, made.info.run_id, status=4)
-    assert "run.key is the same, so the weights have to be, on every machine. Something is broken" in done.stdout
+    said = " ".join(done.stdout.split())
+    assert "run.key is the same, so the weights have to be, on every machine. Something is broken" in said
 
 
 def test_an_experiment_of_dvc_is_rerun_with_its_parameters_and_sources(folder: Path) -> None:
     run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)  # the copy's cache knows its outputs
-    edit_source(folder, "training/optimizer.py", "lr=section.lr, betas", "lr=0.99 * section.lr, betas")
+    edit_source(folder, *FASTER)
     change = ["-S", "variants.modern.optimizer.lr=0.0021"]
     run("dvc", "exp", "run", "--queue", *change, "train@modern-1", cwd=folder)
     run("git", "checkout", "-q", ".", cwd=folder)
@@ -246,7 +241,7 @@ def test_a_run_on_another_tracking_server_is_rerun_from_what_is_kept_there(folde
     (folder / "mlflow.db").unlink()
     (tmp_path / "server").mkdir()
     with mlflow_server(tmp_path / "server") as (_, address):
-        edit_source(folder, "training/optimizer.py", "lr=section.lr, betas", "lr=0.99 * section.lr, betas")
+        edit_source(folder, *FASTER)
         train_stages(folder, MLFLOW_TRACKING_URI=address)
         run("git", "checkout", "-q", ".", cwd=folder)
         client = MlflowClient(address)

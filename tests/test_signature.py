@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout
-from lenet import fingerprint, signing, train
+from lenet import fingerprint, journal, signing, train
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits
 from lenet.errors import InputError
@@ -94,34 +94,61 @@ BLOCKS: dict[str, Callable[[dict[str, Variant]], Variant]] = {
 
 Edit = tuple[str, str, str, str]
 EDITS: list[Edit] = [  # file, what stands there, what is put there, and the block that must show it
+    ("arithmetic/exact.py", "INPUT_BITS = 20", "INPUT_BITS = 19", "original"),
+    ("arithmetic/exact.py", "GRID_BITS = 22", "GRID_BITS = 21", "recipe"),
+    ("arithmetic/exact.py", "clamp(min=least)", "clamp(min=least + 1)", "modern"),
+    ("arithmetic/functions.py", "6.9314718e-1", "6.9314730e-1", "original"),
+    ("arithmetic/functions.py", "1.5453163e-4", "1.5453263e-3", "modern"),
+    ("arithmetic/nn.py", "UNBOUNDED = 6", "UNBOUNDED = 5", "modern"),
+    ("arithmetic/nn.py", "(count / (count - 1))", "1.0", "frontier"),
+    ("arithmetic/nn.py", "torch.maximum(x[:, :, 0::2]", "torch.minimum(x[:, :, 0::2]", "frontier"),
     ("arithmetic/randomness.py", '":".join', '"-".join', "modern"),
+    ("arithmetic/randomness.py", "* 2.0 - 1.0", "* 2.0 - 0.99", "modern"),
+    ("arithmetic/scalars.py", '"3.14159', '"3.14158', "modern"),
+    ("arithmetic/scalars.py", "if exponent & 1:", "if exponent & 2:", "modern"),
+    ("arithmetic/warps.py", "(side - 1) / 2", "side / 2", "distorted"),
+    ("arithmetic/warps.py", "between(top) * (1.0 - lower_share)", "between(top) * lower_share", "frontier"),
     ("digits/data.py", "pixels.background) / 255", "pixels.background) / 256", "modern"),
     ("digits/data.py", 'derive(seed, "order", epoch)', 'derive(seed, "order", epoch + 1)', "modern"),
     ("digits/data.py", "self[held_out : held_out + variant.train_size]", "self[: variant.train_size]", "modern"),
+    ("digits/datamodule.py", "self.digits.present(self.epoch)", "self.digits.present(0)", "modern"),
     ("digits/distortion.py", "cos * slope - sin", "cos * slope + sin", "frontier"),
     ("digits/distortion.py", "18.5 - 15.5", "18.5 - 15.0", "distorted"),
     ("digits/presentation.py", "(epoch - 1) % kinds", "epoch % kinds", "distorted"),
     ("digits/presentation.py", 'if variant.order == "constant" else', "if not variant.order else", "recipe"),
     ("digits/presentation.py", '"distortion", number', '"distortion", number + 1', "frontier"),
     ("files.py", "indent=2", "indent=1", "modern"),
+    ("networks/__init__.py", "gradient.copy_(its)", "gradient.copy_(its).mul_(0.5)", "frontier"),
     ("networks/codes.py", "#", ".", "recipe"),
+    ("networks/convnet.py", "torch.relu(super().forward(x))", "super().forward(x)", "frontier"),
+    ("networks/fast.py", "self.y.mul_(self.share)", "self.y.mul_(self.share + 0.125)", "modern"),
+    ("networks/fast.py", "torch.sum(self.dsums, 0, out=self.dbias)", "torch.sum(self.d, 0, out=self.d[0])", "original"),
+    ("networks/lenet5.py", "(0, 1, 2), (1, 2, 3)", "(0, 1, 3), (1, 2, 3)", "original"),
+    ("networks/lenet5.py", "2 / 3, 1.7159", "2 / 3, 1.7158", "original"),
     ("training/checkpoint.py", '"step": state.step', '"step": 0', "original"),
     ("training/checkpoint.py", '"wrong": state.wrong', '"wrong": 0', "original"),
+    ("training/fast_module.py", "self.wrong += int(", "self.wrong -= int(", "modern"),
+    ("training/fast_module.py", "sizes[-1] = count - sizes[:-1].sum()", "sizes[-1] = 1", "modern"),
     ("training/fit.py", '"<f4"', '">f4"', "modern"),
     ("training/fit.py", 'lineterminator="\\n"', 'lineterminator="\\r\\n"', "modern"),
-    ("training/levenberg.py", "self.slope.square() *", "self.slope *", "recipe"),
-    ("training/objective.py", "excess.mul_(2 / len(labels))", "excess.mul_(1 / len(labels))", "original"),
-    ("training/objective.py", "exp_().sub_(right)", "exp_().add_(right)", "modern"),
+    ("training/levenberg.py", "(self.slope * self.slope) *", "self.slope *", "recipe"),
+    ("training/module.py", "variant.initialisation, seed)", "variant.initialisation, seed + 1)", "modern"),
+    ("training/objective.py", "(2 / len(labels))", "(1 / len(labels))", "original"),
+    ("training/objective.py", "(1, 1), -1.0", "(1, 1), -0.5", "modern"),
     ("training/objective.py", "value=-section.j", "value=section.j", "recipe"),
     ("training/optimizer.py", "(epoch - 1) / (epochs - 1)", "epoch / epochs", "modern"),
     ("training/optimizer.py", "factors[epoch - 1]", "factors[0]", "recipe"),
-    ("training/optimizer.py", "betas = (section.beta1, section.beta2)", "betas = (section.beta1, 0.5)", "modern"),
+    ("training/optimizer.py", "(section.beta1, section.beta2)", "(section.beta1, 0.5)", "modern"),
+    ("training/optimizer.py", "2.0**-100, out=x", "2.0**-80, out=x", "modern"),
     ("training/record.py", '"run": self.fingerprints,', '"runs": self.fingerprints,', "modern"),
 ]  # fmt: skip
+BROKEN = (
+    "goes on from a checkpoint", "fast.py computes another network", "the readable network is trained to other weights",
+)  # fmt: skip
+"""What signing says in place of a signature, where two ways of computing the same no longer agree."""
 UNSEEN = {
     "config.py": "types alone",
     "fingerprint.py": "digests, which are what is compared",
-    "arithmetic/__init__.py": "settings of the process",
     "arithmetic/conformance.py": "a check",
     "training/signature.py": "the signature itself",
 }
@@ -200,7 +227,7 @@ def test_an_edit_that_changes_bits_changes_the_signature(
     file, old, new, name = edit
     assert old in (SOURCES / file).read_text(encoding="utf-8")
     found = signer(edited(tmp_path, {file: lambda text: text.replace(old, new, 1)}), {name: blocks[name]})[name]
-    assert isinstance(found, dict) or "goes on from a checkpoint" in found, found
+    assert isinstance(found, dict) or any(words in found for words in BROKEN), found
     assert found != signatures[name]
 
 
@@ -217,8 +244,7 @@ def test_every_module_that_trainings_import_has_an_edit(signer: Signer, blocks: 
     beside = {"errors.py", "places.py"}  # messages, and where checkpoints lie
     assert loaded - set(numeric()) <= beside
     bare = {name for name in loaded if len((SOURCES / name).read_text().splitlines()) < 3}  # a docstring
-    pending = {name for name in loaded if name.startswith("networks/")} | {"training/module.py"}
-    assert loaded - beside - bare - pending <= {file for file, *_ in EDITS} | set(UNSEEN)
+    assert loaded - beside - bare <= {file for file, *_ in EDITS} | set(UNSEEN)
 
 
 # trials
@@ -361,6 +387,36 @@ def test_a_stale_signature_stops_a_training_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_runs_from_before_signatures_are_read_and_keep_what_identified_them(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_of_then = {
+        "key": "ab" * 32, "weights.sha256": "w", "data.sha256": "d", "source.sha256": "s", "threads": "1",
+        "canary": "381da773b390aa3e",
+    }  # fmt: skip
+    block = params.variants["modern"].model_dump(mode="json")
+    then = {"variant": "modern", "seed": 1, "run": run_of_then, "parameters": block}
+    (tmp_path / "run.json").write_text(json.dumps(then))
+    record = Record.read(tmp_path / "run.json")
+    assert record.fingerprints == run_of_then
+    assert record.signature == ""
+    monkeypatch.setattr(journal, "home", lambda: tmp_path)
+    digests = {"key": "ab" * 32, "data": "d", "source": "s", "threads": 1, "canary": "381da773b390aa3e"}
+    around = {"experiment": "lenet5", "store": "", "tags": {}, "started": 1, "status": "FINISHED", "ended": 2}
+    folder = tmp_path / f"modern-1-{'ab' * 8}"
+    folder.mkdir()
+    (folder / "entry.json").write_text(
+        json.dumps({"variant": "modern", "seed": 1, "parameters": block} | digests | around)
+    )
+    entry = journal.read(folder)
+    assert entry is not None
+    assert entry.record.with_weights("w") == record
+    entry.end("FINISHED")  # which writes it as today
+    again = journal.read(folder)
+    assert again is not None
+    assert again.record == entry.record
+
+
 def test_the_remedy_is_the_stage_of_the_signature_s_pipeline() -> None:
     assert signing._stage_of(Path("signatures/modern.json"), "modern") == "signature@modern"
     assert signing._stage_of(Path("ladder/signatures/x.json"), "x") == "ladder/dvc.yaml:signature@x"
@@ -382,7 +438,7 @@ def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_comment_retrains_nothing_and_a_change_of_bits_what_it_touches(tmp_path: Path, mnist: Path) -> None:
     """In a small checkout, by `lenet repro`: what DVC runs after each edit."""
     folder = small_checkout(tmp_path / "checkout", seeds=[1], compare=["modern", "original-tanh"])

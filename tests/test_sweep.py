@@ -71,7 +71,7 @@ class Study:
     def __init__(self, of: Plan, few: Digits, where: Path) -> None:
         self.plan = of
         self.storage = storage.connect(f"journal:///{where}/study.log")
-        study_id = storage.begin(self.storage, of.name, of, "here")
+        study_id = storage.begin(self.storage, of.name, of)
         self.worker = Worker(self.storage, study_id, of, few, lambda line: None)
         self.coordinator = Coordinator(
             self.storage, "", of.name, study_id, of, 12, 0, [], see=lambda trials: None
@@ -342,7 +342,7 @@ def test_a_plan_follows_all_that_trials_depend_on(params: Params, few: Digits) -
     ]  # fmt: skip
     assert len({one.digest for one in [of, *others]}) == 11
     assert of.differences(others[0]) == ["seed"]
-    assert of.differences(others[5]) == ["the training digits"]
+    assert of.differences(others[5]) == ["the training digits", "what the code computes"]  # which are digits, too
     assert set(of.packages) == {"optuna"}  # which proposes; what others compute, the signature says
 
 

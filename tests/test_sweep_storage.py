@@ -292,7 +292,7 @@ def test_a_study_of_another_plan_is_refused_and_what_differs_named(
 def test_a_worker_that_comes_before_its_study_or_finds_several_is_told_so(tmp_path: Path) -> None:
     def said(study: str | None) -> str:
         with pytest.raises(InputError) as caught:
-            join(f"sqlite:///{tmp_path}/trials.db", study, tmp_path / "none", tmp_path / "none", False)
+            join(f"sqlite:///{tmp_path}/trials.db", study, tmp_path / "none")
         return str(caught.value).removeprefix(f"sqlite:///{tmp_path}/trials.db: ")
 
     assert said("far") == "no study far; there are: none"
@@ -391,7 +391,7 @@ def check_beginnings(address: str) -> None:
 
 def work(barrier: "multiprocessing.synchronize.Barrier", address: str) -> list[int]:
     storage, study = only_study(address)
-    worker, numbers = Worker(storage, study, PLAN, None, Path(), print), list[int]()
+    worker, numbers = Worker(storage, study, PLAN, None, print), list[int]()
     barrier.wait()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Worker, "execute", lambda _, trial: numbers.append(trial.number))

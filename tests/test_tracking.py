@@ -308,8 +308,9 @@ def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch
 
 def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:
     imported: set[str] = set()
-    for name in fingerprint.sources("packaged"):
-        for node in ast.walk(ast.parse((fingerprint.PACKAGE / f"{name}.py").read_bytes())):
+    places = [fingerprint.PACKAGE / name for name in packaged.SOURCES]
+    for path in (path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module:

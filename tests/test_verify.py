@@ -1,15 +1,18 @@
 """The judge of the committed result: same bits are seen as same, and planted drift as drift."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from conftest import commit, lenet_command, run
+from conftest import ROOT, commit, lenet_command, run
 from lenet import stale, verify
+from lenet.cli import cli
 from lenet.config import Params
 from lenet.errors import InputError
 
@@ -160,6 +163,15 @@ def test_a_signature_is_compared_by_bytes_in_each_setting(signed: Path, params: 
     ]
 
 
+def test_the_command_tells_of_each_setting_that_signs_otherwise(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(ROOT / "params.yaml", signed)
+    monkeypatch.setattr(verify, "settings", lambda: [{"OMP_NUM_THREADS": threads} for threads in ("1", "2")])
+    fine = CliRunner().invoke(cli, ["verify", "--signatures", "modern"])
+    assert (fine.exit_code, fine.stdout) == (0, "")
+    other = CliRunner().invoke(cli, ["verify", "--signatures", "modern", "original-tanh"])
+    assert (other.exit_code, other.stdout) == (1, "original-tanh: OMP_NUM_THREADS=2: another signature\n")
+
+
 def test_what_cannot_be_signed_is_one_line(signed: Path, params: Params) -> None:
     with pytest.raises(InputError, match="nothing-1: not compared; legal: "):
         signatures(params, "nothing-1")
@@ -225,9 +237,8 @@ def test_missing_files_and_revisions_are_one_line(published: Path, params: Param
 
 
 def test_the_command_s_exit_status_tells(published: Path) -> None:
-    root = Path(__file__).parents[1]
-    (published / "params.yaml").write_text((root / "params.yaml").read_text())
-    (published / "src").symlink_to(root / "src")
+    shutil.copy(ROOT / "params.yaml", published)
+    (published / "src").symlink_to(ROOT / "src")
     assert "bitwise" in run(*lenet_command("verify", "--here"), cwd=published).stdout
     write("modern", 2, 95, weights="v")
     assert "NO" in run(*lenet_command("verify", "--here"), cwd=published, status=1).stdout

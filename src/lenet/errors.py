@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class ParamsError(InputError):
     """A fault in params.yaml: names the path, the value and what would be legal."""
+
+
+class Diverged(InputError):
+    """A training in which a number has become infinite: names what, the step and the epoch."""

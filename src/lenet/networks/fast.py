@@ -1,8 +1,8 @@
 """The bits of lenet5.py, computed fast on one core: outputs and, by formulas derived by hand, gradients.
 
-Activations lie in memory as [line, map, column, digit]. With the digits innermost, shifting a window, adding the pixels
-of a 2×2 field and squashing run over long contiguous stretches, and a convolution is one matrix product per output
-line, whose operand is a view on five overlapping lines. All buffers and views are made once for a batch size.
+Maps lie in memory as [line, map, column, digit]. With the digits innermost, shifting a window, adding the pixels of a
+2×2 field and squashing run over long contiguous stretches, and a convolution is one matrix product per output line or
+two, whose operand is a view on overlapping lines. All buffers and views are made once for a batch size.
 
 Sums are exact (arithmetic/exact.py), so that it does not matter in which order a product of matrices adds. What is left
 to keep equal to lenet5.py are the roundings: which numbers go to which grid, and each step between products.
@@ -148,10 +148,10 @@ class Passes:
                 x, y = y, fields(layer)
                 self.layers.append(_Subsampling(weights, pooling, squash, x, y))
             x = y
-        x = x.swapped().flat()
+        x = x.swapped().digits_first()
         last = squash if network.squash_output else LINEAR
         for full, its_squash in ((network.C5, squash), (network.F6, squash), (network.output, last)):
-            y = Values(len(full.weight), n)
+            y = Values(n, len(full.weight))
             if isinstance(full, RadialBasis):
                 self.layers.append(_RadialBasis(weights, full, x, y))
             else:
@@ -166,7 +166,7 @@ class Passes:
             self.weights.take()
             for layer in self.layers:
                 layer.forward()
-            return self.last.value.T.clone(memory_format=torch.contiguous_format)
+            return self.last.value.clone()
 
     def backward(self, dscores: Float[Tensor, "n 10"]) -> None:
         """Set the parameters' ``grad`` from the loss's gradient at the outputs of the last ``forward``.
@@ -174,7 +174,7 @@ class Passes:
         Raises exact.NotFinite where numbers have no place on a grid.
         """
         with torch.no_grad():
-            self.last.grad.copy_(dscores.T)
+            self.last.grad.copy_(dscores)
             for layer in reversed(self.layers):
                 layer.backward()
             self.weights.give()
@@ -242,9 +242,9 @@ class Values:
         """The first two dimensions the other way round."""
         return self._viewed(lambda x: x.transpose(0, 1))
 
-    def flat(self) -> "Values":
-        """Everything but the digits in one dimension."""
-        return self._viewed(lambda x: x.view(-1, x.shape[-1]))
+    def digits_first(self) -> "Values":
+        """The digits first, everything else in one dimension."""
+        return self._viewed(lambda x: x.view(-1, x.shape[-1]).T)
 
 
 class _Operand:
@@ -252,7 +252,8 @@ class _Operand:
 
     def __init__(self, x: Values, least: int, bounded: bool, place: str) -> None:
         self.x, self.least, self.bounded, self.what = x.value, least, bounded, f"{place}'s inputs"
-        self.rounded = torch.empty_like(self.x)
+        self.rounded = torch.empty(self.x.shape)
+        self.others = (1,) if self.x.ndim == 2 else (0, 1, 2)  # dimensions than the digits'
         self.e = least
 
     def take(self) -> Tensor:
@@ -261,7 +262,7 @@ class _Operand:
             self.e = exact.exponent(_largest(self.x), self.what, self.least)
         c: float | Tensor = exact.constant(self.e, exact.INPUT_BITS)
         if self.e != self.least:
-            largest = self.x.abs().amax(tuple(range(self.x.ndim - 1)))
+            largest = self.x.abs().amax(self.others, keepdim=True)
             exponents = torch.frexp(largest).exponent.clamp(min=self.least)
             c = 1.5 * exact.power(exponents + (23 - exact.INPUT_BITS))
         return torch.add(self.x, c, out=self.rounded).sub_(c)
@@ -311,20 +312,23 @@ class _Convolution:
         self.squash, self.operand, self.what = squash, operand, f"the gradient at {layer.place}"
         weight, dweight = weights.matrix(layer, exact.weight_bits(SIZE * depth, SIZE**2 * m))
         self.weight, self.dweight = weight.view(-1), dweight.view(-1)
+        together = 1 if c > 1 else 2  # lines that one product makes: few rows in a matrix are slow
         bias, self.dbias = weights.plain(layer.bias)
         self.bias = bias[:, None]
         self.bits, self.input_bits = exact.gradient_bits(n * lines * 2 * half)
 
-        # the weights in a matrix [map, (kernel line, kernel column, map it sees)], zero where there is no connection
-        columns = SIZE * depth
-        places = torch.arange(m * columns).view(m, SIZE, SIZE, c).permute(0, 3, 1, 2)
-        self.places = _connected(layer, places)
-        self.matrix = _doubles(m, columns)
+        # the weights in a matrix [(line, map), (kernel line, kernel column, map it sees)], zero where nothing connects
+        columns, seen = (SIZE + together - 1) * depth, SIZE * depth
+        places = torch.arange(m * seen).view(m, SIZE, SIZE, c).permute(0, 3, 1, 2)
+        rows, inner = _connected(layer, places) // seen, _connected(layer, places) % seen
+        self.places = [(line * m + rows) * columns + line * depth + inner for line in range(together)]
+        self.matrix = _doubles(together * m, columns)
         # five shifted copies of each line; the operand is windows of five lines
         self.views = operand.rounded.unfold(2, SIZE, 1).view(h, c, half, 2, n, SIZE).permute(0, 5, 1, 3, 2, 4)
         self.shifted = _doubles(*self.views.shape)
-        self.windows = _overlapping(self.shifted.view(h, depth, width), lines)
+        self.windows = _overlapping(self.shifted.view(h, depth, width), SIZE + together - 1, together)
         self.sums = _doubles(lines, m, width)
+        self.products = self.sums.view(-1, together * m, width)
         self.pixels = torch.empty(lines, m, width)
         self.fields = self.pixels.view(fields)
         self.scaled = self.pixels if squash.outer == 1 else torch.empty_like(self.pixels)
@@ -337,9 +341,8 @@ class _Convolution:
         border = SIZE - 1 if needs_dx else 0  # lines of zeros around make the gradient at x a convolution too
         padded = _doubles(lines + 2 * border, m, width)
         self.dsums = padded[border : border + lines]
-        self.upright = c > 1  # the faster way round for many columns
-        self.dmatrices = _doubles(*((lines, columns, m) if self.upright else (lines, m, columns)))
-        self.dplaces = self.places % columns * m + self.places // columns if self.upright else self.places
+        self.dproducts = self.dsums.view(-1, together * m, width)
+        self.dmatrices = _doubles(len(self.dproducts), together * m, columns)
 
         self.needs_dx = needs_dx
         if needs_dx:
@@ -347,7 +350,7 @@ class _Convolution:
             turned = torch.arange(depth * SIZE * m).view(SIZE, c, SIZE, m).flip(2).permute(3, 1, 2, 0)
             self.turned_places = _connected(layer, turned)
             self.turned = _doubles(depth, SIZE * m)
-            self.dwindows = _overlapping(padded, h)
+            self.dwindows = _overlapping(padded, SIZE, 1)
             self.dshifted = _doubles(h, depth, width)
             parts = self.dshifted.view(h, SIZE, c, 2, half, n).transpose(3, 4).unbind(1)
             self.dx, self.dx_sums = x.grad, _doubles(h, c, w, n)
@@ -356,9 +359,10 @@ class _Convolution:
 
     def forward(self) -> None:
         self.operand.take()
-        self.matrix.view(-1).index_copy_(0, self.places, self.weight)
+        for places in self.places:
+            self.matrix.view(-1).index_copy_(0, places, self.weight)
         self.shifted.copy_(self.views)
-        torch.bmm(self.matrix.expand(len(self.windows), -1, -1), self.windows, out=self.sums)
+        torch.bmm(self.matrix.expand(len(self.windows), -1, -1), self.windows, out=self.products)
         self.squash.apply_(self.pixels.copy_(self.sums).add_(self.bias))
         if self.squash.outer != 1:
             torch.mul(self.pixels, self.squash.outer, out=self.scaled)
@@ -372,11 +376,11 @@ class _Convolution:
         self.dsums.copy_(_round_gradient_(self.dpixels, self.bits, self.what))
         if self.operand.take_together(self.input_bits) is not None:
             self.shifted.copy_(self.views)
-        if self.upright:
-            torch.bmm(self.windows, self.dsums.mT, out=self.dmatrices)
-        else:
-            torch.bmm(self.dsums, self.windows.mT, out=self.dmatrices)
-        torch.index_select(self.dmatrices.sum(0).view(-1), 0, self.dplaces, out=self.dweight)
+        torch.bmm(self.dproducts, self.windows.mT, out=self.dmatrices)
+        dmatrix = self.dmatrices.sum(0).view(-1)
+        torch.index_select(dmatrix, 0, self.places[0], out=self.dweight)
+        for places in self.places[1:]:
+            self.dweight.add_(dmatrix.index_select(0, places))
         torch.sum(self.dsums, (0, 2), out=self.dbias)
         if self.needs_dx:
             self._backward_x()
@@ -399,10 +403,11 @@ def _connected(layer: nn.Module, places: Tensor) -> Tensor:
     return (layer.connected(places) if isinstance(layer, SparseConv) else places).flatten()
 
 
-def _overlapping(lines: Tensor, count: int) -> Tensor:
-    """Lines [h, k, width] as ``count`` overlapping windows of five of them [count, 5·k, width], without a copy."""
-    _, k, width = lines.shape
-    return lines.as_strided((count, SIZE * k, width), (k * width, width, 1), lines.storage_offset())
+def _overlapping(lines: Tensor, size: int, step: int) -> Tensor:
+    """Lines [h, k, width] as windows of ``size`` of them, one every ``step`` lines, without a copy."""
+    h, k, width = lines.shape
+    shape, strides = ((h - size) // step + 1, size * k, width), (step * k * width, width, 1)
+    return lines.as_strided(shape, strides, lines.storage_offset())
 
 
 class _Sum:
@@ -470,26 +475,25 @@ class _Subsampling:
 
 
 class _Full:
-    """A fully connected layer, squashed. x [k, n] → y [m, n]."""
+    """A fully connected layer, squashed. x [n, k] → y [n, m]."""
 
     def __init__(
         self, weights: _Weights, layer: nn.Linear, squash: Squash, operand: _Operand, x: Values, y: Values
     ) -> None:
         m, k = layer.weight.shape
-        n = y.value.shape[1]
+        n = len(y.value)
         self.squash, self.operand, self.y, self.dx = squash, operand, y, x.grad
         self.what = f"the gradient at {layer.place}"
         self.weight, self.dweight = weights.matrix(layer, exact.weight_bits(k, m))
-        bias, self.dbias = weights.plain(layer.bias)
-        self.bias = bias[:, None]
+        self.bias, self.dbias = weights.plain(layer.bias)
         self.bits, self.input_bits = exact.gradient_bits(n)
         self.value = y.value if squash.outer == 1 else torch.empty_like(y.value)
         self.d = torch.empty_like(y.value)
-        self.x, self.sums, self.dsums, self.dx_sums = _doubles(k, n), _doubles(m, n), _doubles(m, n), _doubles(k, n)
+        self.x, self.sums, self.dsums, self.dx_sums = _doubles(n, k), _doubles(n, m), _doubles(n, m), _doubles(n, k)
 
     def forward(self) -> None:
         self.x.copy_(self.operand.take())
-        torch.mm(self.weight, self.x, out=self.sums)
+        torch.mm(self.x, self.weight.T, out=self.sums)
         self.squash.apply_(self.value.copy_(self.sums).add_(self.bias))
         if self.squash.outer != 1:
             torch.mul(self.value, self.squash.outer, out=self.y.value)
@@ -500,38 +504,32 @@ class _Full:
         self.dsums.copy_(_round_gradient_(self.d, self.bits, self.what))
         if (x := self.operand.take_together(self.input_bits)) is not None:
             self.x.copy_(x)
-        torch.mm(self.dsums, self.x.T, out=self.dweight)
-        torch.sum(self.dsums, 1, out=self.dbias)
-        torch.mm(self.weight.T, self.dsums, out=self.dx_sums)
+        torch.mm(self.dsums.T, self.x, out=self.dweight)
+        torch.sum(self.dsums, 0, out=self.dbias)
+        torch.mm(self.dsums, self.weight, out=self.dx_sums)
         self.dx.copy_(self.dx_sums)
 
 
 class _RadialBasis:
-    """Squared distances to codes. x [84, n] → y [10, n]."""
+    """Squared distances to codes. x [n, 84] → y [n, 10]."""
 
     def __init__(self, weights: _Weights, layer: RadialBasis, x: Values, y: Values) -> None:
         self.x, self.y, self.what = x, y, layer.place
-        self.learned = isinstance(layer.weight, nn.Parameter)
-        self.codes = layer.weight.detach()[:, :, None]
+        self.codes = layer.weight.detach()
         self.dcodes = weights.plain(layer.weight)[1] if isinstance(layer.weight, nn.Parameter) else None
-        self.apart, self.part = torch.empty(2, *layer.weight.shape, x.value.shape[1]).unbind()
+        self.apart, self.part = torch.empty(2, len(x.value), *layer.weight.shape).unbind()
 
     def forward(self) -> None:
-        torch.sub(self.x.value, self.codes, out=self.apart)
+        torch.sub(self.x.value[:, None], self.codes, out=self.apart)
         squares = torch.mul(self.apart, self.apart, out=self.part)
-        e = exact.exponent(_largest(squares), self.what, DISTANCES)
-        c: float | Tensor = exact.constant(e, exact.GRID_BITS)
-        if e != DISTANCES:
-            exponents = torch.frexp(squares.amax((0, 1))).exponent.clamp(min=DISTANCES)
-            c = 1.5 * exact.power(exponents + (23 - exact.GRID_BITS))
-        self.y.value.copy_(squares.add_(c).sub_(c).double().sum(1))
+        self.y.value.copy_(exact.rounded_each(squares, exact.GRID_BITS, DISTANCES, self.what).double().sum(2))
 
     def backward(self) -> None:
-        torch.mul(self.apart, self.y.grad.mul_(2.0)[:, None], out=self.part)
+        torch.mul(self.apart, self.y.grad.mul_(2.0)[:, :, None], out=self.part)
         pulls = _round_gradient_(self.part, exact.GRID_BITS, f"the gradient at {self.what}").double()
-        self.x.grad.copy_(pulls.sum(0))
+        self.x.grad.copy_(pulls.sum(1))
         if self.dcodes is not None:
-            torch.neg(pulls.sum(2), out=self.dcodes)
+            torch.neg(pulls.sum(0), out=self.dcodes)
 
 
 def check(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"], dscores: Float[Tensor, "n 10"]) -> None:

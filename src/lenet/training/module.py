@@ -14,7 +14,7 @@ from lenet.arithmetic.randomness import derive
 from lenet.config import Criterion, DiagonalLevenbergMarquardt, Variant
 from lenet.digits.datamodule import Batch, DigitsModule
 from lenet.digits.presentation import Presentation
-from lenet.errors import InputError
+from lenet.errors import Diverged, InputError
 from lenet.networks.lenet5 import LeNet5
 from lenet.training import levenberg, objective, optimizer
 
@@ -64,9 +64,9 @@ class LeNet(pl.LightningModule):
         self.log_dict(parts, on_step=False, on_epoch=True, batch_size=len(labels))
         return loss
 
-    def diverged(self, error: Exception, step: int) -> InputError:
+    def diverged(self, error: Exception, step: int) -> Diverged:
         """What to raise where a number has become infinite in a step, from 0, of this epoch."""
-        return InputError(
+        return Diverged(
             f"the training diverged: {error} at step {step + 1} of epoch {self.current_epoch + 1}; "
             "a smaller optimizer.lr may help"
         )

@@ -23,7 +23,7 @@ from lenet.config import DiagonalLevenbergMarquardt, NoDistortion, PaperDistorti
 from lenet.digits.data import Digits
 from lenet.digits.datamodule import DigitsModule
 from lenet.digits.presentation import present
-from lenet.errors import InputError
+from lenet.errors import Diverged
 from lenet.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints, State
@@ -65,7 +65,7 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
         digits: all training digits.
 
     Raises:
-        RuntimeError: two ways of computing the same differ; the code is broken.
+        InputError, RuntimeError: two ways of computing the same differ; the code is broken.
     """
     block, (train, validation) = block_sha256(variant), digits.split(variant)
     if len(train) < variant.train_size:  # there are no more
@@ -80,6 +80,7 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
         "extremes": {"loss": _losses(variant), "steps": _steps(variant)},
         "presented": _presented(variant, train, validation),
         "wide": _wide(variant, train),
+        "loud": _loud(variant, train),
     }
     stopped, found["resumed"] = _resumed(variant, train, validation)
     found["epoch"] = _end_of_an_epoch(variant, train, validation, stopped)
@@ -164,7 +165,7 @@ def _fit(variant: Variant, train: Digits, validation: Digits, *callbacks: pl.Cal
         return fit(
             variant, SEED, train[: variant.train_size], validation[: variant.validation_size], (), callbacks, **options
         )
-    except InputError as error:
+    except Diverged as error:
         return str(error)
 
 
@@ -264,6 +265,22 @@ def _wide(variant: Variant, train: Digits) -> str:
         size = max(size, variant.optimizer.patterns)
     size = min(size, variant.train_size)
     return _outcome(_fit(changed(variant, epochs=1, train_size=size, validation_size=0, batch_size=size), train, train))
+
+
+def _loud(variant: Variant, train: Digits) -> str:
+    """A few small updates from inputs so large that each digit has grids of its own (arithmetic/exact.py)."""
+    size = min(variant.batch_size, 12)
+    section = variant.optimizer.model_dump(mode="json") | {"lr": variant.optimizer.lr * 2.0**-8}
+    small = changed(
+        variant,
+        pixels={"background": -4.0, "ink": 90.0},
+        optimizer=section,
+        epochs=1,
+        batch_size=size,
+        train_size=min(variant.train_size, 3 * size - 1),
+        validation_size=0,
+    )
+    return _outcome(_fit(small, train, train))
 
 
 class _Stop(Exception):
