@@ -88,9 +88,7 @@ def test_a_layer_s_message_names_the_place(what: str, place: str) -> None:
     dy = torch.ones(2, 3, 3, 3)
     with torch.no_grad():
         {"weight": layer.weight, "input": x, "gradient": dy}[what][0, 1, 0, 0] = torch.inf
-    with pytest.raises(
-        exact.NotFinite, match=f"{'the gradient at ' * (what == 'gradient')}{place}: a magnitude of inf"
-    ):
+    with pytest.raises(exact.NotFinite, match=f"^{place}: a magnitude of inf"):
         layer(x).backward(dy)
 
 
