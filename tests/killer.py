@@ -11,8 +11,7 @@ from typing import Any
 
 PLACES = {
     "start": ("lenet.train", "load_digits"),
-    "step": ("lenet.digits.presentation.Presentation", "inputs"),
-    "digit": ("lenet.networks.online.OnLine", "_forward"),
+    "step": ("lenet.training.optimizer.Rule", "step"),
     "checkpoint": ("lenet.training.checkpoint", "save_file"),
     "end": ("lenet.training.fit", "write_text"),
     "tracking": ("lenet.tracking.mirror.Mirror", "update"),

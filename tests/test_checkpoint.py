@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from conftest import Stop, Stopping
-from lenet import clean, train
+from lenet import clean, fingerprint, train
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits, load_digits
-from lenet.training import checkpoint
+from lenet.training import checkpoint, fast_module
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fit import Fitted, fit
 
@@ -56,6 +56,54 @@ def test_it_goes_on_bit_for_bit_however_often_it_was_stopped(
     assert [(state.epoch, state.step) for state in states if state] == [(0, 0), (0, 128), (1, 0), (2, 0), (2, 64)]
     assert same(trained(variant, digits, Checkpoints(tmp_path, "small")), trained(variant, digits))
     assert "small goes on after epoch 2, step 64" in capsys.readouterr().err
+
+
+def online(params: Params, distortion: dict) -> Variant:
+    """Three epochs of the paper's recipe on 60 digits."""
+    block = params.variants["lecun1998"].model_dump(mode="json")
+    block["optimizer"]["patterns"] = 20
+    return Variant.model_validate(block | {"epochs": 3, "train_size": 60, "distortion": distortion})
+
+
+PAPER = {"kind": "paper", "shrink": [0.77, 1.4], "squeeze": 0.1, "shear": 0.14, "translation": 2.0}
+
+
+@pytest.mark.parametrize("distortion", [{"kind": "none"}, PAPER | {"copies": 2}, PAPER | {"copies": 0}])
+def test_an_on_line_training_goes_on_bit_for_bit_snapshots_included(
+    params: Params, digits: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distortion: dict
+) -> None:
+    """How many digits are presented at a time changes nothing, either."""
+    variant = online(params, distortion)
+
+    def done(*callbacks: Checkpoints) -> Fitted:
+        start = callbacks[0].latest(with_snapshots=True) if callbacks else None
+        return fit(variant, 4, digits[:60], digits[:0], callbacks=callbacks, start=start, snapshots=True)
+
+    whole = done()
+    monkeypatch.setattr(fast_module, "DIGITS", 25)
+    for saves in (2, 2, 3):
+        with pytest.raises(Stop):
+            done(Stopping(tmp_path, "small", saves))
+    state = Checkpoints(tmp_path, "small").latest()
+    assert state is not None
+    assert (state.epoch, state.step) == (1, 25)
+    parts = done(Checkpoints(tmp_path, "small"))
+    assert same(parts, whole)
+    assert fingerprint.tensors_sha256(parts.snapshots) == fingerprint.tensors_sha256(whole.snapshots)
+    for number, row in enumerate(whole.history):
+        its = {name: kept[number] for name, kept in whole.snapshots.items()}
+        assert fingerprint.tensors_sha256(its) == row["weights.sha256"]
+
+
+def test_snapshots_cannot_go_on_from_a_checkpoint_without(
+    params: Params, digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    variant = online(params, {"kind": "none"})
+    with pytest.raises(Stop):
+        fit(variant, 4, digits[:60], digits[:0], callbacks=[Stopping(tmp_path, "small", saves=2)])
+    assert Checkpoints(tmp_path, "small").latest() is not None
+    assert Checkpoints(tmp_path, "small").latest(with_snapshots=True) is None
+    assert "it has no snapshots" in capsys.readouterr().err
 
 
 def test_an_uninterrupted_training_is_not_changed_by_saving(params: Params, digits: Digits, tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def test_the_paper_s_maps_are_those_fitted_to_its_figure(digits: Digits) -> None
     maps = paper_maps(5000, how, torch.Generator().manual_seed(1)).double()
     a, b, d = maps[:, 0, 0], maps[:, 0, 1], maps[:, 1, 1]
     assert maps[:, 1, 0].eq(0).all()
-    tx = 16 * maps[:, 0, 2] + 3 * b
-    ty = 16 * maps[:, 1, 2] - 10.5 * (1 - d)
+    tx = maps[:, 0, 2] + 3 * b
+    ty = maps[:, 1, 2] - 10.5 * (1 - d)
     squeeze, shrink = (a / d).sqrt(), (a * d).sqrt()
     drawn = [(shrink, 0.77, 1.4), (squeeze, 0.9, 1.1), (b / d, -0.14, 0.14), (tx, -2, 2), (ty, -2, 2)]
     for values, low, high in drawn:

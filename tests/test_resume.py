@@ -14,11 +14,11 @@ import pytest
 import killer
 from conftest import ROOT, lenet_command, run, small_checkout, small_disk
 from lenet import config
-from lenet.networks import online
 
 BLOCKS = config.load(ROOT / "params.yaml").variants
-ONLINE = ["lecun1998", "lecun1998-distorted"]
-VARIANTS = ["original-sigmoid", "original-tanh", "modern", "frontier-distorted", *ONLINE]
+VARIANTS = [
+    "original-sigmoid", "original-tanh", "modern", "frontier-distorted", "lecun1998", "lecun1998-distorted",
+]  # fmt: skip
 EPOCHS = 3
 HOOK = """
 
@@ -51,16 +51,14 @@ def plan(variant: str) -> list[str]:
     """Where to kill, at steps drawn by chance. Each epoch has a checkpoint at least, and two are kept."""
     chance = random.Random(variant)
     steps = 1504 // BLOCKS[variant].batch_size
-    place = "digit" if online.fits(BLOCKS[variant]) else "step"  # on-line, there are many in one step of Lightning's
-    first, second = (f"{place}:{chance.randrange(1, steps)}" for _ in range(2))
+    first, second = (f"step:{chance.randrange(1, steps)}" for _ in range(2))
     write, told = f"checkpoint:{chance.randrange(2, 4)}", f"tracking:{chance.randrange(1, 3)}"
     return ["start:1", first, write, second, told, "end:1", "evaluate:1"]  # the record follows behind
 
 
 def test_plans_cover_every_place_and_variants_of_every_kind() -> None:
     places = Counter(kill.partition(":")[0] for variant in VARIANTS for kill in plan(variant))
-    assert min(places[name] for name in killer.PLACES if name != "digit") >= 5
-    assert places["digit"] == 2 * len(ONLINE)
+    assert min(places[name] for name in killer.PLACES) >= 5
     assert places.total() >= 40
     assert words(VARIANTS) == words(BLOCKS)
 

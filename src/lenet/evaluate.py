@@ -15,6 +15,7 @@ from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
 from lenet import fingerprint, lifetime, packaged, robustness, summary, tracking
+from lenet.arithmetic import exact
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
 from lenet.files import whole, write_json, write_text
@@ -45,7 +46,10 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         if fingerprint.tensors_sha256(recogniser.network.state_dict()) != record.weights:
             raise InputError(f"{folder}: the weights are not those of run.json; train the run again")
         digits = load_digits(test)
-        answers = answer(recogniser, digits)
+        try:
+            answers = answer(recogniser, digits)
+        except exact.NotFinite as error:
+            raise InputError(f"{folder}: {error}; its training diverged") from None
         if not answers.scores.isfinite().all():
             raise InputError(f"{folder}: the network's outputs are not finite; its training diverged")
         history = pd.read_csv(folder / "history.csv", float_precision="round_trip")

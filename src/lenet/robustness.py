@@ -11,6 +11,7 @@ the same for every network and every run.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,7 +21,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from lenet import networks
-from lenet.arithmetic import warps
+from lenet.arithmetic import exact, warps
 from lenet.arithmetic.randomness import derive
 from lenet.arithmetic.scalars import cosine_of_half_turns
 from lenet.config import Pixels
@@ -143,7 +144,7 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
         InputError: the network's outputs at some level are not finite.
     """
     pixels = recogniser.record.parameters.pixels
-    plain = _misses(recogniser, recogniser.scores(digits.images), digits, "without disturbance")
+    plain = _misses(recogniser, lambda: recogniser.scores(digits.images), digits, "without disturbance")
     misses = {
         name: [plain if level == kind.none else 0 for level in kind.levels] for name, kind in DISTURBANCES.items()
     }
@@ -158,7 +159,7 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
                 if level != kind.none:
                     passes.inputs.copy_(kind.apply(fields, level, part.index, pixels))
                     where = f"at {name} {level} {kind.unit}"
-                    misses[name][i] += _misses(recogniser, passes.forward(), part, where)
+                    misses[name][i] += _misses(recogniser, passes.forward, part, where)
     return {
         name: {
             "unit": kind.unit,
@@ -169,7 +170,9 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     }
 
 
-def _misses(recogniser: Recogniser, scores: Float[Tensor, "n 10"], digits: Digits, where: str) -> int:
-    if not scores.isfinite().all():
-        raise InputError(f"{recogniser.record.name}: the outputs {where} are not finite; its training diverged")
-    return int((recogniser.objective.decide(scores) != digits.labels).sum())
+def _misses(recogniser: Recogniser, outputs: Callable[[], Float[Tensor, "n 10"]], digits: Digits, where: str) -> int:
+    with suppress(exact.NotFinite):
+        scores = outputs()
+        if scores.isfinite().all():
+            return int((recogniser.objective.decide(scores) != digits.labels).sum())
+    raise InputError(f"{recogniser.record.name}: the outputs {where} are not finite; its training diverged")

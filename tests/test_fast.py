@@ -1,0 +1,336 @@
+"""The two ways to compute one network: equal to the bit, near to plain torch in double precision, the same anywhere."""
+
+import json
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conftest import OUTPUTS, POOLINGS, ROOT, randomised
+from lenet import config, networks
+from lenet.arithmetic import exact
+from lenet.arithmetic import nn as layers
+from lenet.config import Network, Params, Variant
+from lenet.digits.data import Digits, to_inputs
+from lenet.digits.datamodule import DigitsModule
+from lenet.errors import InputError
+from lenet.networks import fast
+from lenet.networks.convnet import ConvNet
+from lenet.networks.lenet5 import ACTIVATIONS, LeNet5
+from lenet.training.fit import fit, trainer
+from lenet.training.module import LeNet
+
+KINDS = pytest.mark.parametrize(
+    ("activation", "pooling", "C3", "output"),
+    [*product(ACTIVATIONS, POOLINGS, ("table", "dense"), OUTPUTS)],
+    ids=lambda value: getattr(value, "kind", value),
+)
+
+
+def by_passes(passes: fast.Passes, network: LeNet5, inputs: Tensor, dscores: Tensor) -> list[Tensor]:
+    passes.inputs.copy_(inputs)
+    scores = passes.forward()
+    passes.backward(dscores)
+    return [scores, *(parameter.grad.clone() for parameter in network.parameters())]
+
+
+def by_autograd(network: nn.Module, inputs: Tensor, dscores: Tensor) -> list[Tensor]:
+    scores = network(inputs)
+    return [scores.detach(), *torch.autograd.grad(scores, list(network.parameters()), dscores)]
+
+
+def drawn(n: int, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Inputs, as large as those of digits times a scale, and a gradient at scores."""
+    chance = torch.Generator().manual_seed(n)
+    inputs = (torch.rand(n, 1, 32, 32, generator=chance) * 1.275 - 0.1) * scale
+    return inputs, torch.randn(n, 10, generator=chance)
+
+
+def equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+# equal to the bit
+
+
+@KINDS
+def test_passes_equal_the_modules(activation, pooling, C3, output) -> None:
+    """Of inputs times 40, activations without a bound are beyond 2^6, and each digit has a grid of its own."""
+    network = randomised(LeNet5(Network(activation=activation, pooling=pooling, C3=C3, output=output)))
+    for n, scale in ((1, 40.0), (3, 1.0), (16, 40.0)):
+        inputs, dscores = drawn(n, scale)
+        inputs[0] *= 0.01  # of another magnitude than the rest
+        ours = by_passes(fast.Passes(network, n), network, inputs, dscores)
+        theirs = by_autograd(network, inputs, dscores)
+        for name, a, b in zip(["scores", *dict(network.named_parameters())], ours, theirs, strict=True):
+            assert a.dtype == torch.float32
+            assert torch.equal(a, b), (name, n, scale)
+
+
+SQUASH = {
+    "sigmoid": torch.sigmoid,
+    "scaled-tanh": lambda a: 1.7159 * torch.tanh(2 * a / 3),
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+}
+
+
+def in_double(network: LeNet5, kind: Network, inputs: Tensor, dscores: Tensor) -> list[Tensor]:
+    """The network in torch's own functions, in double precision, with autograd."""
+    p = {name: parameter.detach().double().requires_grad_() for name, parameter in network.named_parameters()}
+    squash = SQUASH[kind.activation]
+
+    def pool(x: Tensor, name: str) -> Tensor:
+        if kind.pooling.kind == "max":
+            return F.max_pool2d(x, 2)
+        means = F.avg_pool2d(x, 2) * (4 if kind.pooling.kind == "trainable-sum" else 1)
+        if not kind.pooling.kind.startswith("trainable"):
+            return means
+        return squash(means * p[f"{name}.weight"][:, None, None] + p[f"{name}.bias"][:, None, None])
+
+    kernels = p["C3.weight"]
+    if kind.C3 == "table":
+        held = iter(kernels)
+        rows = [
+            [next(held) if i in seen else torch.zeros_like(kernels[0]) for i in range(6)] for seen in network.C3.table
+        ]
+        kernels = torch.stack([torch.stack(row) for row in rows])
+    x = pool(squash(F.conv2d(inputs.double(), p["C1.weight"], p["C1.bias"])), "S2")
+    x = pool(squash(F.conv2d(x, kernels, p["C3.bias"])), "S4").flatten(1)
+    x = squash(F.linear(x, p["C5.weight"], p["C5.bias"]))
+    x = squash(F.linear(x, p["F6.weight"], p["F6.bias"]))
+    if kind.output.endswith("rbf"):
+        x = (x[:, None] - p.get("output.weight", network.output.weight.double())).square().sum(2)
+    else:
+        x = F.linear(x, p["output.weight"], p["output.bias"])
+    x = squash(x) if kind.output == "squashed" else x
+    return [x.detach(), *torch.autograd.grad(x, list(p.values()), dscores.double())]
+
+
+DISTANCE = {"sigmoid": 1e-4, "scaled-tanh": 1e-4, "tanh": 1e-4, "relu": 2e-3}
+"""Of tensors, as fractions of their largest elements. ReLU's values share a grid of 2^−14 up to 64."""
+
+
+@KINDS
+def test_they_are_near_to_plain_torch_in_double_precision(activation, pooling, C3, output) -> None:
+    """The mathematics, of scores and of every gradient."""
+    kind = Network(activation=activation, pooling=pooling, C3=C3, output=output)
+    network = randomised(LeNet5(kind))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(0.5)
+    inputs, dscores = drawn(3)
+    ours, truth = by_autograd(network, inputs, dscores), in_double(network, kind, inputs, dscores)
+    for name, a, b in zip(["scores", *dict(network.named_parameters())], ours, truth, strict=True):
+        largest, apart = float(b.abs().max()), float((a - b).abs().max())
+        assert largest > 0, name
+        assert apart < DISTANCE[activation] * largest, name
+
+
+def test_a_network_that_differs_is_refused(params: Params, digits: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+    variant = params.variants["modern"].model_copy(update={"epochs": 1, "train_size": 64, "validation_size": 0})
+    fit(variant, 1, digits[:64], digits[:0])
+    monkeypatch.setitem(ACTIVATIONS, "relu", torch.abs)
+    message = r"fast\.py computes another network than lenet5\.py: the outputs differ; change both alike"
+    with pytest.raises(InputError, match=message):
+        fit(variant, 1, digits[:64], digits[:0])
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "change", "told"),
+    [
+        (fast._Weights, "give", lambda self, give: (self.ddoubles[3:4].mul_(1 + 2.0**-20), give(self)), "C1.weight"),
+        (fast._Full, "backward", lambda self, back: (back(self), self.dbias[:1].mul_(1.0001)), "C5.bias"),
+    ],
+)
+def test_a_gradient_that_differs_in_a_last_bit_is_refused(
+    params: Params, monkeypatch: pytest.MonkeyPatch, owner, name, change, told
+) -> None:
+    network = randomised(LeNet5(params.variants["modern"].network))
+    fast.check(network, *drawn(5))
+    inner = getattr(owner, name)
+    monkeypatch.setattr(owner, name, lambda self: change(self, inner))
+    with pytest.raises(InputError, match=f"the gradient at {told} differ"):
+        fast.check(network, *drawn(5))
+
+
+# buffers and vectors
+
+
+def test_nothing_of_other_batches_remains_in_the_buffers(params: Params, digits: Digits) -> None:
+    network = randomised(LeNet5(params.variants["original-tanh"].network))
+    images = to_inputs(digits[:16].images, params.variants["original-tanh"].pixels)
+    passes, ones = fast.Passes(network, 8), torch.ones(8, 10)
+    before = by_passes(passes, network, images[:8], ones)
+    by_passes(passes, network, 40 * images[8:], -ones)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.neg_()
+    by_passes(passes, network, images[:8], ones)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.neg_()
+    after, fresh = (by_passes(its, network, images[:8], ones) for its in (passes, fast.Passes(network, 8)))
+    assert equal(after, fresh)
+    assert equal(after, before)
+
+
+def test_gradients_are_set_even_where_an_optimizer_dropped_them(params: Params) -> None:
+    network = randomised(LeNet5(params.variants["modern"].network))
+    passes = fast.Passes(network, 2)
+    expected = by_passes(passes, network, *drawn(2))
+    network.zero_grad(set_to_none=True)
+    assert equal(expected, by_passes(passes, network, *drawn(2)))
+
+
+@pytest.mark.parametrize("move", ["load_state_dict", "to", "both"])
+def test_a_network_s_vector_stays_its_parameters(params: Params, move: str) -> None:
+    network = randomised(LeNet5(params.variants["lecun1998"].network))
+    flat = fast.flat(network)
+    assert fast.flat(network) is flat
+    if move != "to":
+        network.load_state_dict({name: 2 * value for name, value in network.state_dict().items()})
+    if move != "load_state_dict":
+        network.to(torch.float64).to(torch.float32)  # other memory
+    found = fast.flat(network)
+    assert (found is flat) == (move == "load_state_dict")
+    assert torch.equal(found.vector.detach(), torch.cat([p.detach().flatten() for p in network.parameters()]))
+    by_passes(fast.Passes(network, 2), network, *drawn(2))
+    with torch.no_grad():
+        found.vector.sub_(found.vector.grad)
+    for parameter, its, gradient in zip(
+        network.parameters(), found.views(found.vector.detach()), found.views(found.vector.grad), strict=True
+    ):
+        assert torch.equal(parameter.detach(), its)
+        assert torch.equal(parameter.grad, gradient)
+    assert equal(by_passes(fast.Passes(network, 2), network, *drawn(2)), by_autograd(network, *drawn(2)))
+
+
+@pytest.mark.parametrize("layer", ["C1", "C3", "C5", "F6", "output"])
+def test_both_ways_name_the_place_of_a_number_that_is_not_finite(params: Params, layer: str) -> None:
+    network = randomised(LeNet5(params.variants["modern"].network))
+    passes = fast.Passes(network, 2)
+    passes.inputs.copy_(drawn(2)[0])
+    with torch.no_grad():
+        getattr(network, layer).weight.view(-1)[0] = torch.inf
+    for compute in (passes.forward, lambda: network(passes.inputs)):
+        with pytest.raises(exact.NotFinite, match=rf"^{layer}\.weight: a magnitude of inf"):
+            compute()
+    with torch.no_grad():
+        getattr(network, layer).weight.view(-1)[0] = 0.1
+    passes.inputs[1, 0, 3, 3] = torch.nan
+    for compute in (passes.forward, lambda: network(passes.inputs)):
+        with pytest.raises(exact.NotFinite, match=r"^C1's inputs: a magnitude of nan"):
+            compute()
+
+
+# a digit's scores
+
+
+NETWORKS = ["original-sigmoid", "original-tanh", "modern", "lecun1998", "tutorial", "frontier"]
+
+
+@pytest.fixture(params=NETWORKS)
+def variant(request: pytest.FixtureRequest, params: Params) -> Variant:
+    return params.variants[request.param]
+
+
+def in_use(variant: Variant, digits: Digits) -> networks.AnyNet:
+    """A network with statistics of some digits, if it has any."""
+    network = networks.build(variant.network).initialise(variant.initialisation, 3)
+    if isinstance(network, ConvNet):
+        with torch.no_grad():
+            network(to_inputs(digits[:200].images, variant.pixels))
+    return network.eval()
+
+
+def test_a_digit_s_scores_depend_on_nothing_but_the_digit(variant: Variant, digits: Digits) -> None:
+    """Alone, in any batch, in any order, in any slices, readable and fast; empty images and large inputs too."""
+    network = in_use(variant, digits)
+    inputs = to_inputs(digits[1000:1030].images, variant.pixels)
+    inputs = torch.cat([inputs, 40 * inputs[:4], 1e-4 * inputs[4:6], torch.zeros(2, 1, 32, 32), 4000 * inputs[6:7]])
+    count = len(inputs)
+    with torch.no_grad():
+        scores = network(inputs)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(1))
+        assert torch.equal(network(inputs[order]), scores[order])
+        for size in (1, 7):
+            assert torch.equal(torch.cat([network(part) for part in inputs.split(size)]), scores)
+    for size in (1, 5, count):
+        for its_order in (torch.arange(count), order):
+            found = []
+            for part in inputs[its_order].split(size):
+                passes = networks.passes(network, len(part))
+                passes.inputs.copy_(part)
+                found.append(passes.forward())
+            assert torch.equal(torch.cat(found), scores[its_order])
+
+
+def test_large_activations_are_beyond_the_common_grid(params: Params, digits: Digits) -> None:
+    """So that the test above is of grids of single digits, too."""
+    network = in_use(params.variants["modern"], digits)
+    inputs = 40 * to_inputs(digits[1000:1004].images, params.variants["modern"].pixels)
+    assert network.S2(torch.relu(network.C1(inputs))).abs().max() > 2.0**layers.UNBOUNDED
+
+
+@pytest.mark.parametrize("n", [0, 1, 8, 9, 200, 203, 403])
+def test_outputs_of_any_number_of_images_are_the_modules(params: Params, digits: Digits, n: int) -> None:
+    variant = params.variants["original-sigmoid"]
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    ours = networks.outputs(network, digits[:n].images, variant.pixels)
+    with torch.no_grad():
+        assert torch.equal(ours, network(to_inputs(digits[:n].images, variant.pixels)))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+# trainings
+
+
+PARAMS = config.load(ROOT / "params.yaml")
+
+
+def structure(variant: Variant) -> str:
+    """What a training consists of: the kinds that its block names, not their numbers."""
+
+    def words(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: words(its) for key, its in value.items()}
+        return [words(its) for its in value] if isinstance(value, list) else value if isinstance(value, str) else None
+
+    return json.dumps([words(variant.model_dump(mode="json")), variant.batch_size == 1])
+
+
+ALL_KINDS = {structure(variant): name for name, variant in reversed(PARAMS.variants.items())}
+
+
+def small(variant: Variant) -> Variant:
+    """Two epochs of a few updates, the last of them smaller."""
+    size = variant.batch_size
+    count = 12 if size == 1 else 2 * size + size // 2 if size < 64 else size + 7
+    patterns = {"patterns": 5} if hasattr(variant.optimizer, "patterns") else {}
+    changes = {"epochs": 2, "train_size": count, "validation_size": min(30, variant.validation_size)}
+    return variant.model_copy(update=changes | {"optimizer": variant.optimizer.model_copy(update=patterns)})
+
+
+@pytest.mark.parametrize("name", ALL_KINDS.values())
+def test_a_plain_trainer_with_the_readable_module_ends_with_the_weights_of_fit(name: str, digits: Digits) -> None:
+    variant = small(PARAMS.variants[name])
+    fitted = fit(variant, 5, *digits.split(variant))
+    module = LeNet(variant, 5)
+    before = {key: tensor.clone() for key, tensor in module.network.state_dict().items()}
+    with trainer(2) as plain:
+        plain.fit(module, DigitsModule(variant, 5, digits))
+    weights = module.network.state_dict()
+    assert list(weights) == list(fitted.weights)
+    for key, tensor in weights.items():
+        assert torch.equal(tensor, fitted.weights[key]), key
+        assert not torch.equal(tensor, before[key]), key
+    metrics, last = plain.callback_metrics, fitted.history[-1]
+    if variant.validation_size:
+        assert metrics["validation/loss"].item() == last["validation/loss"]
+        assert metrics["validation/error"].item() == pytest.approx(last["validation/error"], rel=1e-6)
+    assert metrics["train/error"].item() == pytest.approx(last["train/error"], rel=1e-6)
+    assert metrics["train/loss"].item() == pytest.approx(last["train/loss"], rel=1e-5)
+    assert plain.global_step == fitted.trace.numel()
