@@ -57,7 +57,7 @@ def equal(ours: list[Tensor], theirs: list[Tensor]) -> bool:
 
 @KINDS
 def test_passes_equal_the_modules(activation, pooling, C3, output) -> None:
-    """Of inputs times 40, activations without a bound are beyond 2^6, and each digit has a grid of its own."""
+    """Of inputs times 40, activations without a bound are beyond 2^3, and each digit has a grid of its own."""
     network = randomised(LeNet5(Network(activation=activation, pooling=pooling, C3=C3, output=output)))
     for n, scale in ((1, 40.0), (3, 1.0), (16, 40.0)):
         inputs, dscores = drawn(n, scale)

@@ -99,7 +99,7 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("arithmetic/exact.py", "clamp(min=least)", "clamp(min=least + 1)", "modern"),
     ("arithmetic/functions.py", "6.9314718e-1", "6.9314730e-1", "original"),
     ("arithmetic/functions.py", "1.5453163e-4", "1.5453263e-3", "modern"),
-    ("arithmetic/nn.py", "UNBOUNDED = 6", "UNBOUNDED = 5", "modern"),
+    ("arithmetic/nn.py", "UNBOUNDED = 3", "UNBOUNDED = 2", "modern"),
     ("arithmetic/nn.py", "(count / (count - 1))", "1.0", "frontier"),
     ("arithmetic/nn.py", "torch.maximum(x[:, :, 0::2]", "torch.minimum(x[:, :, 0::2]", "frontier"),
     ("arithmetic/randomness.py", '":".join', '"-".join', "modern"),

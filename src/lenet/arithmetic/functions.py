@@ -18,7 +18,7 @@ function       where                                             error, ulp
 """
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from lenet.arithmetic.exact import NotFinite
@@ -129,10 +129,10 @@ def softmax(x: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
     return powers.div_(sums)
 
 
-def log_sum_exp(x: Float[Tensor, "n k"]) -> Float[Tensor, " n"]:
-    """The logarithm of each row's sum of e^x."""
+def minus_log_softmax(x: Float[Tensor, "n k"], places: Int64[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Minus the logarithm of each row's softmax at a place of its own, without loss of small ones."""
     _, sums, largest = _powers(x)
-    return (log(sums) + largest)[:, 0]
+    return (log(sums) - (x.gather(1, places[:, None]) - largest))[:, 0]
 
 
 def _powers(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,7 +19,7 @@ from lenet.arithmetic import exact, functions
 
 INPUTS = 1  # an exponent: pixels of −2 … 2 share a grid
 DISTANCES = 3  # squared differences of states within ±1.7159 and codes of ±1 are below 8
-UNBOUNDED = 6  # the same of activations that have no bound: those below 64 do
+UNBOUNDED = 3  # the same of activations that have no bound: those below 8 do
 
 
 class _Convolution(Function):
@@ -195,8 +195,21 @@ class _FieldMaxima(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, largest = ctx.saved_tensors
-        grad, largest = (t.repeat_interleave(2, 2).repeat_interleave(2, 3) for t in (grad, largest))
-        return grad * (x == largest)
+        dx = torch.zeros_like(x)
+        places = [(slice(None), slice(None), slice(i, None, 2), slice(j, None, 2)) for i in (0, 1) for j in (0, 1)]
+        for place, its in zip(places, first_largest([x[place] for place in places], largest), strict=True):
+            dx[place] = grad * its
+        return dx
+
+
+def first_largest(pixels: list[Tensor], largest: Tensor) -> list[Tensor]:
+    """Of the pixels of fields, which is the first that is the largest: 1, and 0 for the others."""
+    left = torch.ones_like(largest, dtype=torch.bool)
+    found = []
+    for each in pixels:
+        found.append((each == largest) & left)
+        left &= ~found[-1]
+    return found
 
 
 def field_sums(x: Float[Tensor, "n maps h w"]) -> Float[Tensor, "n maps h/2 w/2"]:
@@ -212,7 +225,7 @@ class AveragePool(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """The largest of 2×2 pixels; equal largest ones all receive its gradient.
+    """The largest of 2×2 pixels; of equal ones the first receives its gradient.
 
     An odd last line or column is left out.
     """

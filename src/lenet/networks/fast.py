@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenet.arithmetic import exact, functions
-from lenet.arithmetic.nn import DISTANCES, INPUTS, MaxPool
+from lenet.arithmetic.nn import DISTANCES, INPUTS, MaxPool, first_largest
 from lenet.errors import InputError
 from lenet.networks.lenet5 import LeNet5, RadialBasis, SparseConv, Subsampling
 
@@ -442,8 +442,13 @@ class _Max:
         self.y.copy_(self.largest)
 
     def pull(self, grad: Tensor) -> Tensor:
-        """The gradient at the fields; equal largest ones all receive it."""
-        return grad[:, None, :, None] * (self.fields == self.largest[:, None, :, None])
+        """The gradient at the fields; of equal largest ones the first receives it."""
+        pulled = torch.empty_like(self.fields)
+        parts = [(i, j) for i in (0, 1) for j in (0, 1)]
+        found = first_largest([self.fields[:, i, :, j] for i, j in parts], self.largest)
+        for (i, j), its in zip(parts, found, strict=True):
+            torch.mul(grad, its, out=pulled[:, i, :, j])
+        return pulled
 
 
 def _pool(layer: nn.Module, fields: Tensor, y: Tensor) -> _Sum | _Max:

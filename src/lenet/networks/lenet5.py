@@ -37,7 +37,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
 }
 BOUNDED = 1
-"""Exponents: squashed values lie within ±2^1, and ReLU's share a grid up to 2^6."""
+"""Exponents: squashed values lie within ±2^1, and ReLU's share a grid up to 2^3."""
 LEAST = {"sigmoid": BOUNDED, "scaled-tanh": BOUNDED, "tanh": BOUNDED, "relu": layers.UNBOUNDED}
 
 

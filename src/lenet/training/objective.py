@@ -116,7 +116,7 @@ def _cross_entropy(section: CrossEntropy, probabilities: Callable[[Scores], Scor
     """Minus the logarithm of the right class's softmax, from the logits: without overflow."""
 
     def losses(logits: Scores, labels: Labels) -> Losses:
-        return functions.log_sum_exp(logits) - logits.gather(1, labels[:, None])[:, 0]
+        return functions.minus_log_softmax(logits, labels)
 
     def gradient(logits: Scores, labels: Labels) -> Scores:
         return _less_right(softmax(logits), labels).mul_(1 / len(labels))
@@ -141,8 +141,7 @@ def _mle(section: MaximumLikelihood, probabilities: None) -> Pair:
 
 def _map(section: MaximumAPosteriori, probabilities: None) -> Pair:
     def losses(distances: Scores, labels: Labels) -> Losses:
-        right = distances.gather(1, labels[:, None])[:, 0] * section.factor
-        return right + functions.log_sum_exp(_with_rubbish(section, distances))
+        return functions.minus_log_softmax(_with_rubbish(section, distances), labels)
 
     def gradient(distances: Scores, labels: Labels) -> Scores:
         return _less_right(shares(section, distances), labels).mul_(-section.factor / len(labels))
