@@ -22,6 +22,7 @@ What rounding costs: an operand is off by at most 2^(e − b − 1), half a unit
 INPUT_BITS that is 2^−23 and 2^−21 of the bound of a tensor's magnitudes.
 """
 
+from functools import cache
 from math import frexp, isfinite
 
 import torch
@@ -80,9 +81,10 @@ def exponent(largest: float, what: str, least: int = SMALLEST) -> int:
     return max(e, least)
 
 
-def constant(e: int, bits: int) -> float:
-    """C, by which magnitudes below 2^e are rounded to the grid."""
-    return 1.5 * 2.0 ** (e + 23 - bits)
+@cache
+def constant(e: int, bits: int) -> Float[Tensor, ""]:
+    """C, by which magnitudes below 2^e are rounded to the grid. A tensor: it costs less than a number of Python's."""
+    return torch.tensor(1.5 * 2.0 ** (e + 23 - bits))
 
 
 def on_grid(x: Float[Tensor, "*shape"], e: int, bits: int) -> Float[Tensor, "*shape"]:

@@ -27,19 +27,21 @@ LOG2_E = 1.4426950408889634
 CHUNK = 65536  # numbers at a time in functions of many steps: with their scratch they stay in the second cache
 
 # (2^r − 1) / r on −½ … ½, the best polynomial of degree 5, the highest power first; its error is 7e−9
-_POWER = (1.5453163e-4, 1.3390863e-3, 9.6180830e-3, 5.5503570e-2, 2.4022651e-1, 6.9314718e-1)
+_POWER = torch.tensor([1.5453163e-4, 1.3390863e-3, 9.6180830e-3, 5.5503570e-2, 2.4022651e-1, 6.9314718e-1]).unbind()
 # (ln(1 + m) − m + m²/2) / m³ on 1/√2 … √2 less 1 (Cephes, Moshier 1992)
 _LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
         2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)  # fmt: skip
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; multiples of the first by integers are exact
-_BIASED = 1.5 * 2.0**23 + 127  # x + this − this: x rounded; the last 9 bits of x + this: the exponent of 2^x, biased
+# x + this − this: x rounded; the last 9 bits of x + this: the exponent of 2^x, biased
+_BIASED = torch.tensor(1.5 * 2.0**23 + 127)
+_ONE, _TWO = torch.tensor(1.0), torch.tensor(2.0)  # tensors of no dimension cost less than Python's numbers
 
 
 def tanh_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The hyperbolic tangent, in place: (e^2x − 1) / (e^2x + 1)."""
     for part, a, b in _chunks(x):
         u = _power_less_1(part.clamp_(-9.1, 9.1).mul_(2 * LOG2_E), a, b)  # beyond, it is ±1 in single precision
-        torch.add(u, 2.0, out=part)
+        torch.add(u, _TWO, out=part)
         torch.div(u, part, out=part)
     return x
 
@@ -51,10 +53,9 @@ def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def logistic_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The logistic function 1 / (1 + e^−x), in place."""
-    one = x.new_ones(())
     for part, a, b in _chunks(x):
         u = _power_less_1(part.clamp_(-87.0, 87.0).mul_(-LOG2_E), a, b)
-        torch.div(one, u.add_(2.0), out=part)
+        torch.div(_ONE, u.add_(_TWO), out=part)
     return x
 
 
@@ -73,7 +74,7 @@ def _chunks(x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
 def _power_less_1(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """2^t − 1 for −126 < t < 127, into ``b``. ``t`` and ``a`` are used up."""
     b, power = _fraction(t, a, b)
-    return b.mul_(power).add_(power.sub_(1.0))
+    return b.mul_(power).add_(power.sub_(_ONE))
 
 
 def _fraction(t: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -260,7 +260,7 @@ class _Operand:
         """The inputs, each digit's on its own grid."""
         if not self.bounded:
             self.e = exact.exponent(_largest(self.x), self.what, self.least)
-        c: float | Tensor = exact.constant(self.e, exact.INPUT_BITS)
+        c = exact.constant(self.e, exact.INPUT_BITS)
         if self.e != self.least:
             largest = self.x.abs().amax(self.others, keepdim=True)
             exponents = torch.frexp(largest).exponent.clamp(min=self.least)

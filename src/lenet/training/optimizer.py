@@ -134,23 +134,34 @@ class StochasticDiagonalLM(Rule):
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, mu: float) -> None:
         super().__init__(parameters, {"lr": lr, "mu": mu})
+        self._sizes: dict[Tensor, tuple[tuple[int, float], Tensor]] = {}
 
     def set_curvatures(self, found: Iterable[Tensor]) -> None:
         """Take the second derivatives h ≥ 0, shaped as the parameters and in their order, until they are set again."""
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        self._sizes.clear()
         for parameter, curvature in zip(parameters, found, strict=True):
             self.state[parameter]["curvature"] = curvature
 
     def step_sizes(self) -> list[Tensor]:
         """Each parameter's lr / (mu + h). Raises KeyError before curvatures are set."""
         return [
-            torch.div(parameter.new_tensor(group["lr"]), self.state[parameter]["curvature"] + group["mu"])
+            _step_size(self.state[parameter]["curvature"], group["lr"], group["mu"])
             for group in self.param_groups
             for parameter in group["params"]
         ]
 
     def move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> None:
-        parameter.sub_(gradient * torch.div(parameter.new_tensor(group["lr"]), state["curvature"] + group["mu"]))
+        made = state["curvature"], group["lr"]  # while these are the same, so is the step's size
+        if parameter not in self._sizes or any(
+            a is not b for a, b in zip(self._sizes[parameter][0], made, strict=True)
+        ):
+            self._sizes[parameter] = made, _step_size(*made, group["mu"])
+        parameter.sub_(gradient * self._sizes[parameter][1])
+
+
+def _step_size(curvature: Tensor, lr: float, mu: float) -> Tensor:
+    return torch.div(curvature.new_tensor(lr), curvature + mu)
 
 
 def cut_(x: Tensor) -> Tensor:
