@@ -146,7 +146,6 @@ def test_what_ran_before_changes_nothing_and_seeds_differ(frontier: Variant, dig
     assert weights(1) == first != weights(2)
 
 
-@pytest.mark.xfail(strict=True, reason="of equally large pixels of a field, each takes the whole gradient")
 def test_gradients_are_those_of_the_formulas(frontier: Variant, digits: Digits) -> None:
     """Against double precision, in training mode: the norms' statistics are of the batch."""
     network = networks.build(frontier.network).initialise(frontier.initialisation, 2)

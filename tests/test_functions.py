@@ -138,26 +138,36 @@ def rows() -> Tensor:
     return torch.cat([x, torch.zeros(1, 10), torch.full((1, 10), 1e4), torch.eye(10)[:1] * 1e30])
 
 
-def test_softmax_and_its_sum_s_logarithm_are_near_the_truth() -> None:
+def test_softmax_and_its_logarithm_are_near_the_truth() -> None:
     x = rows()
+    places = torch.arange(len(x)) % 10
+    logs = functions.minus_log_softmax(x, places).tolist()
     with mpmath.workdps(40):
-        for row, shares, log in zip(x.tolist(), functions.softmax(x), functions.log_sum_exp(x), strict=True):
+        for row, shares, place, log in zip(x.tolist(), functions.softmax(x), places.tolist(), logs, strict=True):
             powers = [mpmath.exp(mpmath.mpf(one) - max(row)) for one in row]
-            truth = mpmath.log(sum(powers)) + max(row)
-            assert abs(log.item() - truth) <= 2.0**-22 * max(1, abs(truth))
+            truth = mpmath.log(sum(powers)) - (mpmath.mpf(row[place]) - max(row))
+            assert abs(log - truth) <= 2.0**-22 * max(1, abs(truth))
             for share, power in zip(shares.tolist(), powers, strict=True):
                 assert abs(share - power / sum(powers)) < 2.0**-22
+
+
+def test_a_small_loss_is_not_lost_in_a_large_logit() -> None:
+    x = torch.zeros(1, 10)
+    x[0, 3] = 16.0
+    truth = math.log1p(9 * math.exp(-16.0))
+    assert functions.minus_log_softmax(x, torch.tensor([3])).item() == pytest.approx(truth, abs=2.0**-24)
 
 
 def test_softmax_knows_no_order_and_no_other_row() -> None:
     x = rows()
     columns, lines = (torch.randperm(n, generator=torch.Generator().manual_seed(4)) for n in (10, len(x)))
-    shares, logs = functions.softmax(x), functions.log_sum_exp(x)
+    places = torch.arange(len(x)) % 10
+    shares, logs = functions.softmax(x), functions.minus_log_softmax(x, places)
     assert torch.equal(functions.softmax(x[:, columns]), shares[:, columns])
-    assert torch.equal(functions.log_sum_exp(x[:, columns]), logs)
+    assert torch.equal(functions.minus_log_softmax(x[:, columns], columns.argsort()[places]), logs)
     assert torch.equal(functions.softmax(x[lines]), shares[lines])
     assert torch.equal(torch.cat([functions.softmax(one[None]) for one in x]), shares)
-    assert torch.equal(torch.cat([functions.log_sum_exp(one[None]) for one in x]), logs)
+    assert torch.equal(functions.minus_log_softmax(x[lines], places[lines]), logs[lines])
 
 
 # double precision and Python's numbers

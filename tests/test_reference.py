@@ -45,10 +45,7 @@ def ours(network: nn.Module, variant: Variant, inputs: Tensor, labels: Tensor) -
     return scores.detach(), {name: parameter.grad for name, parameter in network.named_parameters()}
 
 
-TIES = pytest.mark.xfail(strict=True, reason="of equally large pixels of a field, each takes the whole gradient")
-
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=TIES if name == "frontier" else ()) for name in VARIANTS])
+@pytest.mark.parametrize("name", VARIANTS)
 def test_outputs_and_gradients_are_those_of_the_formulas(name: str, digits: Digits) -> None:
     variant = VARIANTS[name]
     network = networks.build(variant.network).initialise(variant.initialisation, 1)

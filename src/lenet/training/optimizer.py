@@ -134,7 +134,7 @@ class StochasticDiagonalLM(Rule):
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float, mu: float) -> None:
         super().__init__(parameters, {"lr": lr, "mu": mu})
-        self._sizes: dict[Tensor, tuple[tuple[int, float], Tensor]] = {}
+        self._sizes: dict[Tensor, tuple[Tensor, float, Tensor]] = {}  # what steps were made from, and they
 
     def set_curvatures(self, found: Iterable[Tensor]) -> None:
         """Take the second derivatives h ≥ 0, shaped as the parameters and in their order, until they are set again."""
@@ -152,12 +152,11 @@ class StochasticDiagonalLM(Rule):
         ]
 
     def move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any], state: dict[str, Tensor]) -> None:
-        made = state["curvature"], group["lr"]  # while these are the same, so is the step's size
-        if parameter not in self._sizes or any(
-            a is not b for a, b in zip(self._sizes[parameter][0], made, strict=True)
-        ):
-            self._sizes[parameter] = made, _step_size(*made, group["mu"])
-        parameter.sub_(gradient * self._sizes[parameter][1])
+        curvature, lr = state["curvature"], group["lr"]
+        known = self._sizes.get(parameter)
+        if known is None or known[0] is not curvature or known[1] != lr:
+            known = self._sizes[parameter] = curvature, lr, _step_size(curvature, lr, group["mu"])
+        parameter.sub_(gradient * known[2])
 
 
 def _step_size(curvature: Tensor, lr: float, mu: float) -> Tensor:
