@@ -304,6 +304,7 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
     other = json.loads((ROOT / "metrics" / "original-tanh-2.json").read_text())
     assert found["identity"].rows == {
         "run.key": [one["run"]["key"][:12] for one in (published, other)],
+        "signature": [one["run"]["signature"][:12] for one in (published, other)],
         "weights.sha256": [one["run"]["weights.sha256"][:12] for one in (published, other)],
     }
     around = ["git.commit", "git.dirty", "environment.sha256", "processor", "conformance", "threads"]

@@ -231,12 +231,13 @@ def train_there(project: Project, held: Callable[[Process], None] | None = None,
     if held:
         code = (
             "import pathlib, time\n"
-            "from lenet import classifier, cli\n"
-            "end = classifier.Classifier.on_train_epoch_end\n"
+            "from lenet import cli\n"
+            "from lenet.training.fast_module import FastLeNet\n"
+            "end = FastLeNet.on_train_epoch_end\n"
             "def hold(self):\n"
             "    end(self)\n"
             "    while self.current_epoch == 1 and not pathlib.Path('go').exists(): time.sleep(0.01)\n"
-            "classifier.Classifier.on_train_epoch_end = hold\n"
+            "FastLeNet.on_train_epoch_end = hold\n"
             "cli.main()\n"
         )
         command = [sys.executable, "-c", code, *command[3:]]

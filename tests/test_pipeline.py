@@ -57,7 +57,8 @@ def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(par
         graph.add_edge(f"evaluate@{name}-{seed}", f"train@{name}-{seed}")
         graph.add_edge("compare", f"evaluate@{name}-{seed}")
     waiting = set(graph)
-    scheduler = repro._Scheduler(graph, waiting, 2, {name: repro._cost(params, name) for name in waiting})
+    costs = {name: repro._cost(params, name) for name in waiting}
+    scheduler = repro._Scheduler(graph, waiting, 2, costs, repro.Timeline())
     order = []
     while waiting:  # as if each stage ended at once
         order.append(next(scheduler._ready()))
@@ -76,9 +77,9 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
 
     # everything, side by side
     first = run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
-    assert len(first.stderr.splitlines()) == 2 + 2 * len(VARIANTS) + 1, first.stderr
+    assert len(first.stderr.splitlines()) == 2 + 3 * len(VARIANTS) + 1, first.stderr
     assert set(stages(folder)) == {
-        "fetch", "prepare", "compare", *(f"{s}@{v}-1" for s in ("train", "evaluate") for v in VARIANTS),
+        "fetch", "prepare", "compare", *(f"{s}@{v}-1" for s in ("signature", "train", "evaluate") for v in VARIANTS),
     }  # fmt: skip
     for name in VARIANTS:
         metrics = json.loads((folder / "metrics" / f"{name}-1.json").read_text())
@@ -115,7 +116,9 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     # a changed learning rate reruns its variant alone
     commit(folder, "results")
     edit_params(folder, lambda content: content["variants"]["modern"]["optimizer"].update(lr=0.0031))
-    assert ran(run("dvc", "repro", cwd=folder).stdout) == ["train@modern-1", "evaluate@modern-1", "compare"]
+    assert ran(run("dvc", "repro", cwd=folder).stdout) == [
+        "signature@modern", "train@modern-1", "evaluate@modern-1", "compare",
+    ]  # fmt: skip
     assert len(tracked(folder)) == len(VARIANTS) + 1
     assert current(folder) == keys(folder)
     changed = run("dvc", "metrics", "diff", cwd=folder).stdout
@@ -175,7 +178,9 @@ def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(check
     result.unlink(missing_ok=True)
     climb = lenet_command("repro", "--pipeline", "ladder")
     run(*climb, cwd=folder, LENET_DATA_DIR=str(mnist), LENET_TRACK="0")
-    assert set(stages(folder)) == {"fetch", "prepare", "train@original-tanh-1", "evaluate@original-tanh-1"}
+    assert set(stages(folder)) == {
+        "fetch", "prepare", "signature@original-tanh", "train@original-tanh-1", "evaluate@original-tanh-1",
+    }  # fmt: skip
     assert set(stages(folder / "ladder")) == {"train@tutorial-mse-1", "evaluate@tutorial-mse-1", "publish"}
     step = json.loads(result.read_text())["steps"][0]
     assert (step["from"], step["to"]) == ("original-tanh", "tutorial-mse")
@@ -216,7 +221,9 @@ def test_a_second_lenet_repro_is_refused_while_one_runs(checkout: Checkout, mnis
         assert time.monotonic() < deadline
         time.sleep(0.1)
     run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
-    assert set(stages(folder)) == {"fetch", "prepare", "train@modern-1", "evaluate@modern-1", "compare"}
+    assert set(stages(folder)) == {
+        "fetch", "prepare", "signature@modern", "train@modern-1", "evaluate@modern-1", "compare",
+    }  # fmt: skip
 
 
 def test_without_tracking_no_store_is_made(checkout: Checkout, mnist: Path) -> None:
