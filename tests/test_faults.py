@@ -226,7 +226,10 @@ Process = subprocess.Popen[str]
 
 
 def train_there(project: Project, held: Callable[[Process], None] | None = None, **environment: str) -> Ended:
-    """Train in a process of its own. ``held`` is called in the middle of it; the seconds then count from there."""
+    """Train in a process of its own. ``held`` is called in the middle of it; the seconds then count from there.
+
+    The middle of the training itself: those of its signature have another seed.
+    """
     command, before = project.command(), time.monotonic()
     if held:
         code = (
@@ -236,7 +239,8 @@ def train_there(project: Project, held: Callable[[Process], None] | None = None,
             "end = FastLeNet.on_train_epoch_end\n"
             "def hold(self):\n"
             "    end(self)\n"
-            "    while self.current_epoch == 1 and not pathlib.Path('go').exists(): time.sleep(0.01)\n"
+            "    here = self.seed < 1998 and self.current_epoch == 1\n"
+            "    while here and not pathlib.Path('go').exists(): time.sleep(0.01)\n"
             "FastLeNet.on_train_epoch_end = hold\n"
             "cli.main()\n"
         )

@@ -60,9 +60,9 @@ def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(par
     costs = {name: repro._cost(params, name) for name in waiting}
     scheduler = repro._Scheduler(graph, waiting, 2, costs, repro.Timeline())
     order = []
-    while waiting:  # as if each stage ended at once
+    while scheduler.waiting:  # as if each stage ended at once
         order.append(next(scheduler._ready()))
-        waiting.remove(order[-1])
+        scheduler.waiting.remove(order[-1])
     assert order[0] == "prepare"
     assert order[-1] == "compare"
     # updates of 8 digits take longer than a sixteenth as many of 128; seed by seed among equals

@@ -125,7 +125,7 @@ variant, out = sys.argv[2], Path(sys.argv[6])
 assert sys.argv[1:6] == ["signature", variant, "--data", "data/train.safetensors", "--out"], sys.argv
 if variant == "original-sigmoid":
     sys.exit("lenet: error: no such thing")
-out.write_text("{}\\n" if os.environ["OMP_NUM_THREADS"] == "1" or variant == "modern" else "{ }\\n")
+out.write_text("{}\\n" if os.environ["LENET_THREADS"] == "1" or variant == "modern" else "{ }\\n")
 """
 
 
@@ -146,18 +146,18 @@ def signed(published: Path, params: Params) -> Path:
 
 
 def signatures(params: Params, *variants: str) -> list[str]:
-    environments = [{"ATEN_CPU_CAPABILITY": "default", "OMP_NUM_THREADS": threads} for threads in ("1", "2")]
+    environments = [{"ATEN_CPU_CAPABILITY": "default", "LENET_THREADS": threads} for threads in ("1", "2")]
     return list(verify.signatures(params, "HEAD", variants, environments, lambda line: None))
 
 
 def test_a_signature_is_compared_by_bytes_in_each_setting(signed: Path, params: Params) -> None:
     assert signatures(params, "modern") == []
     assert signatures(params, "modern", "original-tanh") == [
-        "original-tanh: ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=2: another signature"
+        "original-tanh: ATEN_CPU_CAPABILITY=default LENET_THREADS=2: another signature"
     ]
     failed = [line for line in signatures(params) if line.startswith("original-sigmoid")]
     assert failed == [
-        f"original-sigmoid: ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS={threads}: "
+        f"original-sigmoid: ATEN_CPU_CAPABILITY=default LENET_THREADS={threads}: "
         "ended with 1: lenet: error: no such thing"
         for threads in (1, 2)
     ]
@@ -165,11 +165,11 @@ def test_a_signature_is_compared_by_bytes_in_each_setting(signed: Path, params: 
 
 def test_the_command_tells_of_each_setting_that_signs_otherwise(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "params.yaml", signed)
-    monkeypatch.setattr(verify, "settings", lambda: [{"OMP_NUM_THREADS": threads} for threads in ("1", "2")])
+    monkeypatch.setattr(verify, "settings", lambda: [{"LENET_THREADS": threads} for threads in ("1", "2")])
     fine = CliRunner().invoke(cli, ["verify", "--signatures", "modern"])
     assert (fine.exit_code, fine.stdout) == (0, "")
     other = CliRunner().invoke(cli, ["verify", "--signatures", "modern", "original-tanh"])
-    assert (other.exit_code, other.stdout) == (1, "original-tanh: OMP_NUM_THREADS=2: another signature\n")
+    assert (other.exit_code, other.stdout) == (1, "original-tanh: LENET_THREADS=2: another signature\n")
 
 
 def test_what_cannot_be_signed_is_one_line(signed: Path, params: Params) -> None:
@@ -190,7 +190,7 @@ def test_settings_are_all_that_the_processor_has(monkeypatch, here: str, count: 
     monkeypatch.setattr("lenet.fingerprint.processor", lambda: here)
     found = verify.settings()
     assert len({tuple(sorted(setting.items())) for setting in found}) == count
-    assert {setting["OMP_NUM_THREADS"] for setting in found} == {"1", "2"}
+    assert {setting["LENET_THREADS"] for setting in found} == {"1", "2"}
     assert {setting["MKL_ENABLE_INSTRUCTIONS"] for setting in found} == {"SSE4_2", "AVX2", "AVX512"}
     assert ("avx512" in {setting["ATEN_CPU_CAPABILITY"] for setting in found}) == (here == "AVX512")
 

@@ -1,8 +1,7 @@
 """LeNet-5 as published in 1998 and as built today, tracked and reproducible.
 
-Importing the package fixes what must be fixed before torch or mlflow load: one CPU thread per process (the bits
-of a training then do not depend on the number of cores, and processes side by side do not stall each other), and no
-usage telemetry.
+Importing the package fixes what must be fixed before torch or mlflow load: one CPU thread per process, so that those
+side by side do not stall each other (LENET_THREADS takes another number; no bit depends on it), and no usage telemetry.
 
 ``from lenet import LeNet, DigitsModule``: the LightningModule and its data, for scripts and notebooks of one's own.
 """
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["THREADS", "DigitsModule", "LeNet"]
 
-THREADS = 1
+THREADS = int(os.environ.get("LENET_THREADS", "1"))
 _HOMES = {"DigitsModule": "lenet.digits.datamodule", "LeNet": "lenet.training.module"}
 
 os.environ.update(

@@ -143,7 +143,7 @@ def settings() -> list[dict[str, str]]:
     """Environments in which libraries take other instructions, of those that there are here, and other threads."""
     instructions = INSTRUCTIONS.get(fingerprint.processor(), INSTRUCTIONS["DEFAULT"])
     return [
-        {"ATEN_CPU_CAPABILITY": aten, "MKL_ENABLE_INSTRUCTIONS": mkl, "OMP_NUM_THREADS": threads}
+        {"ATEN_CPU_CAPABILITY": aten, "MKL_ENABLE_INSTRUCTIONS": mkl, "LENET_THREADS": threads}
         for aten, mkl, threads in product(instructions, MKL, THREADS)
     ]
 
