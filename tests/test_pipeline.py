@@ -79,7 +79,8 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     first = run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
     assert len(first.stderr.splitlines()) == 2 + 3 * len(VARIANTS) + 1, first.stderr
     assert set(stages(folder)) == {
-        "fetch", "prepare", "compare", *(f"{s}@{v}-1" for s in ("signature", "train", "evaluate") for v in VARIANTS),
+        "fetch", "prepare", "compare", *(f"signature@{v}" for v in VARIANTS),
+        *(f"{s}@{v}-1" for s in ("train", "evaluate") for v in VARIANTS),
     }  # fmt: skip
     for name in VARIANTS:
         metrics = json.loads((folder / "metrics" / f"{name}-1.json").read_text())
@@ -181,7 +182,9 @@ def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(check
     assert set(stages(folder)) == {
         "fetch", "prepare", "signature@original-tanh", "train@original-tanh-1", "evaluate@original-tanh-1",
     }  # fmt: skip
-    assert set(stages(folder / "ladder")) == {"train@tutorial-mse-1", "evaluate@tutorial-mse-1", "publish"}
+    assert set(stages(folder / "ladder")) == {
+        "signature@tutorial-mse", "train@tutorial-mse-1", "evaluate@tutorial-mse-1", "publish",
+    }  # fmt: skip
     step = json.loads(result.read_text())["steps"][0]
     assert (step["from"], step["to"]) == ("original-tanh", "tutorial-mse")
     errors = {
