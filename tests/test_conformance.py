@@ -3,8 +3,10 @@
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -168,6 +170,16 @@ BY_APPROXIMATION: dict[str, tuple[Any, str, Callable, str]] = {
 FLUSHED = "subnormal numbers"
 
 
+def coarse(operation: np.ufunc) -> Callable[..., np.ndarray]:
+    """NumPy's operation with results in half of their precision."""
+
+    def faulty(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> np.ndarray:
+        out[...] = (operation(x, y).view(np.int32) & -(1 << 12)).view(np.float32)
+        return out
+
+    return faulty
+
+
 def test_this_machine_is_right() -> None:
     assert conformance.faults() == []
     conformance.check()
@@ -175,8 +187,9 @@ def test_this_machine_is_right() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_machine_is_found_and_the_fault_is_named(fault: str) -> None:
+def test_a_faulty_machine_is_found_and_the_fault_is_named(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     rule, named = FAULTS[fault]
+    monkeypatch.setattr(functions, "BY_NUMPY", ())  # the faults are torch's
     with Machine(rule):
         found = conformance.faults()
         with pytest.raises(InputError, match=f"arithmetic is off: .*{min(named)}.* nothing is trained"):
@@ -184,8 +197,9 @@ def test_a_faulty_machine_is_found_and_the_fault_is_named(fault: str) -> None:
     assert named <= {*found}
 
 
-def test_a_machine_of_single_operations_is_right() -> None:
+def test_a_machine_of_single_operations_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands between changes nothing, so that what is found is the fault."""
+    monkeypatch.setattr(functions, "BY_NUMPY", ())
     with Machine(lambda name, compute, args, options: compute()):
         assert conformance.faults() == []
 
@@ -195,6 +209,14 @@ def test_other_functions_are_found_and_named(monkeypatch: pytest.MonkeyPatch, fa
     owner, name, other, named = BY_APPROXIMATION[fault]
     monkeypatch.setattr(owner, name, other)
     assert conformance.faults() == [named]
+
+
+@pytest.mark.parametrize("name", ["add", "subtract", "multiply", "divide"])
+def test_faults_of_numpy_are_found_and_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    names = ["add", "subtract", "multiply", "divide", "minimum", "maximum", "bitwise_left_shift", "int32"]
+    library = SimpleNamespace(**{each: getattr(np, each) for each in names} | {name: coarse(getattr(np, name))})
+    monkeypatch.setattr(functions._NUMPY, "library", library)
+    assert set(conformance.faults()) >= {"tanh", "logistic"}
 
 
 def test_flushed_subnormal_numbers_are_found_and_named() -> None:

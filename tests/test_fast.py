@@ -142,7 +142,7 @@ def test_a_network_that_differs_is_refused(params: Params, digits: Digits, monke
     ("owner", "name", "change", "told"),
     [
         (fast._Weights, "give", lambda self, give: (self.ddoubles[3:4].mul_(1 + 2.0**-20), give(self)), "C1.weight"),
-        (fast._Full, "backward", lambda self, back: (back(self), self.dbias[:1].mul_(1.0001)), "C5.bias"),
+        (fast._Full, "backward", lambda self, back: (back(self), self.dbias[:1].__imul__(1.0001)), "C5.bias"),
     ],
 )
 def test_a_gradient_that_differs_in_a_last_bit_is_refused(

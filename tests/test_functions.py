@@ -219,3 +219,12 @@ def test_whole_powers_are_near_the_truth_and_exact_for_integers(base: float, exp
             assert abs(scalars.whole_power(base, exponent) - truth) <= truth * 2.0**-53 * max(1, 2 * exponent)
     assert scalars.whole_power(3.0, 30) == 3**30
     assert scalars.whole_power(base, 0) == 1
+
+
+@pytest.mark.parametrize("name", ["exp", "tanh", "logistic"])
+def test_torch_s_steps_are_numpy_s(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """As on a device that NumPy does not know."""
+    x = numbers(name, functions.CHUNK + 5000)
+    by_numpy = getattr(functions, name)(x)
+    monkeypatch.setattr(functions, "BY_NUMPY", ())
+    assert torch.equal(getattr(functions, name)(x), by_numpy)

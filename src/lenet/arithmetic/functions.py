@@ -17,6 +17,10 @@ function       where                                             error, ulp
 =============  ================================================  ===========
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -27,23 +31,104 @@ LOG2_E = 1.4426950408889634
 CHUNK = 65536  # numbers at a time in functions of many steps: with their scratch they stay in the second cache
 
 # (2^r − 1) / r on −½ … ½, the best polynomial of degree 5, the highest power first; its error is 7e−9
-_POWER = torch.tensor([1.5453163e-4, 1.3390863e-3, 9.6180830e-3, 5.5503570e-2, 2.4022651e-1, 6.9314718e-1]).unbind()
+_POWER = (1.5453163e-4, 1.3390863e-3, 9.6180830e-3, 5.5503570e-2, 2.4022651e-1, 6.9314718e-1)
 # (ln(1 + m) − m + m²/2) / m³ on 1/√2 … √2 less 1 (Cephes, Moshier 1992)
 _LOG = (7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
         2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1)  # fmt: skip
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; multiples of the first by integers are exact
-# x + this − this: x rounded; the last 9 bits of x + this: the exponent of 2^x, biased
-_BIASED = torch.tensor(1.5 * 2.0**23 + 127)
-_ONE, _TWO = torch.tensor(1.0), torch.tensor(2.0)  # tensors of no dimension cost less than Python's numbers
+
+
+class _Steps:
+    """The steps of exp, tanh and the logistic function, by torch or by NumPy, which name them alike.
+
+    Each takes a part of an array and two buffers for as many numbers. Constants are arrays of no dimension: they cost
+    less than Python's numbers.
+    """
+
+    def __init__(self, library: Any, number: Callable[[Any], Any]) -> None:
+        self.library = library
+        self.power = [number(c) for c in _POWER]
+        self.one, self.two, self.log2_e, self.minus_log2_e, self.twice_log2_e = map(
+            number, (1.0, 2.0, LOG2_E, -LOG2_E, 2 * LOG2_E)
+        )
+        # x + this − this: x rounded; the last 9 bits of x + this: the exponent of 2^x, biased
+        self.biased = number(1.5 * 2.0**23 + 127)
+        self.shift = number(23)
+        self.ends = {name: tuple(map(number, ends)) for name, ends in _ENDS.items()}
+
+    def tanh(self, x: Any, a: Any, b: Any) -> None:
+        """(e^2x − 1) / (e^2x + 1) into ``x``."""
+        self._cut(x, "tanh", self.twice_log2_e)
+        self._power_less_1(x, a, b)
+        self.library.add(b, self.two, out=x)
+        self.library.divide(b, x, out=x)
+
+    def logistic(self, x: Any, a: Any, b: Any) -> None:
+        """1 / (1 + e^−x) into ``x``."""
+        self._cut(x, "logistic", self.minus_log2_e)
+        self._power_less_1(x, a, b)
+        self.library.add(b, self.two, out=b)
+        self.library.divide(self.one, b, out=x)
+
+    def exp(self, x: Any, a: Any, b: Any) -> None:
+        """e^x into ``x``."""
+        self._cut(x, "exp", self.log2_e)
+        power = self._fraction(x, a, b)
+        self.library.multiply(b, power, out=b)
+        self.library.add(b, power, out=x)
+
+    def _cut(self, x: Any, name: str, factor: Any) -> None:
+        low, high = self.ends[name]
+        self.library.maximum(x, low, out=x)
+        self.library.minimum(x, high, out=x)
+        self.library.multiply(x, factor, out=x)
+
+    def _power_less_1(self, t: Any, a: Any, b: Any) -> None:
+        """2^t − 1 for −126 < t < 127, into ``b``. ``t`` and ``a`` are used up."""
+        power = self._fraction(t, a, b)
+        self.library.multiply(b, power, out=b)
+        self.library.subtract(power, self.one, out=power)
+        self.library.add(b, power, out=b)
+
+    def _fraction(self, t: Any, a: Any, b: Any) -> Any:
+        """With k = t rounded and r = t − k: 2^r − 1 into ``b``, and 2^k, which lies in ``a``. ``t`` is used up."""
+        add, multiply, subtract = self.library.add, self.library.multiply, self.library.subtract
+        add(t, self.biased, out=a)
+        subtract(a, self.biased, out=b)
+        subtract(t, b, out=t)
+        bits = a.view(self.library.int32)
+        self.library.bitwise_left_shift(bits, self.shift, out=bits)
+        multiply(t, self.power[0], out=b)
+        for coefficient in self.power[1:]:
+            add(b, coefficient, out=b)
+            multiply(b, t, out=b)
+        return a
+
+
+_ENDS = {"tanh": (-9.1, 9.1), "logistic": (-87.0, 87.0), "exp": (-87.0, 88.0)}  # tanh is ±1 beyond, in single precision
+BY_NUMPY = ("cpu",)  # devices on which NumPy takes the steps: there its calls cost a third of torch's
+_TORCH = _Steps(torch, torch.tensor)
+_NUMPY = _Steps(np, lambda number: torch.tensor(number).numpy())
+
+
+def _in_place(name: str, x: Tensor) -> Tensor:
+    """Run a function's steps over a contiguous tensor, a chunk at a time: by NumPy on a processor, where its calls cost
+    a third of torch's.
+    """
+    flat: Any = x.view(-1)
+    buffers: Any = x.new_empty(2, min(CHUNK, len(flat)))
+    steps = _TORCH
+    if x.device.type in BY_NUMPY:
+        flat, buffers, steps = flat.numpy(), buffers.numpy(), _NUMPY
+    for at in range(0, len(flat), CHUNK):
+        part = flat[at : at + CHUNK]
+        getattr(steps, name)(part, buffers[0, : len(part)], buffers[1, : len(part)])
+    return x
 
 
 def tanh_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The hyperbolic tangent, in place: (e^2x − 1) / (e^2x + 1)."""
-    for part, a, b in _chunks(x):
-        u = _power_less_1(part.clamp_(-9.1, 9.1).mul_(2 * LOG2_E), a, b)  # beyond, it is ±1 in single precision
-        torch.add(u, _TWO, out=part)
-        torch.div(u, part, out=part)
-    return x
+    return _in_place("tanh", x)
 
 
 def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -53,10 +138,7 @@ def tanh(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def logistic_(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The logistic function 1 / (1 + e^−x), in place."""
-    for part, a, b in _chunks(x):
-        u = _power_less_1(part.clamp_(-87.0, 87.0).mul_(-LOG2_E), a, b)
-        torch.div(_ONE, u.add_(_TWO), out=part)
-    return x
+    return _in_place("logistic", x)
 
 
 def logistic(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -64,34 +146,9 @@ def logistic(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return logistic_(x.clone(memory_format=torch.contiguous_format))
 
 
-def _chunks(x: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """A contiguous tensor's numbers in parts, each with two buffers for as many, which the next part takes, too."""
-    flat = x.view(-1)
-    buffers = flat.new_empty(2, min(CHUNK, len(flat)))
-    return [(part, *buffers[:, : len(part)].unbind()) for part in flat.split(CHUNK)]
-
-
-def _power_less_1(t: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """2^t − 1 for −126 < t < 127, into ``b``. ``t`` and ``a`` are used up."""
-    b, power = _fraction(t, a, b)
-    return b.mul_(power).add_(power.sub_(_ONE))
-
-
-def _fraction(t: Tensor, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """With k = t rounded and r = t − k: 2^r − 1 into ``b``, and 2^k into ``a``. ``t`` is used up."""
-    torch.add(t, _BIASED, out=a)
-    t.sub_(torch.sub(a, _BIASED, out=b))
-    power = a.view(torch.int32).bitwise_left_shift_(23).view(torch.float32)
-    torch.mul(t, _POWER[0], out=b)
-    for coefficient in _POWER[1:]:
-        b.add_(coefficient).mul_(t)
-    return b, power
-
-
 def exp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The exponential function; its argument is cut to −87 … 88, so that the result is finite and normal."""
-    fraction, power = _fraction(x.clamp(-87.0, 88.0).mul_(LOG2_E), torch.empty_like(x), torch.empty_like(x))
-    return fraction.mul_(power).add_(power)
+    return _in_place("exp", x.clone(memory_format=torch.contiguous_format))
 
 
 def log(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -118,9 +175,12 @@ def _horner(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
 def sqrt(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """The square root, correctly rounded.
 
-    That of a double is, too, or an ulp off where a library approximates it. No root of a number of 24 bits lies so near
-    to the middle of two numbers of 24 bits that this could matter.
+    torch's is in single precision a library's, which may be an ulp off. That of a double, rounded, is right all the
+    same: no root of a number of 24 bits lies so near to the middle of two numbers of 24 bits that an ulp could matter.
     """
+    if x.device.type in BY_NUMPY:
+        with np.errstate(invalid="ignore"):
+            return torch.from_numpy(np.sqrt(x.numpy()))
     return x.double().sqrt().float()
 
 

@@ -2,7 +2,8 @@
 
 Maps lie in memory as [line, map, column, digit]. With the digits innermost, shifting a window, adding the pixels of a
 2×2 field and squashing run over long contiguous stretches, and a convolution is one matrix product per output line or
-two, whose operand is a view on overlapping lines. All buffers and views are made once for a batch size.
+two, whose operand is a view on overlapping lines. All buffers and views are made once for a batch size. They are
+NumPy's: its calls cost a third of torch's, and its library multiplies these matrices faster on some processors.
 
 Sums are exact (arithmetic/exact.py), so that it does not matter in which order a product of matrices adds. What is left
 to keep equal to lenet5.py are the roundings: which numbers go to which grid, and each step between products.
@@ -11,11 +12,15 @@ to keep equal to lenet5.py are the roundings: which numbers go to which grid, an
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy import ndarray
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
 from torch import Tensor, nn
 
 from lenet.arithmetic import exact, functions
@@ -70,18 +75,29 @@ def flat(network: nn.Module) -> Flat:
     return _FLAT[network]
 
 
+@cache
+def _number(value: float) -> ndarray:
+    """A single-precision array of no dimension: it costs less than a number of Python's."""
+    return torch.tensor(value).numpy()
+
+
+def _grid(e: int, bits: int) -> ndarray:
+    """exact.constant as an array."""
+    return _number(float(exact.constant(e, bits)))
+
+
 @dataclass(frozen=True)
 class Squash:
     """The squashing function outer · f(inner · a).
 
     Attributes:
-        f: in place.
+        f: in place, of a tensor.
         pull: from gradients at f's values, or what broadcasts to them, and f's values, write those at its arguments.
         bounded: whether f's values lie within ±1.
     """
 
     f: Callable[[Tensor], Tensor]
-    pull: Callable[[Tensor, Tensor, Tensor], Tensor]
+    pull: Callable[[ndarray, ndarray, ndarray], Any]
     bounded: bool
     inner: float = 1.0
     outer: float = 1.0
@@ -91,21 +107,36 @@ class Squash:
         """What gradients are multiplied by before they are pulled."""
         return self.inner * self.outer
 
-    def apply_(self, a: Tensor) -> Tensor:
-        """f(inner · a), in place: the values without the factor ``outer``."""
-        return self.f(a if self.inner == 1 else a.mul_(self.inner))
+    def apply(self, value: ndarray, out: ndarray) -> None:
+        """Put f(inner · a) in the place of a and, with a factor ``outer``, the product into ``out``."""
+        if self.inner != 1:
+            np.multiply(value, _number(self.inner), out=value)
+        self.f(torch.from_numpy(value))
+        if self.outer != 1:
+            np.multiply(value, _number(self.outer), out=out)
+
+    def scaled_(self, grad: ndarray, share: float = 1.0) -> ndarray:
+        """``grad`` times the factor and a power of two, in place."""
+        if self.factor * share != 1:
+            np.multiply(grad, _number(self.factor * share), out=grad)
+        return grad
 
 
-def _pull_tanh(grad: Tensor, value: Tensor, out: Tensor) -> Tensor:
-    return torch.sub(1.0, torch.mul(value, value, out=out), out=out).mul_(grad)
+def _pull_tanh(grad: ndarray, value: ndarray, out: ndarray) -> None:
+    np.multiply(value, value, out=out)
+    np.subtract(_number(1.0), out, out=out)
+    np.multiply(out, grad, out=out)
 
 
-def _pull_logistic(grad: Tensor, value: Tensor, out: Tensor) -> Tensor:
-    return torch.sub(1.0, value, out=out).mul_(value).mul_(grad)
+def _pull_logistic(grad: ndarray, value: ndarray, out: ndarray) -> None:
+    np.subtract(_number(1.0), value, out=out)
+    np.multiply(out, value, out=out)
+    np.multiply(out, grad, out=out)
 
 
-def _pull_relu(grad: Tensor, value: Tensor, out: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward.grad_input(grad.expand_as(value), value, 0, grad_input=out)
+def _pull_relu(grad: ndarray, value: ndarray, out: ndarray) -> None:
+    at, its, to = (torch.from_numpy(each) for each in (grad, value, out))
+    torch.ops.aten.threshold_backward.grad_input(at.expand_as(its), its, 0, grad_input=to)
 
 
 SQUASHES = {
@@ -114,7 +145,7 @@ SQUASHES = {
     "tanh": Squash(functions.tanh_, _pull_tanh, True),
     "relu": Squash(Tensor.relu_, _pull_relu, False),
 }
-LINEAR = Squash(lambda a: a, lambda grad, value, out: out.copy_(grad), False)
+LINEAR = Squash(lambda a: a, lambda grad, value, out: np.copyto(out, grad), False)
 
 
 class Passes:
@@ -138,7 +169,7 @@ class Passes:
             return Values(16, 5, 5, n).swapped()  # maps first in memory, as in C5's weights
 
         x = Values(32, 1, 32, n)
-        self.inputs = x.value.permute(3, 1, 0, 2)
+        self.inputs = torch.from_numpy(x.value).permute(3, 1, 0, 2)
         self.layers: list[_Convolution | _Subsampling | _Full | _RadialBasis] = []
         for layer, pooling in ((network.C1, network.S2), (network.C3, network.S4)):
             y, is_first = fields(layer), layer is network.C1
@@ -159,25 +190,24 @@ class Passes:
                 self.layers.append(_Full(weights, full, its_squash, operand, x, y))
             x = y
         self.last = x
+        self.scores, self.dscores = torch.from_numpy(x.value), torch.from_numpy(x.grad)
 
     def forward(self) -> Float[Tensor, "n 10"]:
         """The outputs for ``inputs``. Raises exact.NotFinite where numbers have no place on a grid."""
-        with torch.no_grad():
-            self.weights.take()
-            for layer in self.layers:
-                layer.forward()
-            return self.last.value.clone()
+        self.weights.take()
+        for layer in self.layers:
+            layer.forward()
+        return self.scores.clone()
 
     def backward(self, dscores: Float[Tensor, "n 10"]) -> None:
         """Set the parameters' ``grad`` from the loss's gradient at the outputs of the last ``forward``.
 
         Raises exact.NotFinite where numbers have no place on a grid.
         """
-        with torch.no_grad():
-            self.last.grad.copy_(dscores)
-            for layer in reversed(self.layers):
-                layer.backward()
-            self.weights.give()
+        self.dscores.copy_(dscores)
+        for layer in reversed(self.layers):
+            layer.backward()
+        self.weights.give()
 
 
 class _Weights:
@@ -185,40 +215,42 @@ class _Weights:
 
     def __init__(self, network: LeNet5) -> None:
         self.flat = flat(network)
-        self.values = self.flat.vector.detach()
-        self.magnitudes, self.constants, self.rounded = torch.zeros(3, len(self.values)).unbind()
+        self.values = self.flat.vector.detach().numpy()
+        sizes = [parameter.numel() for parameter in self.flat.parameters]
+        self.starts = np.cumsum([0, *sizes[:-1]])
+        self.magnitudes, self.rounded = np.zeros((2, len(self.values)), np.float32)
+        self.constants = torch.zeros(len(self.values))
         self.doubles, self.ddoubles = torch.zeros(2, len(self.values), dtype=torch.float64).unbind()
         self.places = {parameter: i for i, parameter in enumerate(self.flat.parameters)}
-        self.matrices: list[tuple[nn.Module, int, Tensor, Tensor]] = []  # layer, bits, magnitudes, constants
+        self.matrices: list[tuple[int, str, int, Tensor]] = []  # parameter's number, name, bits, constants
         self.exponents: list[int] = []
 
     def _part(self, flat: Tensor, parameter: Any) -> Tensor:
         return self.flat.views(flat)[self.places[parameter]]
 
-    def matrix(self, layer: nn.Module, bits: int) -> tuple[Tensor, Tensor]:
+    def matrix(self, layer: Any, bits: int) -> tuple[ndarray, ndarray]:
         """A layer's weights on their grid, and where the gradients at them go. Both in double precision."""
-        magnitudes, constants = self._part(self.magnitudes, layer.weight), self._part(self.constants, layer.weight)
-        self.matrices.append((layer, bits, magnitudes, constants))
-        return self._part(self.doubles, layer.weight), self._part(self.ddoubles, layer.weight)
+        constants = self._part(self.constants, layer.weight)
+        self.matrices.append((self.places[layer.weight], f"{layer.place}.weight", bits, constants))
+        return self._part(self.doubles, layer.weight).numpy(), self._part(self.ddoubles, layer.weight).numpy()
 
-    def plain(self, parameter: Any) -> tuple[Tensor, Tensor]:
+    def plain(self, parameter: Any) -> tuple[ndarray, ndarray]:
         """A parameter as it is, and where the gradients at it go, in double precision."""
-        return parameter.detach(), self._part(self.ddoubles, parameter)
+        return parameter.detach().numpy(), self._part(self.ddoubles, parameter).numpy()
 
     def take(self) -> None:
         """Put the weights on their grids."""
-        torch.abs(self.values, out=self.magnitudes)
-        largest = torch.stack([magnitudes.max() for _, _, magnitudes, _ in self.matrices]).tolist()
-        exponents = [
-            exact.exponent(size, f"{layer.place}.weight")
-            for size, (layer, *_) in zip(largest, self.matrices, strict=True)
-        ]
+        np.abs(self.values, out=self.magnitudes)
+        largest = np.maximum.reduceat(self.magnitudes, self.starts).tolist()
+        exponents = [exact.exponent(largest[i], what) for i, what, _, _ in self.matrices]
         if exponents != self.exponents:
             self.exponents = exponents
-            for e, (_, bits, _, constants) in zip(exponents, self.matrices, strict=True):
-                constants.fill_(exact.constant(e, bits))
-        torch.add(self.values, self.constants, out=self.rounded)
-        self.doubles.copy_(self.rounded.sub_(self.constants))
+            for e, (_, _, bits, its) in zip(exponents, self.matrices, strict=True):
+                its.fill_(exact.constant(e, bits))
+        constants = self.constants.numpy()
+        np.add(self.values, constants, out=self.rounded)
+        np.subtract(self.rounded, constants, out=self.rounded)
+        np.copyto(self.doubles.numpy(), self.rounded)
 
     def give(self) -> None:
         """Gradients to the parameters."""
@@ -231,20 +263,20 @@ class Values:
     """A buffer for a layer's values and one for the loss's gradient at them."""
 
     def __init__(self, *shape: int) -> None:
-        self.value, self.grad = torch.zeros(2, *shape).unbind()
+        self.value, self.grad = np.zeros((2, *shape), np.float32)
 
-    def _viewed(self, view: Callable[[Tensor], Tensor]) -> "Values":
+    def _viewed(self, view: Callable[[ndarray], ndarray]) -> "Values":
         other = copy(self)
         other.value, other.grad = view(self.value), view(self.grad)
         return other
 
     def swapped(self) -> "Values":
         """The first two dimensions the other way round."""
-        return self._viewed(lambda x: x.transpose(0, 1))
+        return self._viewed(lambda x: x.swapaxes(0, 1))
 
     def digits_first(self) -> "Values":
         """The digits first, everything else in one dimension."""
-        return self._viewed(lambda x: x.view(-1, x.shape[-1]).T)
+        return self._viewed(lambda x: _viewed(x, -1, x.shape[-1]).T)
 
 
 class _Operand:
@@ -252,39 +284,49 @@ class _Operand:
 
     def __init__(self, x: Values, least: int, bounded: bool, place: str) -> None:
         self.x, self.least, self.bounded, self.what = x.value, least, bounded, f"{place}'s inputs"
-        self.rounded = torch.empty(self.x.shape)
+        self.rounded = np.empty_like(self.x)
         self.others = (1,) if self.x.ndim == 2 else (0, 1, 2)  # dimensions than the digits'
         self.e = least
 
-    def take(self) -> Tensor:
+    def take(self) -> ndarray:
         """The inputs, each digit's on its own grid."""
-        if not self.bounded:
-            self.e = exact.exponent(_largest(self.x), self.what, self.least)
-        c = exact.constant(self.e, exact.INPUT_BITS)
-        if self.e != self.least:
-            largest = self.x.abs().amax(self.others, keepdim=True)
-            exponents = torch.frexp(largest).exponent.clamp(min=self.least)
-            c = 1.5 * exact.power(exponents + (23 - exact.INPUT_BITS))
-        return torch.add(self.x, c, out=self.rounded).sub_(c)
+        if self.bounded:
+            return _on_grid(self.x, _grid(self.e, exact.INPUT_BITS), self.rounded)
+        self.e = _round_each(self.x, exact.INPUT_BITS, self.least, self.others, self.what, self.rounded)
+        return self.rounded
 
-    def take_together(self, bits: int) -> Tensor | None:
+    def take_together(self, bits: int) -> ndarray | None:
         """The same on one grid of so many bits; None if that is what ``take`` returned."""
         if self.e == self.least and bits == exact.INPUT_BITS:
             return None
-        c = exact.constant(self.e, bits)
-        return self.rounded.add_(c).sub_(c)
+        return _on_grid(self.rounded, _grid(self.e, bits), self.rounded)
 
 
-def _largest(x: Tensor) -> float:
-    """The largest magnitude; not a number where one is none."""
-    low, high = (float(end) for end in torch.aminmax(x))
-    return max(-low, high) if low == low else low
+def _on_grid(x: ndarray, constant: ndarray, out: ndarray) -> ndarray:
+    """Numbers rounded by the constants of their grids."""
+    return np.subtract(np.add(x, constant, out=out), constant, out=out)
 
 
-def _round_gradient_(x: Tensor, bits: int, what: str) -> Tensor:
+def _round_each(x: ndarray, bits: int, least: int, others: tuple[int, ...], what: str, out: ndarray) -> int:
+    """exact.rounded_each: ``others`` are the dimensions of one digit. Returns the exponent of all together."""
+    e = exact.exponent(_largest(x), what, least)
+    c = _grid(e, bits)
+    if e != least:
+        exponents = np.frexp(np.abs(x).max(axis=others, keepdims=True))[1]
+        c = np.ldexp(np.float32(1.5), np.maximum(exponents, least) + (23 - bits))
+    _on_grid(x, c, out)
+    return e
+
+
+def _round_gradient_(x: ndarray, bits: int, what: str) -> ndarray:
     """Put a gradient on the grid of its largest magnitude, in place."""
-    c = exact.constant(exact.exponent(_largest(x), what), bits)
-    return x.add_(c).sub_(c)
+    return _on_grid(x, _grid(exact.exponent(_largest(x), what), bits), x)
+
+
+def _largest(x: ndarray) -> float:
+    """The largest magnitude; not a number where one is none."""
+    low, high = float(np.minimum.reduce(x, axis=None)), float(np.maximum.reduce(x, axis=None))
+    return max(-low, high) if low == low else low
 
 
 class _Convolution:
@@ -311,7 +353,7 @@ class _Convolution:
         fields = (lines // 2, 2, m, 2, half * n)
         self.squash, self.operand, self.what = squash, operand, f"the gradient at {layer.place}"
         weight, dweight = weights.matrix(layer, exact.weight_bits(SIZE * depth, SIZE**2 * m))
-        self.weight, self.dweight = weight.view(-1), dweight.view(-1)
+        self.weight, self.dweight = _viewed(weight, -1), _viewed(dweight, -1)
         together = 1 if c > 1 else 2  # lines that one product makes: few rows in a matrix are slow
         bias, self.dbias = weights.plain(layer.bias)
         self.bias = bias[:, None]
@@ -322,108 +364,116 @@ class _Convolution:
         places = torch.arange(m * seen).view(m, SIZE, SIZE, c).permute(0, 3, 1, 2)
         rows, inner = _connected(layer, places) // seen, _connected(layer, places) % seen
         self.places = [(line * m + rows) * columns + line * depth + inner for line in range(together)]
-        self.matrix = _doubles(together * m, columns)
+        self.matrix = np.zeros((together * m, columns))
         # five shifted copies of each line; the operand is windows of five lines
-        self.views = operand.rounded.unfold(2, SIZE, 1).view(h, c, half, 2, n, SIZE).permute(0, 5, 1, 3, 2, 4)
-        self.shifted = _doubles(*self.views.shape)
-        self.windows = _overlapping(self.shifted.view(h, depth, width), SIZE + together - 1, together)
-        self.sums = _doubles(lines, m, width)
-        self.products = self.sums.view(-1, together * m, width)
-        self.pixels = torch.empty(lines, m, width)
-        self.fields = self.pixels.view(fields)
-        self.scaled = self.pixels if squash.outer == 1 else torch.empty_like(self.pixels)
-        self.pool = _pool(pooling, self.scaled.view(fields), y.value.flatten(2))
+        views = _viewed(sliding_window_view(operand.rounded, SIZE, 2), h, c, half, 2, n, SIZE)
+        self.views = views.transpose(0, 5, 1, 3, 2, 4)
+        self.shifted = np.zeros(self.views.shape)
+        self.windows = _overlapping(_viewed(self.shifted, h, depth, width), SIZE + together - 1, together)
+        self.sums = np.zeros((lines, m, width))
+        self.products = _viewed(self.sums, -1, together * m, width)
+        self.value = np.empty((lines, m, width), np.float32)
+        self.scaled = self.value if squash.outer == 1 else np.empty_like(self.value)
+        self.fields = _viewed(self.value, *fields)
+        self.pool = _pool(pooling, _viewed(self.scaled, *fields), _lines(y.value))
 
-        self.dy = y.grad.flatten(2)
-        self.dy_scaled = torch.empty(self.dy.shape)
-        self.dpixels = torch.empty(lines, m, width)
-        self.dfields = self.dpixels.view(fields)
+        self.dy = _lines(y.grad)
+        self.dpixels = np.empty((lines, m, width), np.float32)
+        self.dfields = _viewed(self.dpixels, *fields)
         border = SIZE - 1 if needs_dx else 0  # lines of zeros around make the gradient at x a convolution too
-        padded = _doubles(lines + 2 * border, m, width)
+        padded = np.zeros((lines + 2 * border, m, width))
         self.dsums = padded[border : border + lines]
-        self.dproducts = self.dsums.view(-1, together * m, width)
-        self.dmatrices = _doubles(len(self.dproducts), together * m, columns)
+        self.dproducts = _viewed(self.dsums, -1, together * m, width)
+        self.dmatrices = np.zeros((len(self.dproducts), together * m, columns))
 
         self.needs_dx = needs_dx
         if needs_dx:
             # the matrix turned around [(kernel column, map it sees), (kernel line from the last, map)]
             turned = torch.arange(depth * SIZE * m).view(SIZE, c, SIZE, m).flip(2).permute(3, 1, 2, 0)
             self.turned_places = _connected(layer, turned)
-            self.turned = _doubles(depth, SIZE * m)
+            self.turned = np.zeros((depth, SIZE * m))
             self.dwindows = _overlapping(padded, SIZE, 1)
-            self.dshifted = _doubles(h, depth, width)
-            parts = self.dshifted.view(h, SIZE, c, 2, half, n).transpose(3, 4).unbind(1)
-            self.dx, self.dx_sums = x.grad, _doubles(h, c, w, n)
-            strides = (c * w * n, w * n, 2 * n, n, 1)
-            self.parts = [(self.dx_sums.as_strided(part.shape, strides, i * n), part) for i, part in enumerate(parts)]
+            self.dshifted = np.zeros((h, depth, width))
+            parts = _viewed(self.dshifted, h, SIZE, c, 2, half, n).transpose(1, 0, 2, 4, 3, 5)
+            self.dx, self.dx_sums = x.grad, np.zeros((h, c, w, n))
+            sums = [_viewed(self.dx_sums[:, :, i : i + 2 * half], h, c, half, 2, n) for i in range(SIZE)]
+            self.parts = [*zip(sums, parts, strict=True)]
 
     def forward(self) -> None:
         self.operand.take()
         for places in self.places:
-            self.matrix.view(-1).index_copy_(0, places, self.weight)
-        self.shifted.copy_(self.views)
-        torch.bmm(self.matrix.expand(len(self.windows), -1, -1), self.windows, out=self.products)
-        self.squash.apply_(self.pixels.copy_(self.sums).add_(self.bias))
-        if self.squash.outer != 1:
-            torch.mul(self.pixels, self.squash.outer, out=self.scaled)
+            self.matrix.reshape(-1)[places] = self.weight
+        np.copyto(self.shifted, self.views)
+        np.matmul(self.matrix, self.windows, out=self.products)
+        np.copyto(self.value, self.sums, casting="same_kind")
+        np.add(self.value, self.bias, out=self.value)
+        self.squash.apply(self.value, self.scaled)
         self.pool.forward()
 
     def backward(self) -> None:
-        torch.mul(self.dy, self.pool.share, out=self.dy_scaled)
-        if self.squash.factor != 1:
-            self.dy_scaled.mul_(self.squash.factor)
-        self.squash.pull(self.pool.pull(self.dy_scaled), self.fields, self.dfields)
-        self.dsums.copy_(_round_gradient_(self.dpixels, self.bits, self.what))
+        dy = self.pool.pull(self.squash.scaled_(self.dy, self.pool.share))
+        self.squash.pull(dy, self.fields, self.dfields)
+        np.copyto(self.dsums, _round_gradient_(self.dpixels, self.bits, self.what))
         if self.operand.take_together(self.input_bits) is not None:
-            self.shifted.copy_(self.views)
-        torch.bmm(self.dproducts, self.windows.mT, out=self.dmatrices)
-        dmatrix = self.dmatrices.sum(0).view(-1)
-        torch.index_select(dmatrix, 0, self.places[0], out=self.dweight)
+            np.copyto(self.shifted, self.views)
+        np.matmul(self.dproducts, self.windows.mT, out=self.dmatrices)
+        dmatrix = np.add.reduce(self.dmatrices, axis=0).reshape(-1)
+        np.take(dmatrix, self.places[0], out=self.dweight, mode="clip")
         for places in self.places[1:]:
-            self.dweight.add_(dmatrix.index_select(0, places))
-        torch.sum(self.dsums, (0, 2), out=self.dbias)
+            np.add(self.dweight, dmatrix[places], out=self.dweight)
+        np.add.reduce(self.dsums, axis=(0, 2), out=self.dbias)
         if self.needs_dx:
             self._backward_x()
 
     def _backward_x(self) -> None:
-        self.turned.view(-1).index_copy_(0, self.turned_places, self.weight)
-        torch.bmm(self.turned.expand(len(self.dwindows), -1, -1), self.dwindows, out=self.dshifted)
-        self.dx_sums.zero_()
+        self.turned.reshape(-1)[self.turned_places] = self.weight
+        np.matmul(self.turned, self.dwindows, out=self.dshifted)
+        self.dx_sums.fill(0.0)
         for sums, part in self.parts:
-            sums.add_(part)
-        self.dx.copy_(self.dx_sums)
+            np.add(sums, part, out=sums)
+        np.copyto(self.dx, self.dx_sums, casting="same_kind")
 
 
-def _doubles(*shape: int) -> Tensor:
-    return torch.zeros(shape, dtype=torch.float64)
+def _viewed(x: ndarray, *shape: int) -> ndarray:
+    """An array in another shape, without a copy."""
+    view = x.reshape(shape)
+    assert np.may_share_memory(view, x)
+    return view
 
 
-def _connected(layer: nn.Module, places: Tensor) -> Tensor:
+def _lines(x: ndarray) -> ndarray:
+    """Lines [h, c, w, n] as [h, c, w · n]."""
+    return _viewed(x, *x.shape[:2], -1)
+
+
+def _connected(layer: nn.Module, places: Tensor) -> ndarray:
     """From the places of the weights of all pairs of maps [m, c, 5, 5], those of the weights that the layer holds."""
-    return (layer.connected(places) if isinstance(layer, SparseConv) else places).flatten()
+    return (layer.connected(places) if isinstance(layer, SparseConv) else places).flatten().numpy()
 
 
-def _overlapping(lines: Tensor, size: int, step: int) -> Tensor:
+def _overlapping(lines: ndarray, size: int, step: int) -> ndarray:
     """Lines [h, k, width] as windows of ``size`` of them, one every ``step`` lines, without a copy."""
     h, k, width = lines.shape
-    shape, strides = ((h - size) // step + 1, size * k, width), (step * k * width, width, 1)
-    return lines.as_strided(shape, strides, lines.storage_offset())
+    shape = (h - size) // step + 1, size * k, width
+    return as_strided(lines, shape, (step * lines.strides[0], *lines.strides[1:]), writeable=False)
 
 
 class _Sum:
     """Fields [line, 2, map, 2, rest] → share · their sums [line, map, rest]."""
 
-    def __init__(self, fields: Tensor, y: Tensor, share: float) -> None:
-        self.fields, self.y, self.share = fields, y, share
-        self.pairs = fields.new_empty(fields[:, 0].shape)
+    def __init__(self, fields: ndarray, y: ndarray, share: float) -> None:
+        self.y, self.share = y, share
+        self.upper, self.lower = fields[:, 0], fields[:, 1]
+        self.pairs = np.empty(self.upper.shape, np.float32)
+        self.left, self.right = self.pairs[:, :, 0], self.pairs[:, :, 1]
 
     def forward(self) -> None:
-        torch.add(self.fields[:, 0], self.fields[:, 1], out=self.pairs)
-        torch.add(self.pairs[:, :, 0], self.pairs[:, :, 1], out=self.y)
+        np.add(self.upper, self.lower, out=self.pairs)
+        np.add(self.left, self.right, out=self.y)
         if self.share != 1:
-            self.y.mul_(self.share)
+            np.multiply(self.y, _number(self.share), out=self.y)
 
-    def pull(self, grad: Tensor) -> Tensor:
+    def pull(self, grad: ndarray) -> ndarray:
         """The gradient at the fields, or a view that broadcasts to it."""
         return grad[:, None, :, None]
 
@@ -433,25 +483,26 @@ class _Max:
 
     share = 1.0
 
-    def __init__(self, fields: Tensor, y: Tensor) -> None:
-        self.fields, self.y = fields, y
-        self.largest = fields.new_empty(y.shape)
+    def __init__(self, fields: ndarray, y: ndarray) -> None:
+        self.y, self.pulled = y, np.empty_like(fields)
+        self.pixels, self.dpixels = (
+            [each[:, i, :, j] for i in (0, 1) for j in (0, 1)] for each in (fields, self.pulled)
+        )
 
     def forward(self) -> None:
-        torch.amax(self.fields, (1, 3), out=self.largest)
-        self.y.copy_(self.largest)
+        np.copyto(self.y, self.pixels[0])
+        for pixel in self.pixels[1:]:
+            np.maximum(self.y, pixel, out=self.y)
 
-    def pull(self, grad: Tensor) -> Tensor:
+    def pull(self, grad: ndarray) -> ndarray:
         """The gradient at the fields; of equal largest ones the first receives it."""
-        pulled = torch.empty_like(self.fields)
-        parts = [(i, j) for i in (0, 1) for j in (0, 1)]
-        found = first_largest([self.fields[:, i, :, j] for i, j in parts], self.largest)
-        for (i, j), its in zip(parts, found, strict=True):
-            torch.mul(grad, its, out=pulled[:, i, :, j])
-        return pulled
+        found = first_largest([torch.from_numpy(pixel) for pixel in self.pixels], torch.from_numpy(self.y))
+        for dpixel, its in zip(self.dpixels, found, strict=True):
+            np.multiply(grad, its.numpy(), out=dpixel)
+        return self.pulled
 
 
-def _pool(layer: nn.Module, fields: Tensor, y: Tensor) -> _Sum | _Max:
+def _pool(layer: nn.Module, fields: ndarray, y: ndarray) -> _Sum | _Max:
     """A layer's pooling."""
     if isinstance(layer, Subsampling):
         return _Sum(fields, y, layer.share)
@@ -465,18 +516,22 @@ class _Subsampling:
         self.squash, self.what = squash, f"the gradient at {layer.place}"
         (weight, self.dweight), (bias, self.dbias) = weights.plain(layer.weight), weights.plain(layer.bias)
         self.weight, self.bias = weight[:, None], bias[:, None]
-        self.x, self.dx, self.y, self.dy = (each.flatten(2) for each in (x.value, x.grad, y.value, y.grad))
-        self.value, self.d = torch.empty(2, *self.x.shape).unbind()
+        self.x, self.dx, self.y, self.dy = map(_lines, (x.value, x.grad, y.value, y.grad))
+        self.value, self.d, self.part = np.empty((3, *self.x.shape), np.float32)
 
     def forward(self) -> None:
-        self.squash.apply_(torch.mul(self.x, self.weight, out=self.value).add_(self.bias))
-        torch.mul(self.value, self.squash.outer, out=self.y)
+        np.multiply(self.x, self.weight, out=self.value)
+        np.add(self.value, self.bias, out=self.value)
+        self.squash.apply(self.value, self.y)
+        if self.squash.outer == 1:
+            np.copyto(self.y, self.value)
 
     def backward(self) -> None:
-        self.squash.pull(self.dy if self.squash.factor == 1 else self.dy * self.squash.factor, self.value, self.d)
-        torch.mul(self.d, self.weight, out=self.dx)
-        self.dweight.copy_(exact.total(self.d * self.x, (0, 2), self.what))
-        self.dbias.copy_(exact.total(self.d, (0, 2), self.what))
+        self.squash.pull(self.squash.scaled_(self.dy), self.value, self.d)
+        np.multiply(self.d, self.weight, out=self.dx)
+        for terms, out in ((np.multiply(self.d, self.x, out=self.part), self.dweight), (self.d, self.dbias)):
+            _round_gradient_(terms, exact.GRID_BITS, self.what)
+            np.add.reduce(terms, axis=(0, 2), dtype=np.float64, out=out)
 
 
 class _Full:
@@ -487,54 +542,56 @@ class _Full:
     ) -> None:
         m, k = layer.weight.shape
         n = len(y.value)
-        self.squash, self.operand, self.y, self.dx = squash, operand, y, x.grad
+        self.squash, self.operand = squash, operand
+        self.y, self.dx, self.dy = y.value, x.grad, y.grad
         self.what = f"the gradient at {layer.place}"
         self.weight, self.dweight = weights.matrix(layer, exact.weight_bits(k, m))
         self.bias, self.dbias = weights.plain(layer.bias)
         self.bits, self.input_bits = exact.gradient_bits(n)
-        self.value = y.value if squash.outer == 1 else torch.empty_like(y.value)
-        self.d = torch.empty_like(y.value)
-        self.x, self.sums, self.dsums, self.dx_sums = _doubles(n, k), _doubles(n, m), _doubles(n, m), _doubles(n, k)
+        self.value = self.y if squash.outer == 1 else np.empty_like(self.y)
+        self.d = np.empty_like(self.y)
+        self.x, self.sums, self.dsums, self.dx_sums = (np.zeros((n, size)) for size in (k, m, m, k))
 
     def forward(self) -> None:
-        self.x.copy_(self.operand.take())
-        torch.mm(self.x, self.weight.T, out=self.sums)
-        self.squash.apply_(self.value.copy_(self.sums).add_(self.bias))
-        if self.squash.outer != 1:
-            torch.mul(self.value, self.squash.outer, out=self.y.value)
+        np.copyto(self.x, self.operand.take())
+        np.matmul(self.x, self.weight.T, out=self.sums)
+        np.copyto(self.value, self.sums, casting="same_kind")
+        np.add(self.value, self.bias, out=self.value)
+        self.squash.apply(self.value, self.y)
 
     def backward(self) -> None:
-        dy = self.y.grad if self.squash.factor == 1 else self.y.grad * self.squash.factor
-        self.squash.pull(dy, self.value, self.d)
-        self.dsums.copy_(_round_gradient_(self.d, self.bits, self.what))
+        self.squash.pull(self.squash.scaled_(self.dy), self.value, self.d)
+        np.copyto(self.dsums, _round_gradient_(self.d, self.bits, self.what))
         if (x := self.operand.take_together(self.input_bits)) is not None:
-            self.x.copy_(x)
-        torch.mm(self.dsums.T, self.x, out=self.dweight)
-        torch.sum(self.dsums, 0, out=self.dbias)
-        torch.mm(self.dsums, self.weight, out=self.dx_sums)
-        self.dx.copy_(self.dx_sums)
+            np.copyto(self.x, x)
+        np.matmul(self.dsums.T, self.x, out=self.dweight)
+        np.add.reduce(self.dsums, axis=0, out=self.dbias)
+        np.matmul(self.dsums, self.weight, out=self.dx_sums)
+        np.copyto(self.dx, self.dx_sums, casting="same_kind")
 
 
 class _RadialBasis:
     """Squared distances to codes. x [n, 84] → y [n, 10]."""
 
     def __init__(self, weights: _Weights, layer: RadialBasis, x: Values, y: Values) -> None:
-        self.x, self.y, self.what = x, y, layer.place
-        self.codes = layer.weight.detach()
+        self.x, self.dx, self.y, self.dy = x.value, x.grad, y.value, y.grad
+        self.codes, self.what = layer.weight.detach().numpy(), layer.place
         self.dcodes = weights.plain(layer.weight)[1] if isinstance(layer.weight, nn.Parameter) else None
-        self.apart, self.part = torch.empty(2, len(x.value), *layer.weight.shape).unbind()
+        self.apart, self.part = np.empty((2, len(self.x), *self.codes.shape), np.float32)
 
     def forward(self) -> None:
-        torch.sub(self.x.value[:, None], self.codes, out=self.apart)
-        squares = torch.mul(self.apart, self.apart, out=self.part)
-        self.y.value.copy_(exact.rounded_each(squares, exact.GRID_BITS, DISTANCES, self.what).double().sum(2))
+        np.subtract(self.x[:, None], self.codes, out=self.apart)
+        np.multiply(self.apart, self.apart, out=self.part)
+        _round_each(self.part, exact.GRID_BITS, DISTANCES, (1, 2), self.what, self.part)
+        np.copyto(self.y, np.add.reduce(self.part, axis=2, dtype=np.float64), casting="same_kind")
 
     def backward(self) -> None:
-        torch.mul(self.apart, self.y.grad.mul_(2.0)[:, :, None], out=self.part)
-        pulls = _round_gradient_(self.part, exact.GRID_BITS, f"the gradient at {self.what}").double()
-        self.x.grad.copy_(pulls.sum(1))
+        np.multiply(self.dy, _number(2.0), out=self.dy)
+        np.multiply(self.apart, self.dy[:, :, None], out=self.part)
+        pulls = _round_gradient_(self.part, exact.GRID_BITS, f"the gradient at {self.what}").astype(np.float64)
+        np.copyto(self.dx, np.add.reduce(pulls, axis=1), casting="same_kind")
         if self.dcodes is not None:
-            torch.neg(pulls.sum(0), out=self.dcodes)
+            np.negative(np.add.reduce(pulls, axis=0), out=self.dcodes)
 
 
 def check(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"], dscores: Float[Tensor, "n 10"]) -> None:

@@ -21,7 +21,8 @@ from lenet.training.module import LeNet
 from lenet.training.record import History, Row
 
 Observer = Callable[[Row], None]
-DIGITS = 1024  # presented in a batch of Lightning's
+DIGITS = 1024  # presented in a batch of Lightning's, at most
+UPDATES = 64  # from one, at most: a checkpoint is saved between two
 
 
 class FastLeNet(LeNet):
@@ -97,7 +98,7 @@ class FastLeNet(LeNet):
         """The coming epoch's digits; the Trainer is told to ask anew for each epoch."""
         self.presented = present(self.variant, self.seed, self.train_set, self.current_epoch + 1)
         size = self.variant.batch_size
-        return Chunks(self.step * size, len(self.train_set), max(1, DIGITS // size) * size)
+        return Chunks(self.step * size, len(self.train_set), max(1, min(UPDATES, DIGITS // size)) * size)
 
     def on_train_start(self) -> None:
         self.rule = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))

@@ -27,7 +27,7 @@ from lenet.errors import Diverged
 from lenet.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints, State
-from lenet.training.fast_module import FastLeNet
+from lenet.training.fast_module import UPDATES, FastLeNet
 from lenet.training.fit import Fitted, fit, trainer, write
 from lenet.training.module import LeNet
 from lenet.training.record import Record
@@ -39,7 +39,7 @@ HELD_OUT = 60  # validation digits of a miniature, at most
 FEW = 32  # digits whose inputs and answers are looked at
 WIDE = 1024  # digits of one update, for sums as long as any
 SMALL_BATCH = 4  # of the training that is stopped in mid-epoch
-STEPS = 66  # whole updates of its epochs: more than Lightning gets at a time
+STEPS = UPDATES + 2  # whole updates of its epochs: more than Lightning gets at a time
 STANDARD = {
     "initialisation.scale": 1.5,
     "network.pooling.bias": 0.5,
