@@ -9,6 +9,7 @@ subnormal numbers, and without fused multiply-adds where two operations are writ
 import hashlib
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -161,7 +162,12 @@ def _products_are_exact() -> bool:
         a, b = a.double(), b.double()
         if not all(
             torch.equal(product, right.double())
-            for product in (a @ b, torch.bmm(a.expand(batch, m, k), b), (b.mT @ a.T).mT)
+            for product in (
+                a @ b,
+                torch.bmm(a.expand(batch, m, k), b),
+                (b.mT @ a.T).mT,
+                torch.from_numpy(np.matmul(a.numpy(), b.numpy())),
+            )
         ):
             return False
     return True

@@ -1,8 +1,8 @@
 """exp, log, tanh, the logistic function, square roots and softmax, made of single IEEE operations.
 
 A library's own functions differ in their last bits between processors, and so does a multiply-add between those that
-round once and those that round twice. Here each step is one operation of torch in single precision, which IEEE 754
-rounds correctly: +, −, ×, ÷, comparisons, conversions, and shifts of bits. Polynomials are evaluated by Horner's rule.
+round once and those that round twice. Here each step is one operation of torch or NumPy in single precision, which IEEE
+754 rounds correctly: +, −, ×, ÷, comparisons, conversions, and shifts of bits. Polynomials go by Horner's rule.
 
 Errors against mpmath at 40 digits, in units in the last place (``tests/test_functions.py`` holds them):
 

@@ -194,9 +194,10 @@ class Passes:
 
     def forward(self) -> Float[Tensor, "n 10"]:
         """The outputs for ``inputs``. Raises exact.NotFinite where numbers have no place on a grid."""
-        self.weights.take()
-        for layer in self.layers:
-            layer.forward()
+        with np.errstate(all="ignore"):  # what is not finite is found where it is put on a grid
+            self.weights.take()
+            for layer in self.layers:
+                layer.forward()
         return self.scores.clone()
 
     def backward(self, dscores: Float[Tensor, "n 10"]) -> None:
@@ -205,8 +206,9 @@ class Passes:
         Raises exact.NotFinite where numbers have no place on a grid.
         """
         self.dscores.copy_(dscores)
-        for layer in reversed(self.layers):
-            layer.backward()
+        with np.errstate(all="ignore"):
+            for layer in reversed(self.layers):
+                layer.backward()
         self.weights.give()
 
 
