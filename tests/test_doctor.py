@@ -31,9 +31,9 @@ def folder(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return tmp_path / "copy"
 
 
-def findings(deep: bool = False) -> dict[str, list[str]]:
+def findings(*names: str, deep: bool = False) -> dict[str, list[str]]:
     """What was found, by section; sections without a finding are left out."""
-    found = dict(zip(SECTIONS, doctor.examine(config.load(), deep, doctor.Places()), strict=False))
+    found = dict(zip(SECTIONS, doctor.examine(config.load(), names, deep, doctor.Places()), strict=False))
     return {section: faults for section, (_, faults) in found.items() if faults}
 
 
@@ -59,6 +59,16 @@ def test_an_edited_metric_is_named_wherever_it_does_not_fit(folder: Path) -> Non
     assert any("metric test/misses is" in fault and "7.0 in the files" in fault for fault in found[RECORD])
     assert any("artifact modern-1.json is not the file" in fault for fault in found[RECORD])
     assert run(*lenet_command("doctor"), cwd=folder, status=1).stdout.count("test.misses 7") == 1
+
+
+def test_of_named_runs_alone_other_runs_and_the_comparison_do_not_matter(folder: Path) -> None:
+    shutil.rmtree(folder / "runs" / "modern-2")
+    (folder / "metrics" / "summary.json").unlink()
+    assert LOCK in findings()
+    assert {LOCK, FILES}.isdisjoint(findings("modern-1"))
+    assert FILES in findings("modern-2")
+    unknown = run(*lenet_command("doctor", "modern-9"), cwd=folder, status=1).stdout
+    assert "modern-9: not compared; legal: modern-1, modern-2" in unknown
 
 
 def test_a_changed_byte_of_the_weights_is_named(folder: Path) -> None:
@@ -196,6 +206,6 @@ def test_before_any_run_there_is_nothing_to_examine(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
     with pytest.raises(InputError, match="no run here; `make repro` makes them"):
-        next(doctor.examine(config.load(), False, doctor.Places()))
+        next(doctor.examine(config.load(), (), False, doctor.Places()))
     assert "make repro" in run("lenet", "doctor", cwd=tmp_path, status=2).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]

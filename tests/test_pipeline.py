@@ -178,11 +178,12 @@ def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(check
     (folder / "ladder" / "params.yaml").write_text(LADDER)
     result = folder / "studies" / "ladder.json"
     result.unlink(missing_ok=True)
+    run(*lenet_command("repro", "original-tanh-1"), cwd=folder, LENET_DATA_DIR=str(mnist), LENET_TRACK="0")
+    named = {"fetch", "prepare", "signature@original-tanh", "train@original-tanh-1", "evaluate@original-tanh-1"}
+    assert set(stages(folder)) == named
     climb = lenet_command("repro", "--pipeline", "ladder")
-    run(*climb, cwd=folder, LENET_DATA_DIR=str(mnist), LENET_TRACK="0")
-    assert set(stages(folder)) == {
-        "fetch", "prepare", "signature@original-tanh", "train@original-tanh-1", "evaluate@original-tanh-1",
-    }  # fmt: skip
+    run(*climb, cwd=folder, LENET_TRACK="0")
+    assert set(stages(folder)) == named
     assert set(stages(folder / "ladder")) == {
         "signature@tutorial-mse", "train@tutorial-mse-1", "evaluate@tutorial-mse-1", "publish",
     }  # fmt: skip
@@ -202,6 +203,8 @@ def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(check
     assert (folder / "runs" / "original-tanh-1" / "run.json").exists()
     assert (folder / "ladder" / "runs" / "tutorial-mse-1" / "run.json").exists()
 
+    unknown = run(*lenet_command("repro", "modern-9"), cwd=folder, status=2)
+    assert "modern-9: no such run; legal: original-tanh-1" in unknown.stderr
     unknown = run(*lenet_command("repro", "--pipeline", "stairs"), cwd=folder, status=2)
     assert "stairs/dvc.yaml is not here; pipelines beside the root's: frontier, ladder, paper, sizes" in unknown.stderr
 

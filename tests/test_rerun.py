@@ -404,37 +404,6 @@ def test_verify_computes_the_published_result_in_a_clean_copy_and_sees_planted_d
     assert "modern-9" in run(*lenet_command("verify", "modern-9"), cwd=clone, status=2).stderr
 
 
-def test_verify_samples_a_seed_by_the_commit_and_sees_drift_in_it_alone(
-    published: Path, tmp_path: Path, mnist: Path
-) -> None:
-    clone = tmp_path / "clone"
-    run("git", "clone", "-q", str(published), str(clone), cwd=tmp_path)
-    for drift in ("not chosen", "chosen"):
-        chosen, other = hold_drift(clone, drift)
-        done = run(
-            *lenet_command("verify", "--sample"), cwd=clone, status=int(drift == "chosen"), LENET_DATA_DIR=str(mnist)
-        )
-        assert f"evaluate@modern-{chosen}" in done.stdout
-        assert f"modern-{other}" not in done.stdout
-        wrong = [line for line in done.stdout.splitlines() if " NO " in line]
-        assert len(wrong) == (drift == "chosen")
-        assert all(f"metrics/modern-{chosen}.json" in line for line in wrong)
-
-
-def hold_drift(clone: Path, where: str) -> tuple[int, int]:
-    """Commit a wrong number of misses for the seed that this commit chooses, or for the other; return both."""
-    run("git", "reset", "-q", "--hard", "origin/HEAD", cwd=clone)
-    path = clone / "metrics" / "modern-1.json"
-    edit_json(path, lambda content: content["test"].update(misses=content["test"]["misses"] - 1))
-    for attempt in range(50):
-        commit(clone, f"drift {attempt}")
-        chosen = 1 + int(run("git", "rev-parse", "HEAD", cwd=clone).stdout, 16) % 2
-        if (chosen == 1) == (where == "chosen"):
-            return chosen, 3 - chosen
-        run("git", "reset", "-q", "--soft", "HEAD~1", cwd=clone)
-    raise AssertionError("50 commits of the same parity")
-
-
 def test_a_published_run_of_this_project_is_rerun_in_a_fresh_clone(tmp_path: Path, mnist: Path) -> None:
     clone, name = tmp_path / "clone", "modern-3"
     run("git", "clone", "-q", str(ROOT), str(clone), cwd=tmp_path)

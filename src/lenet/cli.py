@@ -345,21 +345,26 @@ def results(params: Any) -> None:
 
 
 @job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--jobs", type=click.IntRange(min=1), help="Stages at once; by default the number of cores.")
 @click.option("--pipeline", type=HERE, default=Path(), help="The folder of another dvc.yaml than the root's.")
 @tracking_option
 @stage
-def repro(params: Any, jobs: int | None, pipeline: Path, track: bool) -> None:
-    """Run what is out of date, side by side.
+def repro(params: Any, names: tuple[str, ...], jobs: int | None, pipeline: Path, track: bool) -> None:
+    """Run what is out of date, side by side; all of it, or what these runs need.
 
-    Another pipeline brings up to date what it needs of the root's, too. Example: lenet repro --jobs 4 --pipeline ladder
+    Another pipeline brings up to date what it needs of the root's, too.
+
+    \b
+    Example: lenet repro modern-1 original-tanh-1
+             lenet repro --jobs 4 --pipeline ladder
     """
     from lenet import repro as module
 
     if not track:
         os.environ["LENET_TRACK"] = "0"  # for the stages
     try:
-        module.repro(params, pipeline, jobs or cores(), track)
+        module.repro(params, pipeline, names, jobs or cores(), track)
     except module.StageFailed:
         raise SystemExit(1) from None
 
@@ -395,9 +400,10 @@ def sync(params: Any) -> None:
 
 
 @job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--deep", is_flag=True, help="Also compute all results again from weights and test digits.")
-def doctor(params: Any, deep: bool) -> None:
-    """Check that lock, files, record and machine agree.
+def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
+    """Check that lock, files, record and machine agree; of all that is here, or of these runs.
 
     That is dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine.
     Pipelines whose results are of an older arithmetic are named and left out.
@@ -410,7 +416,7 @@ def doctor(params: Any, deep: bool) -> None:
     sound = True
     for line in stale.pipelines(Path("metrics")):
         print(line)
-    for name, faults in module.examine(params, deep, module.Places()):
+    for name, faults in module.examine(params, names, deep, module.Places()):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
         for fault in faults:
             print(f"  {fault}")
@@ -423,10 +429,9 @@ def doctor(params: Any, deep: bool) -> None:
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
 @click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
-@click.option("--sample", is_flag=True, help="One run of each compared variant, chosen by the commit's hash.")
 @click.option("--signatures", is_flag=True, help="Sign all variants, or these, under all instructions and threads.")
 @stage
-def verify(params: Any, names: tuple[str, ...], against: str, here: bool, sample: bool, signatures: bool) -> None:
+def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signatures: bool) -> None:
     """Compute the published result again, and compare.
 
     In a clean copy of the commit; all of it, or these runs. Exit status 1 if one bit differs.
@@ -446,8 +451,8 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, sample
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
-    if here + sample + signatures > 1 or (sample and names):
-        raise InputError("--here, --sample and --signatures exclude each other, and --sample chooses the runs itself")
+    if here and signatures:
+        raise InputError("--here and --signatures exclude each other")
     for line in stale.pipelines(module.METRICS):
         print(line)
     if signatures:
@@ -459,7 +464,7 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, sample
     if here:
         verdicts = module.verify(params, against, Path(), names)
     else:
-        verdicts = published.compute(against, names, sample, cores(), tell)
+        verdicts = published.compute(against, names, cores(), tell)
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)

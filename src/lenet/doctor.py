@@ -3,7 +3,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from safetensors.numpy import load_file
 
-from lenet import current, fingerprint, packaged, tracking
+from lenet import current, fingerprint, packaged, tracking, verify
 from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
@@ -39,11 +39,12 @@ class Places:
     signatures: Path = Path("signatures")
 
 
-def examine(params: Params, deep: bool, places: Places) -> Iterator[tuple[str, list[str]]]:
+def examine(params: Params, names: Sequence[str], deep: bool, places: Places) -> Iterator[tuple[str, list[str]]]:
     """Examine one thing after the other.
 
     Args:
         params: the whole of params.yaml.
+        names: compared runs, as ``<variant>-<seed>``, to look at these alone and not at the comparison; none for all.
         deep: also compute metrics, answers and the comparison again, from the weights and the test digits.
         places: where things are.
 
@@ -57,13 +58,13 @@ def examine(params: Params, deep: bool, places: Places) -> Iterator[tuple[str, l
         raise InputError(f"{places.runs}: no run here; `make repro` makes them")
     examinations: list[tuple[str, Callable[[], Iterator[str]]]] = [
         ("installed packages and requirements.lock", lambda: environment(places.lock)),
-        ("dvc.lock and files", lambda: pipeline(params, places)),
-        ("files among each other", lambda: files(params, places)),
+        ("dvc.lock and files", lambda: pipeline(params, names, places)),
+        ("files among each other", lambda: files(params, names, places)),
         ("arithmetic of this machine", arithmetic),
         ("MLflow's record and files", lambda: tracking.check(params, places.runs, places.metrics)),
     ]
     if deep:
-        examinations.append(("results computed again and files", lambda: again(params, places)))
+        examinations.append(("results computed again and files", lambda: again(params, names, places)))
     for name, examination in examinations:
         found: list[str] = []
         try:
@@ -84,8 +85,8 @@ def environment(lock: Path) -> Iterator[str]:
             yield f"{name}: {here} installed, {pinned.get(name, 'nothing')} locked"
 
 
-def pipeline(params: Params, places: Places) -> Iterator[str]:
-    """What DVC finds changed against dvc.lock, in every pipeline that has outputs here."""
+def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
+    """What DVC finds changed against dvc.lock, in every pipeline that has outputs here, or for some runs."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -93,6 +94,9 @@ def pipeline(params: Params, places: Places) -> Iterator[str]:
     try:
         with Repo() as repo:
             stages = [stage for stage in repo.index.stages if Path(stage.path_in_repo) in pipelines]
+            if names:
+                wanted = verify.stages_of(params, names)
+                stages = [stage for stage in stages if stage.addressing in wanted]
             new = {stage.addressing for stage in stages if not any(out.hash_info for out in stage.outs)}
             status = repo.status(targets=[stage.addressing for stage in stages])
     except DvcException as error:
@@ -110,12 +114,12 @@ def pipeline(params: Params, places: Places) -> Iterator[str]:
                     yield from (f"{stage}: {kind}: {name} {how}" for name, how in entries.items())
 
 
-def files(params: Params, places: Places) -> Iterator[str]:
+def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
     """A run's files that contradict each other, params.yaml or the data."""
     digits = load_digits(places.train) if places.train.exists() else None
     if digits is None:
         yield f"{places.train} is missing; `dvc repro prepare` makes it"
-    for folder in current.folders(params, places.runs):
+    for folder in _folders(params, names, places):
         try:
             record = Record.read(folder / "run.json")
             pipeline = folder.parent.parent
@@ -126,10 +130,14 @@ def files(params: Params, places: Places) -> Iterator[str]:
             faults = [str(error).splitlines()[0]]
         yield from (f"{folder}: {fault}" for fault in faults)
     summary = _json(places.metrics / "summary.json")
-    for variant in params.compare:
+    for variant in params.compare if not names else ():
         misses = [_json(places.metrics / f"{variant}-{seed}.json")["test"]["misses"] for seed in params.seeds]
         if summary.get(variant, {}).get("misses") != np.mean(misses):
             yield f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}"
+
+
+def _folders(params: Params, names: Sequence[str], places: Places) -> list[Path]:
+    return [places.runs / name for name in names] or current.folders(params, places.runs)
 
 
 def _run(
@@ -175,13 +183,13 @@ def arithmetic() -> Iterator[str]:
         yield f"{name} is off here (conformance check): nothing can be trained with the published bits"
 
 
-def again(params: Params, places: Places) -> Iterator[str]:
+def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
     """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder."""
     from lenet import compare, evaluate
 
     with tempfile.TemporaryDirectory() as scratch:
         copies = Path(scratch)
-        for folder in current.folders(params, places.runs):
+        for folder in _folders(params, names, places):
             pipeline = folder.parent.parent
             copy = copies / folder
             copy.mkdir(parents=True)
@@ -195,6 +203,8 @@ def again(params: Params, places: Places) -> Iterator[str]:
                 continue
             made = sorted(path.relative_to(copies) for path in copy.iterdir() if path.name not in tracking.TRAINED)
             yield from _other((metrics, *made), copies)
+        if names:
+            return
         summary = places.metrics / "summary.json"
         try:
             compare.write(params, copies / places.runs, places.studies, copies / summary, copies / places.reports)

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -72,30 +72,31 @@ class Timeline:
         self.stages.append({"stage": stage.name, "start": start, "end": end})
 
 
-def repro(params: Params, pipeline: Path, jobs: int, track: bool) -> None:
+def repro(params: Params, pipeline: Path, names: Sequence[str], jobs: int, track: bool) -> None:
     """Bring a pipeline up to date, with what it needs of others, with up to ``jobs`` stages at once.
 
     Args:
         params: the whole of the root's params.yaml.
         pipeline: the folder of its dvc.yaml; runs and metrics that this no longer names are removed from it.
+        names: runs, as ``<variant>-<seed>``, if not all of it is to be brought up to date.
         jobs: how many stages may run side by side.
         track: whether stages record in MLflow.
 
     Raises:
-        InputError: no such pipeline, another `lenet repro` is under way, or DVC cannot read the pipeline.
+        InputError: no such pipeline or run, another `lenet repro` is under way, or DVC cannot read the pipeline.
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
     if not (pipeline / "dvc.yaml").exists():
         legal = ", ".join(sorted(str(path.parent) for path in Path().glob("*/dvc.yaml")))
         raise InputError(f"{pipeline / 'dvc.yaml'} is not here; pipelines beside the root's: {legal or 'none'}")
     with lifetime.sole_pipeline():
-        graph, waiting = _stale(pipeline)
+        graph, waiting = _stale(pipeline, names)
         if not waiting:
             print("Everything is up to date.", file=sys.stderr)
         timeline = Timeline()
         if first := _signatures(graph, waiting):
             _Scheduler(graph, first, jobs, {}, timeline).run()
-            graph, waiting = _stale(pipeline)
+            graph, waiting = _stale(pipeline, names)
         if waiting:
             _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
         if not results.is_drawn(Path("reports")):
@@ -115,10 +116,11 @@ def _mark_current(params: Params, runs: Path) -> None:
         tracking.mark_current(found)
 
 
-def _stale(pipeline: Path) -> "tuple[networkx.DiGraph, set[str]]":
+def _stale(pipeline: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set[str]]":
     """The graph of all stages' names (an edge leads to what a stage needs), and the names that may have to run.
 
-    These are of the pipeline and what it needs alone. Runs that it no longer names are removed on the way.
+    These are of the pipeline, or of some of its runs, and what it needs alone. Runs that it no longer names are removed
+    on the way.
     """
     import networkx
     from dvc.exceptions import DvcException
@@ -133,7 +135,11 @@ def _stale(pipeline: Path) -> "tuple[networkx.DiGraph, set[str]]":
         with Repo() as repo:
             graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
             own = {stage.addressing for stage in repo.index.stages if Path(stage.path_in_repo) == file}
-            _remove_stale(pipeline, {name.partition("train@")[2] for name in own})
+            runs = {item: name for name in own for stage, item in [_parts(name)] if stage == "evaluate"}
+            if unknown := [name for name in names if name not in runs]:
+                raise InputError(f"{', '.join(unknown)}: no such run; legal: {', '.join(sorted(runs))}")
+            _remove_stale(pipeline, {*runs})
+            own = {runs[name] for name in names} or own
             needed = own.union(*(networkx.descendants(graph, name) for name in own))
             files = sorted({stage.path_in_repo for stage in repo.index.stages if stage.addressing in needed})
             changed = set(busy(repo.status, targets=files))

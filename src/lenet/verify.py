@@ -66,7 +66,7 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
     locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(folder / "dvc.lock"))]
     if names:
-        wanted = DATA_STAGES.union(*(_stages_of(name, variant) for name, (variant, _) in runs.items()))
+        wanted = stages_of(params, names)
         locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
     if not _of_another_processor(before, after):
         return judge_bits(*locks) + judge_bits(
@@ -83,8 +83,11 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     return judge_bits(*data) + spread
 
 
-def _stages_of(name: str, variant: str) -> set[str]:
-    return {f"signature@{variant}", f"train@{name}", f"evaluate@{name}"}
+def stages_of(params: Params, names: Sequence[str]) -> set[str]:
+    """The stages that make these runs and their data. Raises InputError for one that is not compared."""
+    runs = check_names(params, names)
+    own = ({f"signature@{variant}", f"train@{name}", f"evaluate@{name}"} for name, (variant, _) in runs.items())
+    return set(DATA_STAGES).union(*own)
 
 
 def _of_another_processor(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
@@ -93,17 +96,6 @@ def _of_another_processor(before: Mapping[str, Any], after: Mapping[str, Any]) -
     return all(is_stale(run) for pair in pairs for run in pair) and any(
         then["canary"] != now["canary"] for then, now in pairs
     )
-
-
-def sample(params: Params, commit: str) -> list[str]:
-    """One published run of each compared variant, chosen by a commit.
-
-    Args:
-        params: of that commit.
-        commit: its hash, in hexadecimal digits.
-    """
-    seed = params.seeds[int(commit, 16) % len(params.seeds)]
-    return [f"{variant}-{seed}" for variant in params.compare]
 
 
 def check_names(params: Params, names: Sequence[str]) -> dict[str, tuple[str, int]]:

@@ -6,15 +6,12 @@ from lenet import config, verify
 from lenet.rerun import sources, workplace
 
 
-def compute(
-    revision: str, names: Sequence[str], sampled: bool, jobs: int, tell: Callable[[str], None]
-) -> list[verify.Verdict]:
+def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str], None]) -> list[verify.Verdict]:
     """Execute a commit's pipeline in a clean copy of it, and judge what comes out by what the commit says.
 
     Args:
         revision: the commit.
         names: runs, as ``<variant>-<seed>``; none for all of the pipeline.
-        sampled: take one run of each compared variant in place of names, chosen by the commit.
         jobs: stages at once.
         tell: called with each line of progress.
 
@@ -24,7 +21,6 @@ def compute(
     commit = sources.commit(revision)
     with workplace.of(commit, build_environment=False) as place:
         params = config.load(place.project / "params.yaml")
-        names = verify.sample(params, commit.hash) if sampled else names
         verify.check_names(params, names)
         (place.project / "dvc.lock").unlink(missing_ok=True)  # what is there afterwards was computed
         for folder in (verify.METRICS, verify.SIGNATURES):
