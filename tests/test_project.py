@@ -236,9 +236,9 @@ def studied() -> dict[str, dict]:
 
 
 def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_published(params: Params) -> None:
-    """The same trials, pruner and epochs at most; trained anew, the best trial has the very weights it had.
+    """The same trials, pruner and epochs at most; the block has the best trial's settings.
 
-    Where the study is of the former arithmetic and the published run has a signature, the weights are others.
+    Of one arithmetic, the published run has the very weights of the best trial, too.
     """
     assert len({params.variants[name].epochs for name in params.compare}) == 1
     assert len({params.variants[name].validation_size for name in params.compare}) == 1
