@@ -102,7 +102,9 @@ def test_ci_and_the_workflow_run_the_same_commands() -> None:
         "make test",
         "make test-slow",
         "python -m benchmarks",
-        "lenet verify --sample",
+        "lenet repro",
+        "lenet verify --here",
+        "lenet doctor",
     ):
         assert re.search(rf"^step .*{command}( |$)", ci, re.M), command
     assert "repo: local" in (ROOT / ".pre-commit-config.yaml").read_text()
