@@ -6,6 +6,7 @@
 import importlib
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ PLACES = {
 
 
 def install() -> None:
-    """Set the trap; checkpoints are saved at every chance."""
+    """Set the trap, but not for a signature's small trainings; checkpoints are saved at every chance."""
+    if "signature" in sys.argv:
+        return
     place, _, count = os.environ["KILL"].partition(":")
     path, name = PLACES[place]
     owner, last = importlib.import_module("lenet.training.checkpoint"), int(count)
