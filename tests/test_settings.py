@@ -8,10 +8,14 @@ import pytest
 import torch
 
 from conftest import PROBE, ROOT, run
+from lenet import verify
 
 INSTRUCTIONS = ("default", "avx2", "avx512")  # of torch, each including those before
 SETTINGS = [("default", "SSE4_2", 2), ("avx2", "AVX512", 1), ("avx512", "AVX2", 2)]
-"""ATEN_CPU_CAPABILITY, MKL_ENABLE_INSTRUCTIONS and threads. All values of each are here; none is the usual one."""
+"""ATEN_CPU_CAPABILITY, MKL_ENABLE_INSTRUCTIONS and threads. All values of each are here; none is the usual one.
+
+OpenBLAS takes the instructions of the first.
+"""
 HERE = torch.backends.cpu.get_cpu_capability().lower()
 POSSIBLE = [setting for setting in SETTINGS if HERE in INSTRUCTIONS[INSTRUCTIONS.index(setting[0]) :]]
 
@@ -19,8 +23,8 @@ POSSIBLE = [setting for setting in SETTINGS if HERE in INSTRUCTIONS[INSTRUCTIONS
 def probe(few: Path, torchs: str, mkls: str, threads: int, *more: str) -> dict[str, Any]:
     """What tests/probe.py finds with these settings."""
     done = run(
-        *PROBE, str(few), "--threads", str(threads), *more,
-        cwd=ROOT, ATEN_CPU_CAPABILITY=torchs, MKL_ENABLE_INSTRUCTIONS=mkls,
+        *PROBE, str(few), "--threads", str(threads), *more, cwd=ROOT, LENET_THREADS=str(threads),
+        ATEN_CPU_CAPABILITY=torchs, MKL_ENABLE_INSTRUCTIONS=mkls, OPENBLAS_CORETYPE=verify.OPENBLAS[torchs],
     )  # fmt: skip
     found = json.loads(done.stdout)
     assert (found["capability"].lower(), found["threads"]) == (torchs, threads)

@@ -35,6 +35,8 @@ CONFIDENCE = 0.99
 INSTRUCTIONS = {"DEFAULT": ("default",), "AVX2": ("default", "avx2"), "AVX512": ("default", "avx2", "avx512")}
 """Values of ATEN_CPU_CAPABILITY by what torch can use here; on another kind of processor it has its default alone."""
 MKL = ("SSE4_2", "AVX2", "AVX512")
+OPENBLAS = {"default": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
+"""NumPy's library of matrix products has the like by names of processors."""
 THREADS = ("1", "2")
 
 
@@ -135,7 +137,12 @@ def settings() -> list[dict[str, str]]:
     """Environments in which libraries take other instructions, of those that there are here, and other threads."""
     instructions = INSTRUCTIONS.get(fingerprint.processor(), INSTRUCTIONS["DEFAULT"])
     return [
-        {"ATEN_CPU_CAPABILITY": aten, "MKL_ENABLE_INSTRUCTIONS": mkl, "LENET_THREADS": threads}
+        {
+            "ATEN_CPU_CAPABILITY": aten,
+            "OPENBLAS_CORETYPE": OPENBLAS[aten],
+            "MKL_ENABLE_INSTRUCTIONS": mkl,
+            "LENET_THREADS": threads,
+        }
         for aten, mkl, threads in product(instructions, MKL, THREADS)
     ]
 
