@@ -129,8 +129,10 @@ def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
         except (InputError, OSError, ValueError, KeyError) as error:
             faults = [str(error).splitlines()[0]]
         yield from (f"{folder}: {fault}" for fault in faults)
+    if names:
+        return
     summary = _json(places.metrics / "summary.json")
-    for variant in params.compare if not names else ():
+    for variant in params.compare:
         misses = [_json(places.metrics / f"{variant}-{seed}.json")["test"]["misses"] for seed in params.seeds]
         if summary.get(variant, {}).get("misses") != np.mean(misses):
             yield f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}"
