@@ -692,7 +692,7 @@ def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(che
     metrics = json.loads((checkout / "metrics" / "modern-1.json").read_text())
     assert metrics["validation"]["error"] == best["validation/error"]
     assert metrics["run"]["weights.sha256"] == best["weights.sha256"]
-    assert metrics["run"]["key"] == best["run.key"]
+    assert metrics["run"]["key"] != best["run.key"]  # a trial's has the signature of its structure
     published = {path.name: path.read_bytes() for path in folder.iterdir()}
     run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)  # the study is the same one
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == published
@@ -732,4 +732,4 @@ def test_memory_that_runs_out_fails_a_trial_and_the_study_goes_on(checkout: Path
     rows = pd.read_csv(checkout / "study" / "trials.csv")
     assert set(rows["state"][rows["batch_size"] == 60_000]) == {"failed"}
     assert set(rows["state"][rows["batch_size"] == 16]) <= {"complete", "pruned"}
-    assert rows["reason"].str.contains("memory").any()
+    assert rows["reason"].str.contains("memory", case=False).any()

@@ -721,6 +721,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
         said = [ended(worker) for worker in workers]
         late = stack.enter_context(first.sweep("--join", there, "--study", "far", ATEN_CPU_CAPABILITY="default"))
         assert ended(late) == ["lenet: working for study far"]
+        order.write_text(sources)
 
     executed = [[int(re.match(r"far: trial (\d+): ", line)[1]) for line in lines] for lines in said]
     assert all(executed)
