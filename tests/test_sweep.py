@@ -226,7 +226,7 @@ def test_a_learning_rate_that_diverges_fails_its_trial_alone(params: Params, few
     study.storage.set_trial_user_attr(first._trial_id, "block", block)
     rows = pd.read_csv(pd.io.common.StringIO(study.compute(4)))
     assert rows["state"].tolist()[0] == "failed"
-    assert "the training diverged: " in rows["reason"][0]
+    assert "the training diverged: C5's inputs: a magnitude of inf at step 2 of epoch 1" in rows["reason"][0]
 
 
 def test_an_interrupted_trial_is_handed_back_and_goes_on_from_its_checkpoint(
