@@ -112,9 +112,7 @@ _NUMPY = _Steps(np, lambda number: torch.tensor(number).numpy())
 
 
 def _in_place(name: str, x: Tensor) -> Tensor:
-    """Run a function's steps over a contiguous tensor, a chunk at a time: by NumPy on a processor, where its calls cost
-    a third of torch's.
-    """
+    """Run a function's steps over a contiguous tensor, a chunk at a time."""
     flat: Any = x.view(-1)
     buffers: Any = x.new_empty(2, min(CHUNK, len(flat)))
     steps = _TORCH

@@ -37,30 +37,34 @@ class _Convolution(Function):
         ctx.shared = ctx.e == least  # by all digits: one grid
         x = exact.rounded_each(x, exact.INPUT_BITS, least, f"{place}'s inputs")
         ctx.save_for_backward(x, matrix)
-        sums = matrix @ _windows(x, size, padding)
+        sums = (matrix @ _windows(x, size, padding)).float()
         side = [length + 2 * padding - size + 1 for length in x.shape[2:]]
-        return sums.float().view(len(x), maps, *side)
+        return sums.view(maps, len(x), *side).transpose(0, 1).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, matrix = ctx.saved_tensors
         shape, size, padding = ctx.geometry
-        grad = grad.flatten(2)
-        bits, input_bits = exact.gradient_bits(len(x) * grad.shape[2])
+        grad = grad.transpose(0, 1).flatten(1)
+        bits, input_bits = exact.gradient_bits(grad.shape[1])
         grad = exact.rounded(grad, bits, f"the gradient at {ctx.place}").double()
         if not ctx.shared or input_bits < exact.INPUT_BITS:  # a sum over digits has one grid for all of them
             x = exact.on_grid(x, ctx.e, input_bits)
-        dweight = (grad @ _windows(x, size, padding).mT).sum(0).float()
+        dweight = (grad @ _windows(x, size, padding).T).float()
         dx = None
         if ctx.needs_input_grad[0]:
-            dx = F.fold(matrix.T @ grad, shape, size, padding=padding).float()
+            parts = (matrix.T @ grad).view(matrix.shape[1], len(x), -1).transpose(0, 1)
+            dx = F.fold(parts, shape, size, padding=padding).float()
         return dx, dweight.view(len(matrix), -1, size, size), None, None, None
 
 
 def _windows(x: Tensor, size: int, padding: int) -> Tensor:
-    """What each place of a kernel sees (n, c · size², places), in double precision."""
-    return F.unfold(x.double(), size, padding=padding)
+    """What each place of a kernel sees (c · size², n · places), in double precision: a convolution is one product."""
+    if padding:
+        x = F.pad(x, [padding] * 4)
+    views = x.unfold(2, size, 1).unfold(3, size, 1).permute(1, 4, 5, 0, 2, 3)
+    return views.to(torch.float64, memory_format=torch.contiguous_format).view(prod(views.shape[:3]), -1)
 
 
 class _Shift(Function):

@@ -2,8 +2,9 @@
 
 Maps lie in memory as [line, map, column, digit]. With the digits innermost, shifting a window, adding the pixels of a
 2×2 field and squashing run over long contiguous stretches, and a convolution is one matrix product per output line or
-two, whose operand is a view on overlapping lines. All buffers and views are made once for a batch size. They are
-NumPy's: its calls cost a third of torch's, and its library multiplies these matrices faster on some processors.
+two, whose operand is a view on overlapping lines. Lines are computed a block at a time, from the product to the
+pooling, so that a block stays in the cache. All buffers and views are made once for a batch size. They are NumPy's: its
+calls cost a third of torch's, and its library multiplies these matrices faster on some processors.
 
 Sums are exact (arithmetic/exact.py), so that it does not matter in which order a product of matrices adds. What is left
 to keep equal to lenet5.py are the roundings: which numbers go to which grid, and each step between products.
@@ -13,7 +14,8 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from itertools import pairwise
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -29,6 +31,8 @@ from lenet.errors import InputError
 from lenet.networks.lenet5 import LeNet5, RadialBasis, SparseConv, Subsampling
 
 SIZE = 5  # of the kernels
+BLOCK = 65536  # numbers of a convolution computed at a time, about: they stay in the cache from product to pooling
+SMALL = 10**6  # multiplications of a product of matrices that OpenBLAS takes without copying them, on some processors
 
 
 class Flat:
@@ -81,9 +85,10 @@ def _number(value: float) -> ndarray:
     return torch.tensor(value).numpy()
 
 
+@cache
 def _grid(e: int, bits: int) -> ndarray:
     """exact.constant as an array."""
-    return _number(float(exact.constant(e, bits)))
+    return exact.constant(e, bits).numpy()
 
 
 @dataclass(frozen=True)
@@ -352,7 +357,6 @@ class _Convolution:
         h, c, w, n = x.value.shape
         m, half = y.value.shape[1:3]
         lines, depth, width = h - SIZE + 1, SIZE * c, 2 * half * n
-        fields = (lines // 2, 2, m, 2, half * n)
         self.squash, self.operand, self.what = squash, operand, f"the gradient at {layer.place}"
         weight, dweight = weights.matrix(layer, exact.weight_bits(SIZE * depth, SIZE**2 * m))
         self.weight, self.dweight = _viewed(weight, -1), _viewed(dweight, -1)
@@ -371,22 +375,42 @@ class _Convolution:
         views = _viewed(sliding_window_view(operand.rounded, SIZE, 2), h, c, half, 2, n, SIZE)
         self.views = views.transpose(0, 5, 1, 3, 2, 4)
         self.shifted = np.zeros(self.views.shape)
-        self.windows = _overlapping(_viewed(self.shifted, h, depth, width), SIZE + together - 1, together)
-        self.sums = np.zeros((lines, m, width))
-        self.products = _viewed(self.sums, -1, together * m, width)
-        self.value = np.empty((lines, m, width), np.float32)
-        self.scaled = self.value if squash.outer == 1 else np.empty_like(self.value)
-        self.fields = _viewed(self.value, *fields)
-        self.pool = _pool(pooling, _viewed(self.scaled, *fields), _lines(y.value))
-
-        self.dy = _lines(y.grad)
-        self.dpixels = np.empty((lines, m, width), np.float32)
-        self.dfields = _viewed(self.dpixels, *fields)
+        windows = _overlapping(_viewed(self.shifted, h, depth, width), SIZE + together - 1, together)
+        value, dvalue = np.empty((2, lines, m, width), np.float32)
+        scaled = value if squash.outer == 1 else np.empty_like(value)
         border = SIZE - 1 if needs_dx else 0  # lines of zeros around make the gradient at x a convolution too
         padded = np.zeros((lines + 2 * border, m, width))
-        self.dsums = padded[border : border + lines]
-        self.dproducts = _viewed(self.dsums, -1, together * m, width)
-        self.dmatrices = np.zeros((len(self.dproducts), together * m, columns))
+        parts = _parts(self.matrix, 2 * half, n)
+        self.dmatrices = np.zeros((lines // together, parts, together * m, columns))
+        self.dy = _lines(y.grad)
+
+        self.blocks = []
+        sums = np.empty((2 * _longest(bounds := _bounds(lines // 2, 2 * m * width)), m, width))
+        for start, stop in bounds:  # of pooled lines
+            its, products = slice(2 * start, 2 * stop), slice(2 * start // together, 2 * stop // together)
+            fresh = slice(its.start + SIZE - 1 if start else 0, its.stop + SIZE - 1)
+            its_sums = sums[: 2 * (stop - start)]
+            its_dsums = padded[border:][its] if needs_dx else its_sums
+            fields = stop - start, 2, m, 2, half * n
+            self.blocks.append(
+                _Block(
+                    views=self.views[fresh],
+                    shifted=self.shifted[fresh],
+                    windows=_in_parts(windows[products], parts),
+                    products=_in_parts(_viewed(its_sums, -1, together * m, width), parts),
+                    sums=its_sums,
+                    value=value[its],
+                    scaled=scaled[its],
+                    pool=_pool(pooling, _viewed(scaled[its], *fields), _lines(y.value)[start:stop]),
+                    dy=self.dy[start:stop],
+                    fields=_viewed(value[its], *fields),
+                    dfields=_viewed(dvalue[its], *fields),
+                    dvalue=dvalue[its],
+                    dsums=its_dsums,
+                    dproducts=_in_parts(_viewed(its_dsums, -1, together * m, width), parts),
+                    dmatrices=self.dmatrices[products],
+                )
+            )
 
         self.needs_dx = needs_dx
         if needs_dx:
@@ -394,46 +418,99 @@ class _Convolution:
             turned = torch.arange(depth * SIZE * m).view(SIZE, c, SIZE, m).flip(2).permute(3, 1, 2, 0)
             self.turned_places = _connected(layer, turned)
             self.turned = np.zeros((depth, SIZE * m))
-            self.dwindows = _overlapping(padded, SIZE, 1)
-            self.dshifted = np.zeros((h, depth, width))
-            parts = _viewed(self.dshifted, h, SIZE, c, 2, half, n).transpose(1, 0, 2, 4, 3, 5)
-            self.dx, self.dx_sums = x.grad, np.zeros((h, c, w, n))
-            sums = [_viewed(self.dx_sums[:, :, i : i + 2 * half], h, c, half, 2, n) for i in range(SIZE)]
-            self.parts = [*zip(sums, parts, strict=True)]
+            windows, parts = _overlapping(padded, SIZE, 1), _parts(self.turned, 2 * half, n)
+            most = _longest(bounds := _bounds(h, depth * width))
+            shifted, dx_sums = np.empty((most, depth, width)), np.empty((most, c, w, n))
+            self.x_blocks = []
+            for start, stop in bounds:
+                shares, dx = shifted[: stop - start], dx_sums[: stop - start]
+                by_column = _viewed(shares, -1, SIZE, c, 2, half, n).transpose(1, 0, 2, 4, 3, 5)
+                dx_parts = [_viewed(dx[:, :, i : i + 2 * half], -1, c, half, 2, n) for i in range(SIZE)]
+                operands = _in_parts(windows[start:stop], parts), _in_parts(shares, parts)
+                self.x_blocks.append((*operands, [*zip(dx_parts, by_column, strict=True)], dx, x.grad[start:stop]))
 
     def forward(self) -> None:
         self.operand.take()
         for places in self.places:
             self.matrix.reshape(-1)[places] = self.weight
-        np.copyto(self.shifted, self.views)
-        np.matmul(self.matrix, self.windows, out=self.products)
-        np.copyto(self.value, self.sums, casting="same_kind")
-        np.add(self.value, self.bias, out=self.value)
-        self.squash.apply(self.value, self.scaled)
-        self.pool.forward()
+        for block in self.blocks:
+            np.copyto(block.shifted, block.views)
+            np.matmul(self.matrix, block.windows, out=block.products)
+            np.copyto(block.value, block.sums, casting="same_kind")
+            np.add(block.value, self.bias, out=block.value)
+            self.squash.apply(block.value, block.scaled)
+            block.pool.forward()
 
     def backward(self) -> None:
-        dy = self.pool.pull(self.squash.scaled_(self.dy, self.pool.share))
-        self.squash.pull(dy, self.fields, self.dfields)
-        np.copyto(self.dsums, _round_gradient_(self.dpixels, self.bits, self.what))
+        self.squash.scaled_(self.dy, self.blocks[0].pool.share)
+        largest = []
+        for block in self.blocks:
+            self.squash.pull(block.pool.pull(block.dy), block.fields, block.dfields)
+            largest.append(_largest(block.dvalue))
+        constant = _grid(exact.exponent(float(np.max(largest)), self.what), self.bits)
         if self.operand.take_together(self.input_bits) is not None:
             np.copyto(self.shifted, self.views)
-        np.matmul(self.dproducts, self.windows.mT, out=self.dmatrices)
-        dmatrix = np.add.reduce(self.dmatrices, axis=0).reshape(-1)
+        self.dbias.fill(0.0)
+        for block in self.blocks:
+            np.copyto(block.dsums, _on_grid(block.dvalue, constant, block.dvalue))
+            np.matmul(block.dproducts, block.windows.mT, out=block.dmatrices)
+            np.add(self.dbias, np.add.reduce(block.dsums, axis=(0, 2)), out=self.dbias)
+        dmatrix = np.add.reduce(self.dmatrices, axis=(0, 1)).reshape(-1)
         np.take(dmatrix, self.places[0], out=self.dweight, mode="clip")
         for places in self.places[1:]:
             np.add(self.dweight, dmatrix[places], out=self.dweight)
-        np.add.reduce(self.dsums, axis=(0, 2), out=self.dbias)
         if self.needs_dx:
             self._backward_x()
 
     def _backward_x(self) -> None:
         self.turned.reshape(-1)[self.turned_places] = self.weight
-        np.matmul(self.turned, self.dwindows, out=self.dshifted)
-        self.dx_sums.fill(0.0)
-        for sums, part in self.parts:
-            np.add(sums, part, out=sums)
-        np.copyto(self.dx, self.dx_sums, casting="same_kind")
+        for windows, shares, additions, dx_sums, dx in self.x_blocks:
+            np.matmul(self.turned, windows, out=shares)
+            dx_sums.fill(0.0)
+            for part, share in additions:
+                np.add(part, share, out=part)
+            np.copyto(dx, dx_sums, casting="same_kind")
+
+
+class _Block(NamedTuple):
+    """Some lines of a convolution's output: views of its buffers. All blocks share the memory of the sums."""
+
+    views: ndarray  # of the inputs, those that no earlier block has copied …
+    shifted: ndarray  # … to here
+    windows: ndarray
+    products: ndarray  # the sums as a matrix product makes them
+    sums: ndarray
+    value: ndarray
+    scaled: ndarray
+    pool: "_Sum | _Max"
+    dy: ndarray
+    fields: ndarray  # value by fields of 2×2
+    dfields: ndarray
+    dvalue: ndarray
+    dsums: ndarray
+    dproducts: ndarray
+    dmatrices: ndarray
+
+
+def _parts(matrix: ndarray, columns: int, width: int) -> int:
+    """In how many equal parts a product with a matrix of so many columns, each of a width, is SMALL."""
+    divisors = (parts for parts in range(1, columns + 1) if columns % parts == 0)
+    return next((parts for parts in divisors if matrix.size * columns * width <= SMALL * parts), columns)
+
+
+def _in_parts(x: ndarray, parts: int) -> ndarray:
+    """Matrices [h, k, width] as [h, part, k, width / part]."""
+    return _viewed(x, *x.shape[:-1], parts, -1).swapaxes(1, 2)
+
+
+def _bounds(count: int, size: int) -> list[tuple[int, int]]:
+    """Where blocks of about BLOCK numbers begin and end among so many parts of a size."""
+    blocks = min(count, -(-count * size // BLOCK))
+    return [*pairwise(block * count // blocks for block in range(blocks + 1))]
+
+
+def _longest(bounds: list[tuple[int, int]]) -> int:
+    return max(stop - start for start, stop in bounds)
 
 
 def _viewed(x: ndarray, *shape: int) -> ndarray:
