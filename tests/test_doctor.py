@@ -26,7 +26,8 @@ def folder(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """A copy of it, store included, to be damaged."""
     shutil.copytree(published, tmp_path / "copy", symlinks=True)
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr(robustness, "DISTURBANCES", robustness.DISTURBANCES)
+    for name in ("DISTURBANCES", "curves"):
+        monkeypatch.setattr(robustness, name, getattr(robustness, name))
     exec(HARDEST, vars(robustness))  # as its own sources have it
     return tmp_path / "copy"
 
