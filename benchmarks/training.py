@@ -17,10 +17,11 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import plain
-from lenet import THREADS, config, fingerprint, networks, packaged, summary, tracking
+from lenet import THREADS, config, fingerprint, networks, tracking
 from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.digits.datamodule import DigitsModule
+from lenet.evaluation import packaged, summary
 from lenet.networks import fast
 from lenet.tracking.logger import RunLogger
 from lenet.training import objective, optimizer, signature

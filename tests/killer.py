@@ -16,7 +16,7 @@ PLACES = {
     "checkpoint": ("lenet.training.checkpoint", "save_file"),
     "end": ("lenet.training.fit", "write_text"),
     "tracking": ("lenet.tracking.mirror.Mirror", "update"),
-    "evaluate": ("lenet.robustness", "curves"),
+    "evaluate": ("lenet.evaluation.robustness", "curves"),
 }
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 import browser
-from lenet import committed, config, draw, figures
+from lenet import config
+from lenet.report import committed, draw, figures
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"

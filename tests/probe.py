@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lenet import config, networks, robustness
+from lenet import config, networks
 from lenet.arithmetic import conformance
 from lenet.config import DiagonalLevenbergMarquardt, Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.digits.presentation import present
+from lenet.evaluation import robustness
 from lenet.networks import fast
 from lenet.training import levenberg, objective, optimizer
 

@@ -13,10 +13,12 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from conftest import ROOT, run
-from lenet import committed, compare, current, draw, figures, report, repro, results, significant
+from lenet import current, repro
 from lenet.config import Params, Variant
 from lenet.errors import InputError
+from lenet.evaluation import significant
 from lenet.files import write_json
+from lenet.report import committed, compare, draw, figures, report, results
 from lenet.training.record import Record
 
 LABELS = np.tile(np.arange(10), 20)  # 200 test digits

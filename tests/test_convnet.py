@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from lenet import fingerprint, networks, summary
+from lenet import fingerprint, networks
 from lenet.arithmetic.randomness import derive
 from lenet.config import AffineDistortion, ConvNetwork, Params, Pixels, Variant
 from lenet.digits.data import Digits, shuffled, to_inputs
 from lenet.digits.distortion import affine_maps, distort, draw
+from lenet.evaluation import summary
 from lenet.networks.convnet import ConvNet
 from lenet.training import objective, optimizer
 from lenet.training.fit import fit

@@ -12,10 +12,11 @@ from mlflow import MlflowClient
 from rich.console import Console
 
 from conftest import ROOT, commit, lenet_command, run
-from lenet import diff, evaluate, fingerprint, tracking
+from lenet import diff, fingerprint, tracking
 from lenet.config import Params
 from lenet.diff import Section
 from lenet.errors import InputError
+from lenet.evaluation import evaluate
 from lenet.files import write_json
 from lenet.tracking import Tracked
 from lenet.train import train

@@ -13,8 +13,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from conftest import HARDEST, edit_params, lenet_command, run
-from lenet import compare, config, doctor, robustness, tracking
+from lenet import config, doctor, tracking
 from lenet.errors import InputError
+from lenet.evaluation import robustness
+from lenet.report import compare
 
 pytestmark = pytest.mark.slow
 SECTIONS = ("environment", "lock", "files", "arithmetic", "record", "again")

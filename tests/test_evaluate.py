@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from lenet import evaluate, packaged, robustness
 from lenet.config import Params
 from lenet.digits.data import load_digits
 from lenet.errors import InputError
+from lenet.evaluation import evaluate, packaged, robustness
 from lenet.train import train
 from test_train import small_params
 

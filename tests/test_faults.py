@@ -27,9 +27,11 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, server_answers, small_disk, wait_for
-from lenet import compare, config, evaluate, journal, packaged, snapshot, tracking, train
+from lenet import config, journal, snapshot, tracking, train
 from lenet.digits.data import load_digits
 from lenet.errors import InputError
+from lenet.evaluation import evaluate, packaged
+from lenet.report import compare
 from lenet.tracking import live
 from lenet.tracking import store as store_module
 from lenet.training.record import Record

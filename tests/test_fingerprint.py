@@ -37,9 +37,10 @@ BESIDE = {
 }
 """Modules that stages import and that cannot change their outputs."""
 MODULES = {
-    "signature": "training.signature", "baseline": "baselines", "study": "sweep.study", "report": "sweep.report",
+    "signature": "training.signature", "evaluate": "evaluation.evaluate", "compare": "report.compare",
+    "baseline": "experiments.baselines", "facsimile": "experiments.facsimile",
 }  # fmt: skip
-"""Of a stage, where it has not its name."""
+"""Of a stage, where it is not a module of the package's own folder."""
 
 
 @pytest.mark.parametrize(
@@ -47,14 +48,14 @@ MODULES = {
 )
 def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(folder: str, stage: str) -> None:
     """All that it imports lies in its dependencies, and each of these holds something that it imports."""
-    module = {"frontier": "ladder"}.get(folder, folder) if stage == "publish" else MODULES.get(stage, stage)
+    published = {"frontier": "ladder"}.get(folder, folder)
+    module = f"experiments.{published}" if stage == "publish" else MODULES.get(stage, stage)
     imported = {path.relative_to(SOURCES).as_posix() for path in _sources(module)}
     deps = [dep.removeprefix("src/lenet/") for dep in PIPELINES[folder][stage]["deps"] if dep.startswith("src/")]
     assert deps == sorted(deps)
     covered = {path for path in imported for dep in deps if path == dep or path.startswith(f"{dep}/")}
     assert imported == covered
-    templates = {"templates"} if stage in ("compare", "facsimile") else set()
-    assert {dep for dep in deps if not any(path == dep or path.startswith(f"{dep}/") for path in imported)} == templates
+    assert all(any(path == dep or path.startswith(f"{dep}/") for path in imported) for dep in deps)
 
 
 def test_a_training_depends_on_digits_block_and_signature_and_on_no_source() -> None:
@@ -129,7 +130,7 @@ def test_the_digest_of_the_sources_follows_the_numeric_ones(tmp_path: Path, monk
     base = fingerprint.source_sha256()
     monkeypatch.setattr(fingerprint, "PACKAGE", copied)
     assert fingerprint.source_sha256() == base
-    for name in ("cli.py", "tracking/live.py", "evaluate.py", "sweep/study.py"):
+    for name in ("cli.py", "tracking/live.py", "evaluation/evaluate.py", "sweep/study.py"):
         (copied / name).write_text("# another")
     assert fingerprint.source_sha256() == base
     found = {base}
@@ -161,16 +162,17 @@ def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Param
 
 
 def test_tools_stay_at_the_rim() -> None:
-    paths = [
-        *SOURCES.glob("*.py"),
-        *(p for name in ("arithmetic", "digits", "networks", "training") for p in (SOURCES / name).glob("*.py")),
-    ]
-    imports = {path.stem: _imported(path) for path in paths}
-    assert not [name for name, found in imports.items() if "mlflow" in found]  # but in the folder tracking
-    assert not [name for name, found in imports.items() if found & {"yaml", "pickle", "torchvision"}]
-    assert not imports["config"] & {"torch", "numpy", "mlflow", "pytorch_lightning"}
-    for name in ("lenet5", "convnet", "distortion", "objective", "data", "optimizer", "packaged"):
-        assert "pytorch_lightning" not in imports[name]
+    imports = {path.relative_to(SOURCES).as_posix(): _imported(path) for path in SOURCES.rglob("*.py")}
+
+    def users(tool: str) -> set[str]:
+        """The modules that import it, of a folder the folder."""
+        return {f"{name.partition('/')[0]}/" if "/" in name else name for name, found in imports.items() if tool in found}
+
+    assert users("mlflow") == {"tracking/"}
+    assert users("optuna") == {"sweep/"}
+    assert users("pytorch_lightning") == {"digits/", "training/", "tracking/", "sweep/", "progress.py"}
+    assert not users("yaml") | users("pickle") | users("torchvision")
+    assert not imports["config.py"] & {"torch", "numpy"}
 
 
 def _imported(path) -> set[str]:

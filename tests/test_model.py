@@ -9,9 +9,9 @@ from jaxtyping import TypeCheckError
 
 import reference
 from conftest import OUTPUTS, POOLINGS, randomised
-from lenet import summary
 from lenet.arithmetic import nn as layers
 from lenet.config import FixedPooling, Initialisation, Network, Params
+from lenet.evaluation import summary
 from lenet.networks.codes import codes
 from lenet.networks.lenet5 import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
 

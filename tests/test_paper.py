@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import ROOT
-from lenet import baselines, facsimile, paper, published, studies
 from lenet.config import MaximumLikelihood, Params, Variant
 from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
+from lenet.experiments import baselines, facsimile, paper, published, studies
 from lenet.files import write_json
 from lenet.networks.lenet5 import LeNet5
 from lenet.training import levenberg

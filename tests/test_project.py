@@ -16,9 +16,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import committed, config, facsimile, published, report, results
+from lenet import config
 from lenet.config import Params
-from lenet.paper import RECIPES
+from lenet.experiments import facsimile, published
+from lenet.experiments.paper import RECIPES
+from lenet.report import committed, report, results
 from lenet.sweep import report as study_report
 from lenet.sweep import result as study_result
 from lenet.sweep.likeness import by_likeness
@@ -131,7 +133,7 @@ def test_a_wheel_holds_the_package_and_its_template(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    assert {"lenet/networks/lenet5.py", "lenet/templates/comparison.html", "lenet/__main__.py"} <= set(names)
+    assert {"lenet/networks/lenet5.py", "lenet/report/templates/comparison.html", "lenet/__main__.py"} <= set(names)
     assert "Requires-Python: >=3.11" in metadata
 
 
@@ -364,7 +366,7 @@ def test_the_readme_s_deviations_name_the_present_numbers(params: Params) -> Non
 
 def test_a_second_make_repro_waits_for_nothing_heavy() -> None:
     """What takes seconds to import is not imported by the two commands of a `make repro` that has nothing to do."""
-    code = "import sys, lenet.repro, lenet.results, lenet.current; print(*sys.modules)"
+    code = "import sys, lenet.repro, lenet.report.results, lenet.current; print(*sys.modules)"
     loaded = {name.split(".")[0] for name in run(sys.executable, "-c", code, cwd=ROOT).stdout.split()}
     assert not loaded & {"torch", "mlflow", "pandas", "matplotlib", "pytorch_lightning", "numpy"}
 

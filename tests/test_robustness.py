@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from conftest import randomised
-from lenet import robustness
 from lenet.config import FixedPooling, Network, Params, Pixels
 from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
+from lenet.evaluation import robustness
+from lenet.evaluation.packaged import Recogniser
 from lenet.networks.lenet5 import LeNet5
-from lenet.packaged import Recogniser
 from lenet.training.record import Record
 
 PIXELS = Pixels(background=-0.1, ink=1.175)

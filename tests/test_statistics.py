@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lenet import statistics
 from lenet.errors import InputError
+from lenet.report import statistics
 
 DIGITS = 10_000
 

@@ -11,11 +11,14 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import committed, config, ladder, paper, results, sizes, studies, summary
+from lenet import config
 from lenet.config import Params
 from lenet.errors import InputError, ParamsError
-from lenet.ladder import Ladder
-from lenet.sizes import Sizes
+from lenet.evaluation import summary
+from lenet.experiments import ladder, paper, sizes, studies
+from lenet.experiments.ladder import Ladder
+from lenet.experiments.sizes import Sizes
+from lenet.report import committed, results
 from lenet.training.record import Record
 
 STEPS = {

@@ -13,9 +13,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from conftest import ROOT, run
-from lenet import evaluate, fingerprint, packaged, tracking
+from lenet import fingerprint, tracking
 from lenet.config import Params
 from lenet.digits.data import Digits
+from lenet.evaluation import evaluate, packaged
 from lenet.tracking import live
 from lenet.tracking import store as store_module
 from lenet.train import train

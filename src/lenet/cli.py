@@ -109,7 +109,7 @@ def summary(params: Any, variant: str) -> None:
     """
     from rich.console import Console
 
-    from lenet import summary as module
+    from lenet.evaluation import summary as module
 
     width = None if sys.stdout.isatty() else 160
     Console(width=width).print(module.table(variant, params.variant(variant).network))
@@ -208,7 +208,7 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 
     Example: lenet evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json
     """
-    from lenet import evaluate as module
+    from lenet.evaluation import evaluate as module
 
     module.evaluate(run, test, out, track)
 
@@ -225,7 +225,7 @@ def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path
 
     Example: lenet compare --runs runs --studies studies --summary metrics/summary.json --reports reports
     """
-    from lenet import compare as module
+    from lenet.report import compare as module
 
     module.compare(params, runs, studies, summary, reports, track)
 
@@ -237,7 +237,7 @@ def draw(params: Any, reports: Path) -> None:
 
     Stage compare draws them, too. Example: lenet draw
     """
-    from lenet import draw as module
+    from lenet.report import draw as module
 
     module.draw(reports)
 
@@ -257,7 +257,7 @@ def ladder(params: Any, steps: Path, folders: tuple[Path, ...], out: Path) -> No
 
     Example: lenet ladder --steps ladder/params.yaml --runs runs --runs ladder/runs --out studies/ladder.json
     """
-    from lenet import ladder as module
+    from lenet.experiments import ladder as module
 
     module.publish(params, steps, folders, out)
 
@@ -271,7 +271,7 @@ def sizes(params: Any, curves: Path, folders: tuple[Path, ...], out: Path) -> No
 
     Example: lenet sizes --curves sizes/params.yaml --runs runs --runs sizes/runs --out studies/sizes.json
     """
-    from lenet import sizes as module
+    from lenet.experiments import sizes as module
 
     module.publish(params, curves, folders, out)
 
@@ -290,7 +290,7 @@ def paper(
 
     Example: make paper
     """
-    from lenet import paper as module
+    from lenet.experiments import paper as module
 
     module.publish(params, runs_of, folders, metrics, baselines, data, out)
 
@@ -307,7 +307,7 @@ def facsimile(params: Any, result: Path, runs: Path, train: Path, test: Path, ou
 
     Example: make paper
     """
-    from lenet import facsimile as module
+    from lenet.experiments import facsimile as module
 
     module.facsimile(params, result, runs, train, test, out)
 
@@ -323,7 +323,7 @@ def baseline(params: Any, name: str, train: Path, test: Path, out: Path) -> None
 
     Example: lenet baseline linear --train data/train.safetensors --test data/test.safetensors --out /tmp/linear.json
     """
-    from lenet import baselines as module
+    from lenet.experiments import baselines as module
 
     module.baseline(name, train, test, out)
 
@@ -336,7 +336,7 @@ def results(params: Any) -> None:
     """
     from rich.console import Console
 
-    from lenet import results as module
+    from lenet.report import results as module
 
     content = module.load(Path("reports"))
     Console(width=None if sys.stdout.isatty() else 140).print(module.table(content))

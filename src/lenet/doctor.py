@@ -14,11 +14,12 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from safetensors.numpy import load_file
 
-from lenet import current, fingerprint, packaged, tracking, verify
+from lenet import current, fingerprint, tracking, verify
 from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
+from lenet.evaluation import packaged
 from lenet.training.record import Record
 
 INSTALLERS = frozenset({"lenet", "pip", "setuptools", "wheel"})
@@ -187,7 +188,8 @@ def arithmetic() -> Iterator[str]:
 
 def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
     """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder."""
-    from lenet import compare, evaluate
+    from lenet.evaluation import evaluate
+    from lenet.report import compare
 
     with tempfile.TemporaryDirectory() as scratch:
         copies = Path(scratch)

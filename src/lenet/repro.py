@@ -22,10 +22,11 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lenet import current, lifetime, results
+from lenet import current, lifetime
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import write_json
+from lenet.report import results
 
 if TYPE_CHECKING:
     import networkx
@@ -100,7 +101,7 @@ def repro(params: Params, pipeline: Path, names: Sequence[str], jobs: int, track
         if waiting:
             _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
         if not results.is_drawn(Path("reports")):
-            from lenet import draw  # takes seconds, and is seldom needed
+            from lenet.report import draw
 
             draw.draw(Path("reports"))
         if track:

@@ -16,8 +16,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from lenet import figures, page
 from lenet.files import whole, write_text
+from lenet.report import figures, page
 from lenet.sweep.result import Result
 from lenet.sweep.study import STATES
 

@@ -19,10 +19,11 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from lenet import signing, summary
+from lenet import signing
 from lenet.arithmetic.randomness import derive
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits
+from lenet.evaluation import summary
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
 from lenet.sweep.space import Space, rounded
 from lenet.training import signature

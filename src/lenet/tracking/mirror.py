@@ -12,9 +12,11 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from lenet import figures, fingerprint, journal, packaged
+from lenet import fingerprint, journal
 from lenet.config import Variant, flatten
+from lenet.evaluation import packaged
 from lenet.journal import Entry, Point
+from lenet.report import figures
 from lenet.tracking import store
 from lenet.training.record import Record
 
@@ -253,7 +255,7 @@ def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Pa
     answers = packaged.load(data).predict(example)
     mlflow.pyfunc.save_model(
         folder / "model",
-        loader_module="lenet.packaged",
+        loader_module="lenet.evaluation.packaged",
         data_path=str(data),
         code_paths=[str(code)],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
@@ -310,7 +312,7 @@ def _kernels(name: str, files: Mapping[str, Path]) -> Any:
 
 
 def _confusion(name: str, files: Mapping[str, Path]) -> Any:
-    from lenet.evaluate import confusion  # which imports this in its turn
+    from lenet.evaluation.evaluate import confusion  # which imports this in its turn
 
     answers = pd.read_csv(files["predictions.csv"])
     return figures.confusion([(name, confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])

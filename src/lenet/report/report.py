@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lenet import figures, page, results
-from lenet.statistics import LEVEL, points
+from lenet.report import figures, page, results
+from lenet.report.statistics import LEVEL, points
 
 Content = Mapping[str, Any]
 STUDIES = ("ladder", "frontier", "sizes")

@@ -14,7 +14,7 @@ def rounded(content: Any) -> Any:
     deviations, means, calibration and likelihood. No reader misses the seventh digit. What is exact everywhere (scores,
     training losses, counts) need not pass here, and a fraction of 10,000 comes out as it went in.
 
-    Measured on 1,080 numbers of ``lenet.statistics``: numpy's and BLAS's kernels of a processor without AVX move 66 of
+    Measured on 1,080 numbers of report/statistics.py: numpy's and BLAS's kernels of a processor without AVX move 66 of
     them, by 4e-15 of themselves at most; another numpy and scipy (2.2 and 1.14 for 2.4 and 1.17) 373, by 6e-11 at most.
     Rounded, all were equal. A number that lies that near to an edge between two roundings, which are 1e-6 to 1e-5 of it
     apart, would still come out as either:

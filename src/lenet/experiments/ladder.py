@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lenet import lifetime, statistics, summary
+from lenet import lifetime
 from lenet.config import Params, Section, Variant
 from lenet.errors import ParamsError
+from lenet.evaluation import summary
+from lenet.evaluation.significant import rounded
+from lenet.experiments.studies import Answers, Study, changed, load, outside
 from lenet.files import write_json
-from lenet.significant import rounded
-from lenet.studies import Answers, Study, changed, load, outside
+from lenet.report import statistics
 
 RATE = ("optimizer.lr", "optimizer.momentum")
 START = ("initialisation.scale", "network.pooling.coefficient", "network.pooling.bias")

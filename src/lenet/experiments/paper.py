@@ -14,15 +14,18 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from lenet import lifetime, published, statistics, summary
+from lenet import lifetime
 from lenet.config import MaximumLikelihood, Network, Params, Variant, flatten
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.presentation import present
 from lenet.errors import InputError, ParamsError
+from lenet.evaluation import summary
+from lenet.evaluation.significant import rounded
+from lenet.experiments import published
+from lenet.experiments.studies import Answers, Study, changed, load
 from lenet.files import write_json
 from lenet.networks.lenet5 import LeNet5
-from lenet.significant import rounded
-from lenet.studies import Answers, Study, changed, load
+from lenet.report import statistics
 from lenet.training import optimizer
 from lenet.training.levenberg import curvatures
 from lenet.training.module import LeNet

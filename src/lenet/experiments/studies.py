@@ -11,9 +11,10 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from lenet import confidence, statistics
 from lenet.config import Params, Section, Variant, flatten
 from lenet.errors import InputError, ParamsError
+from lenet.evaluation import confidence
+from lenet.report import statistics
 from lenet.training.record import Record
 
 

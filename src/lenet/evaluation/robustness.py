@@ -27,7 +27,7 @@ from lenet.arithmetic.scalars import cosine_of_half_turns
 from lenet.config import Pixels
 from lenet.digits.data import Digits, to_inputs
 from lenet.errors import InputError
-from lenet.packaged import Recogniser
+from lenet.evaluation.packaged import Recogniser
 
 Fields = Float[Tensor, "n 1 32 32"]
 Index = Int64[Tensor, " n"]

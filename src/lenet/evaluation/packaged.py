@@ -22,8 +22,9 @@ FILES = ("weights.safetensors", "run.json")
 """What a loaded network is made of, in a run's folder and in the model's."""
 
 SOURCES = (
-    "__init__.py", "arithmetic", "config.py", "digits/__init__.py", "digits/data.py", "errors.py", "files.py",
-    "networks", "packaged.py", "training/__init__.py", "training/objective.py", "training/record.py",
+    "__init__.py", "arithmetic", "config.py", "digits/__init__.py", "digits/data.py", "errors.py",
+    "evaluation/__init__.py", "evaluation/packaged.py", "files.py", "networks", "training/__init__.py",
+    "training/objective.py", "training/record.py",
 )  # fmt: skip
 """The package's folders and modules that run a network."""
 

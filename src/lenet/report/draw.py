@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lenet import confidence, figures, report, results
 from lenet.errors import InputError
+from lenet.evaluation import confidence
 from lenet.files import whole, write_text
+from lenet.report import figures, report, results
 
 
 def draw(reports: Path) -> None:

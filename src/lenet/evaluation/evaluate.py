@@ -14,12 +14,13 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
-from lenet import fingerprint, lifetime, packaged, robustness, summary, tracking
+from lenet import fingerprint, lifetime, tracking
 from lenet.arithmetic import exact
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
+from lenet.evaluation import packaged, robustness, summary
+from lenet.evaluation.significant import rounded
 from lenet.files import whole, write_json, write_text
-from lenet.significant import rounded
 
 CLASSES = 10
 CALIBRATION_BINS = 15

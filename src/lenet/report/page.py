@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 def template(name: str, **filters: Callable[..., Any]) -> Template:
     """A template of the package's. A name that is not given to it is an error; text is escaped."""
     environment = Environment(
-        loader=PackageLoader("lenet", "templates"),
+        loader=PackageLoader("lenet.report", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

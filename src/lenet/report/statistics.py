@@ -217,8 +217,8 @@ class _Components:
         """RESAMPLES means of other seeds and digits, the same ones in every call.
 
         From the generator whose numbers no version of numpy may change (NEP 19). A C library's logarithm can move its
-        normal numbers by a last bit, which rounding takes away (``lenet.significant``), and its multinomial ones, which
-        are integers, only where one of some 100,000 decisions lies within a last bit of its edge: 1 analysis in 1e10.
+        normal numbers by a last bit, which rounding takes away (``significant``), and its multinomial ones, which are
+        integers, only where one of some 100,000 decisions lies within a last bit of its edge: 1 analysis in 1e10.
         """
         generator = np.random.RandomState(_SEED)
         weights = generator.multinomial(self.digits, self.sizes / self.digits, RESAMPLES)

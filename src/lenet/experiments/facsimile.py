@@ -12,17 +12,20 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lenet import confidence, figures, lifetime, packaged, page, published, results
+from lenet import lifetime
 from lenet.config import PaperDistortion, Params, Pixels, Variant
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.distortion import distort, paper_maps
 from lenet.errors import InputError
-from lenet.figures import COLOURS, bare, clean, interval, label_ends, rows
+from lenet.evaluation import confidence, packaged
+from lenet.experiments import published
+from lenet.experiments.paper import DISTORTED, PLAIN
 from lenet.files import whole, write_text
 from lenet.networks import codes
 from lenet.networks.lenet5 import LeNet5, Subsampling
-from lenet.paper import DISTORTED, PLAIN
-from lenet.report import percent, signed, with_interval
+from lenet.report import figures, page, results
+from lenet.report.figures import COLOURS, bare, clean, interval, label_ends, rows
+from lenet.report.report import percent, signed, with_interval
 
 OURS, TEST, PAPER = COLOURS[2], COLOURS[1], "#222222"
 COPIES = 9  # of a digit, in the picture of distortions

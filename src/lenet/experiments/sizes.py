@@ -9,9 +9,9 @@ from pydantic import Field
 from lenet import lifetime
 from lenet.config import Params
 from lenet.errors import ParamsError
+from lenet.evaluation.significant import rounded
+from lenet.experiments.studies import Answers, Study, changed, load, outside
 from lenet.files import write_json
-from lenet.significant import rounded
-from lenet.studies import Answers, Study, changed, load, outside
 
 PARTS = ("train_size", "epochs")
 

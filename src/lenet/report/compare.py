@@ -11,12 +11,14 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import load_file
 
-from lenet import committed, confidence, draw, lifetime, statistics, summary, tracking
+from lenet import lifetime, tracking
 from lenet.config import Params
 from lenet.errors import InputError
-from lenet.evaluate import confusion
+from lenet.evaluation import confidence, summary
+from lenet.evaluation.evaluate import confusion
+from lenet.evaluation.significant import rounded
 from lenet.files import write_json
-from lenet.significant import rounded
+from lenet.report import committed, draw, statistics
 from lenet.training.record import Record
 
 HARDEST = 36  # digits shown

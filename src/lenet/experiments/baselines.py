@@ -24,9 +24,10 @@ from sklearn.preprocessing import PolynomialFeatures
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from lenet import lifetime, published
+from lenet import lifetime
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
+from lenet.experiments import published
 from lenet.files import write_json
 
 Images = Float[np.ndarray, "n 784"]

@@ -1,0 +1,1 @@
+"""From numbers to statistics, figures and the page that compares runs."""
