@@ -166,7 +166,8 @@ def test_tools_stay_at_the_rim() -> None:
 
     def users(tool: str) -> set[str]:
         """The modules that import it, of a folder the folder."""
-        return {f"{name.partition('/')[0]}/" if "/" in name else name for name, found in imports.items() if tool in found}
+        names = [name for name, found in imports.items() if tool in found]
+        return {name[: name.find("/") + 1] or name for name in names}
 
     assert users("mlflow") == {"tracking/"}
     assert users("optuna") == {"sweep/"}
