@@ -376,7 +376,7 @@ def test_no_mlflow_is_loaded_where_there_is_no_store(clone: Path) -> None:
 
 def test_a_run_equals_itself_in_all_sections() -> None:
     files = {
-        "source__source_zip": archive({"a.py": "1\n"}),
+        "source__source_zip": archive({"src/a.py": "1\n"}),
         "source__environment_txt": b"torch==2.13.0\n",
         "predictions_csv": predictions(0, 1),
     }
@@ -414,14 +414,14 @@ def test_answers_to_other_digits_are_not_compared() -> None:
 
 def test_the_unified_diff_is_printed_when_asked_for() -> None:
     runs = {
-        "v-1": tracked("v-1", source__source_zip=archive({"a.py": "x\ny\n", "gone.py": "z\n"})),
-        "v-2": tracked("v-2", source__source_zip=archive({"a.py": "x\n[b]Y\n"})),
+        "v-1": tracked("v-1", source__source_zip=archive({"src/a.py": "x\ny\n", "src/gone.py": "z\n"})),
+        "v-2": tracked("v-2", source__source_zip=archive({"src/a.py": "x\n[b]Y\n"})),
     }
     console = Console(file=io.StringIO(), width=40)
     diff.show(runs, True, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "--- v-1/a.py\n+++ v-2/a.py\n@@ -1,2 +1,2 @@\n x\n-y\n+[b]Y\n" in text
-    assert "--- v-1/gone.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-z\n" in text
+    assert "--- v-1/src/a.py\n+++ v-2/src/a.py\n@@ -1,2 +1,2 @@\n x\n-y\n+[b]Y\n" in text
+    assert "--- v-1/src/gone.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-z\n" in text
     console = Console(file=io.StringIO())
     diff.show(runs, False, console)
     assert "@@" not in console.file.getvalue()  # type: ignore[attr-defined]

@@ -183,14 +183,44 @@ def test_a_dirty_run_is_rerun_from_its_snapshot_and_a_changed_source_line_is_fou
     made = train(folder)
     assert made.data.tags["git.dirty"] == "true"
     run("git", "checkout", "-q", "src", cwd=folder)
-    done = rerun(folder, made.info.run_id)
+    refused = rerun(folder, made.info.run_id, status=2).stderr
+    assert "they would be executed" in refused
+    assert f"1 of them not as in commit {made.data.tags['git.commit'][:12]}: src/lenet/{FASTER[0]}" in refused
+    done = rerun(folder, made.info.run_id, "--trust-sources")
     assert "bitwise" in done.stdout
     assert "the run's own snapshot" in done.stdout
     edit_snapshot(folder, made, FASTER[0], FASTER[2], FASTER[2].replace("1.01", "1.02"))
-    verdict = judged(folder, made.info.run_id, status=None)
+    verdict = judged(folder, made.info.run_id, "--trust-sources", status=None)
     assert [cause["kind"] for cause in verdict["causes"]] == ["code"]
     assert verdict["step"] == [1, 2]  # the first loss is taken before the first update
     assert verdict["epoch"] == 1
+
+
+THIEF = """
+
+import os
+from pathlib import Path
+Path(os.environ["HOME"], "stolen").write_text(os.environ.get("SECRET", "nothing"))
+"""
+
+
+def test_nothing_of_a_changed_snapshot_is_executed_unasked_and_asked_it_gets_no_secret(
+    folder: Path, tmp_path: Path
+) -> None:
+    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
+    set_tag = MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag
+    set_tag(made.info.run_id, "git.dirty", "true")
+    surroundings = {"HOME": str(tmp_path), "SECRET": "password"}
+    assert "(commit " in rerun(folder, "modern-1", "--preflight", **surroundings).stdout  # Git vouches for it
+    # a module that the probe and every stage import
+    edit_snapshot(folder, made, "errors.py", "class Diverged", f"{THIEF}class Diverged")
+    for words, status in (("--preflight",), 0), ((), 2), (("--preflight", "--trust-sources", "--env"), 0):
+        done = rerun(folder, "modern-1", *words, status=status, **surroundings)
+        assert "1 of them not as in commit" in done.stderr
+        assert "src/lenet/errors.py; recorded by " in done.stderr
+        assert not (tmp_path / "stolen").exists()
+    rerun(folder, "modern-1", "--trust-sources", **surroundings)
+    assert (tmp_path / "stolen").read_text() == "nothing"
 
 
 def test_one_parameter_is_found(folder: Path) -> None:
@@ -248,7 +278,8 @@ def test_a_run_on_another_tracking_server_is_rerun_from_what_is_kept_there(folde
         (made,) = client.search_runs([client.get_experiment_by_name("lenet5").experiment_id])
         for here in ("runs", "metrics", ".dvc/tmp/lenet"):  # nothing is left of it but the server's record
             shutil.rmtree(folder / here)
-        report = json.loads(rerun(folder, made.info.run_id, "--json", MLFLOW_TRACKING_URI=address).stdout)
+        words = made.info.run_id, "--json", "--trust-sources"
+        report = json.loads(rerun(folder, *words, MLFLOW_TRACKING_URI=address).stdout)
         assert report["sources"] == "the run's own snapshot"
         assert report["verdict"]["grade"] == "bitwise"
         assert client.get_run(made.info.run_id).data.tags["reruns"] == report["rerun"]
@@ -305,7 +336,9 @@ def test_a_bad_reference_is_one_line_and_status_2(published: Path, words: list[s
 def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path) -> None:
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "git.commit", "0" * 40)
-    assert "the run's own snapshot" in rerun(folder, made.info.run_id, "--preflight").stdout
+    assert re.search(
+        r"code .*\(commit [0-9a-f]{12}\)", rerun(folder, made.info.run_id, "--preflight").stdout
+    )  # its like
     (artifacts(folder, made) / "source" / "source.zip").unlink()
     for path in (folder / ".dvc" / "tmp" / "lenet" / "journal").glob("*/source.zip"):
         path.unlink()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lenet.cli import cli
+from lenet.errors import InputError
 from lenet.rerun import verdict
 from lenet.rerun.evidence import Inputs, Outcome
 
@@ -37,6 +38,21 @@ def judged(after: Outcome, now: Inputs = THEN, seeds: tuple[int, ...] = (), then
 def test_each_grade_is_given_for_what_it_says(after: Outcome, grade: str) -> None:
     assert judged(after).grade == grade
     assert grade in verdict.GRADES
+
+
+@pytest.mark.parametrize(
+    ("after", "said"),
+    [
+        (replace(BEFORE, losses=LOSSES + 1), "the loss of step 1 in epoch 1 is not"),
+        (replace(BEFORE, losses=LOSSES[:, :1]), "the loss of step 1 in epoch 1 is not"),
+        (replace(BEFORE, epochs=("x", "w")), "the weights after epoch 1 are not"),
+        (replace(BEFORE, answers="b"), "the answers to the test digits are not"),
+        (replace(BEFORE, misses=196), "the test misses are not: 100 then, 196 now"),
+    ],
+)
+def test_the_same_weights_beside_anything_else_that_differs_are_no_verdict(after: Outcome, said: str) -> None:
+    with pytest.raises(InputError, match=f"bit for bit, but {said}"):
+        judged(after)
 
 
 def test_noise_is_that_of_the_variant_s_seeds_and_at_least_that_of_counting() -> None:

@@ -482,6 +482,7 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
     help="End with status 0 for this grade, too, and better ones.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
+@click.option("--trust-sources", is_flag=True, help="Execute sources from the tracking store that no commit here has.")
 @click.option("--all", "everything", is_flag=True, help="Rerun all finished runs, as many at once as there are cores.")
 @click.option("--filter", "condition", help="Of these, the ones that meet a condition in MLflow's filter language.")
 @click.option("--jobs", type=click.IntRange(min=1), help="Reruns at once with --all; by default the number of cores.")
@@ -494,6 +495,7 @@ def rerun(
     env: bool,
     accept: str,
     as_json: bool,
+    trust_sources: bool,
     everything: bool,
     condition: str | None,
     jobs: int | None,
@@ -501,7 +503,8 @@ def rerun(
 ) -> None:
     """Run a tracked run again, and judge the result.
 
-    It is built from its own sources, parameters and data.
+    It is built from its own sources, parameters and data. Sources are executed only if a commit of this repository has
+    them, or with --trust-sources.
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
     results. Nothing of yours is touched. Exit status: 0 bitwise the same weights, 4 a weaker grade, 1 different, 2 it
     cannot be rerun.
@@ -515,11 +518,11 @@ def rerun(
     if everything == bool(reference) or (condition and not everything):
         raise InputError("name one RUN, or --all, with --filter if need be")
     options = [*(["--preflight"] if preflight else []), *(["--env"] if env else []), "--accept", accept]
-    options += [] if track else ["--no-track"]
+    options += [*([] if track else ["--no-track"]), *(["--trust-sources"] if trust_sources else [])]
     try:
         if everything:
             raise SystemExit(view.show_all(params, condition, options, jobs or cores(), as_json))
-        raise SystemExit(view.show(params, str(reference), preflight, env, accept, as_json, track))
+        raise SystemExit(view.show(params, str(reference), preflight, env, accept, as_json, track, trust_sources))
     except KeyboardInterrupt:
         print("lenet: interrupted; nothing is left of this rerun", file=sys.stderr)
         raise SystemExit(130) from None

@@ -5,7 +5,6 @@ Where something is not known of a run, that is said; nothing is guessed from wha
 
 import difflib
 import io
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from lenet import snapshot
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.tracking.lookup import LEGAL, Tracked, lookup
@@ -191,13 +191,11 @@ def _code(runs: Runs) -> Section:
 
 def _sources(run: Tracked) -> Sources | None:
     """The snapshot; without dvc.lock, which holds results."""
-
-    def unzip(content: bytes) -> Sources:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            names = [name for name in archive.namelist() if PurePath(name).name != "dvc.lock"]
-            return {name: archive.read(name).decode(errors="replace").splitlines() for name in names}
-
-    return run.parse("source/source.zip", unzip)
+    files = run.parse("source/source.zip", snapshot.read)
+    if files is None:
+        return None
+    code = {name: content for name, content in files.items() if PurePath(name).name != "dvc.lock"}
+    return {name: content.decode(errors="replace").splitlines() for name, content in code.items()}
 
 
 def _changed(before: list[str] | None, after: list[str] | None) -> str:

@@ -1,15 +1,18 @@
 """The sources behind a run: the commit, an archive, and a readable diff of what is not committed.
 
-Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore.
+Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore. What is read from an
+archive, which may be a stranger's, keeps to the same limits.
 """
 
 import io
 import os
 import re
+import struct
 import subprocess
 import zipfile
+import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 PATHS = (
     "src/**/*.py", "src/**/*.html", "params.yaml", "dvc.yaml", "*/params.yaml", "*/dvc.yaml", "pyproject.toml",
@@ -20,8 +23,12 @@ RECORDS = ("dvc.lock", "*/dvc.lock")
 """What a result leaves in Git: kept in the archive, but no part of the diff."""
 FILE_LIMIT = 2**20  # bytes; a larger file is left out
 LIMIT = 4 * 2**20  # bytes of a whole archive, before compression, or of a diff
+MOST = 1000  # files in an archive
 SECRET = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")  # a file with one in it is left out
 
+_KEPT = re.compile(
+    "|".join(re.escape(glob).replace(r"\*\*/", "(?:.+/)?").replace(r"\*", "[^/]*") for glob in PATHS + RECORDS)
+)
 _DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
 
 
@@ -40,12 +47,35 @@ def archive() -> bytes:
     content, room = io.BytesIO(), LIMIT
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as target:
         names = _names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)
-        for path in _present(names):
+        for path in [*_present(names)][:MOST]:
             source = path.read_bytes()
             if len(source) <= room:
                 room -= len(source)
                 target.writestr(zipfile.ZipInfo(path.as_posix()), source, zipfile.ZIP_DEFLATED)
     return content.getvalue()
+
+
+def read(archive: bytes) -> dict[str, bytes]:
+    """The files in an archive, by name. Raises ValueError where it is damaged or not one that ``archive`` makes."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as source:
+            members = source.infolist()
+            if len(members) > MOST or sum(member.file_size for member in members) > LIMIT:
+                raise ValueError(f"more than {MOST:,} files or {LIMIT:,} bytes")
+            if strange := [member.filename for member in members if not _fits(member)]:
+                raise ValueError(f"{strange[0]!r} is no file that a run keeps")
+            # where a member holds more than it says, reading ends there, and the checksum is wrong
+            return {member.filename: source.read(member) for member in members}
+    except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"damaged: {error or type(error).__name__}") from None
+
+
+def _fits(member: zipfile.ZipInfo) -> bool:
+    """Whether a file of an archive is one that ``archive`` puts there."""
+    path = PurePosixPath(member.filename)
+    usual = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
+    plain = path.as_posix() == member.filename and not any(part.startswith(".") for part in path.parts)
+    return usual and plain and member.file_size <= FILE_LIMIT and bool(_KEPT.fullmatch(member.filename))
 
 
 def diff() -> bytes:

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from safetensors.torch import load_file
 
-from lenet import tracking
+from lenet import fingerprint, tracking
 from lenet.config import Params, flatten
 from lenet.errors import InputError
 from lenet.rerun import evidence, preflight, sources, verdict, workplace
 from lenet.rerun.preflight import Preflight
+from lenet.rerun.sources import Commit, Snapshot
 from lenet.rerun.verdict import Verdict
 from lenet.rerun.workplace import Workplace
 from lenet.tracking import Tracked
@@ -66,6 +68,7 @@ def rerun(
     only_preflight: bool,
     build_environment: bool,
     track: bool,
+    trust: bool,
 ) -> Report:
     """Build a run's sources, parameters and data again, execute its stages, and compare what comes out.
 
@@ -73,22 +76,32 @@ def rerun(
         reference: an MLflow run id, a ``run.key``, or ``<variant>-<seed>``.
         params: the whole of params.yaml, for a run of which the metrics file alone is there.
         tell: called with what there is to see on the way: the preflight, and lines of progress.
-        only_preflight: stop before any stage.
+        only_preflight: stop before any stage. Sources that no commit here vouches for are not executed at all.
         build_environment: run in a new virtual environment of the run's own lock.
         track: record the rerun in MLflow.
+        trust: execute the run's sources though no commit here vouches for them.
 
     Raises:
-        InputError: no such run, nothing to compare with, an operation that does not conform, or it cannot be built or
-            executed here.
+        InputError: no such run, nothing to compare with, sources that are not trusted, an operation that does not
+            conform, a result that contradicts itself, or it cannot be built or executed here.
     """
     run = tracking.lookup(reference, params, Path("runs"), Path("metrics"))
     then = evidence.outcome(run)
     if then.weights is None:
         raise InputError(f"{run.name}: it has no weights.sha256, so there is nothing to compare a rerun with")
     found = sources.of(run)
-    with workplace.of(found, build_environment) as place:
+    vouched = isinstance(found, Commit)
+    if isinstance(found, Snapshot):
+        if not trust and not only_preflight:
+            raise InputError(
+                f"{run.name}: its sources are in no commit of this repository, and they would be executed: "
+                f"{found.origin}. `lenet diff` shows them; --trust-sources runs them"
+            )
+        tell(f"{run.name}: {'not executed' if only_preflight else 'executed, as asked for'}: {found.origin}")
+    executed = vouched or not only_preflight
+    with workplace.of(found, build_environment and executed) as place:
         workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
-        probed = workplace.probe(place)
+        probed = workplace.probe(place) if executed else preflight.here()
         flight, inputs = preflight.examine(run, found, place, probed)
         tell(flight)
         if flight.faults:
@@ -125,7 +138,8 @@ def _execute(place: Workplace, name: str, tell: Callable[[object], None]) -> Non
             tell(line)
 
     # older sources refuse other packages than their lock's; the preflight has named them, and it is to run
-    place.run("-m", "dvc", "repro", f"evaluate@{name}", tell=progress, LENET_ALLOW_OTHER_NUMERICS="1")
+    variables = {"LENET_ALLOW_OTHER_NUMERICS": "1", "LENET_DATA_DIR": str(place.digits())}
+    place.run("-m", "dvc", "repro", f"evaluate@{name}", tell=progress, **variables)
 
 
 def _outputs(project: Path, name: str) -> dict[str, Path]:
@@ -135,9 +149,17 @@ def _outputs(project: Path, name: str) -> dict[str, Path]:
 
 
 def _read(name: str, files: Mapping[str, Path]) -> Tracked:
-    """A rerun's files as a run."""
+    """A rerun's files as a run. Raises InputError where they tell of other weights than there are."""
     record = json.loads(files["run.json"].read_bytes())
     rows = pd.read_csv(files["history.csv"], float_precision="round_trip").to_dict("records")
+    weights = fingerprint.tensors_sha256(load_file(files["weights.safetensors"]))
+    told = {"run.json": record["run"]["weights.sha256"], "history.csv": rows[-1].get("weights.sha256", weights)}
+    for file, digest in told.items():
+        if digest != weights:
+            raise InputError(
+                f"{name}: the rerun contradicts itself: {file} has the weights {digest[:16]}, and "
+                f"weights.safetensors has {weights[:16]}"
+            )
     return Tracked(
         name=name,
         id=None,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lenet import fingerprint
+from lenet.errors import InputError
 from lenet.tracking import Tracked
 
 
@@ -75,7 +76,10 @@ def outcome(run: Tracked) -> Outcome:
     """What is known of what came of a tracked run, or of a rerun. Raises InputError for a faulty artifact."""
     content = run.parse(f"{run.name}.json", json.loads) or {}
     tested = content.get("test", {})
-    answers = tested.get("answers.sha256") or run.parse("predictions.csv", _answers)
+    told = tested.get("answers.sha256")
+    answers = run.parse("predictions.csv", _answers) or told
+    if told not in (None, answers):
+        raise InputError(f"{run.name}: predictions.csv has other answers than {run.name}.json tells of")
     epochs = tuple(str(row["weights.sha256"]) for row in run.history if "weights.sha256" in row)
     trace = run.parse("trace", lambda found: np.frombuffer(found, "<u4"))
     fits = trace is not None and epochs and len(trace) % len(epochs) == 0

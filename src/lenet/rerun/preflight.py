@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from lenet import fingerprint
+from lenet.arithmetic import conformance
 from lenet.config import flatten
 from lenet.rerun.evidence import Inputs
 from lenet.rerun.sources import Sources
@@ -168,6 +170,19 @@ def inputs(run: Tracked, project: Path) -> Inputs:
         processor=tags.get("processor"),
         canary=tags.get("canary"),
     )
+
+
+def here() -> dict[str, Any]:
+    """What probe.py would tell, but of today's code: for sources that are not executed."""
+    return {
+        "conformance": conformance.faults(),
+        "source": None,
+        "numerics": None,
+        "environment": dict(line.split("==", 1) for line in fingerprint.environment()),
+        "threads": torch.get_num_threads(),
+        "processor": fingerprint.processor(),
+        "build": torch.__version__,
+    }
 
 
 def inputs_again(run: Tracked, found: Mapping[str, Any]) -> Inputs:

@@ -26,8 +26,7 @@ def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str]
         for folder in (verify.METRICS, verify.SIGNATURES):
             for path in (place.project / folder).glob("*.json"):
                 path.unlink()
-        if names:
-            place.run("-m", "dvc", "repro", "--force", *(f"evaluate@{name}" for name in names), tell=tell)
-        else:
-            place.run("-m", "lenet", "repro", "--jobs", str(jobs), "--no-track", tell=tell)
+        stages = ["-m", "dvc", "repro", "--force", *(f"evaluate@{name}" for name in names)]
+        whole = ["-m", "lenet", "repro", "--jobs", str(jobs), "--no-track"]
+        place.run(*(stages if names else whole), tell=tell, LENET_DATA_DIR=str(place.digits()))
         return verify.verify(params, revision, place.project, names)

@@ -1,15 +1,26 @@
-"""The sources behind a run: a commit, or what the run has kept of them."""
+"""The sources behind a run: a commit of this repository, or what the run has kept of them.
 
+Sources are executed. What a commit of this repository has, whoever works in it has chosen to have; what a tracking
+store has, anybody may have put there. So an archive from a store counts for nothing until Git vouches for each of its
+files: then it is that commit. One that no commit vouches for is told apart, and runs only where that is asked for.
+"""
+
+import hashlib
 import io
 import json
 import subprocess
 import tarfile
-import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
+from lenet import snapshot
 from lenet.errors import InputError
 from lenet.tracking import Tracked
+
+SHOWN = 5
+"""Files named of those that differ."""
 
 
 @dataclass(frozen=True)
@@ -23,45 +34,51 @@ class Commit:
 
     def unpack(self, folder: Path) -> None:
         """Write its files into a folder. The project may be a folder of a larger repository: its part alone."""
-        prefix = _git("rev-parse", "--show-prefix").decode().strip()
-        with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", f"{self.hash}:{prefix}"))) as archive:
+        with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", f"{self.hash}:{_prefix()}"))) as archive:
             archive.extractall(folder, filter="data")
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The archive of the sources that the run has kept."""
+    """The sources that the run has kept, for which no commit here vouches.
 
-    content: bytes
+    Attributes:
+        files: their content, by name.
+        origin: what is known of them, in a line: how many, what differs from the commit, from whom and when.
+    """
+
+    files: Mapping[str, bytes]
+    origin: str
 
     def __str__(self) -> str:
         return "the run's own snapshot"
 
     def unpack(self, folder: Path) -> None:
-        """Write its files into a folder. Raises InputError if the archive is damaged."""
-        try:
-            with zipfile.ZipFile(io.BytesIO(self.content)) as archive:
-                archive.extractall(folder)  # which leads nowhere else, whatever the names in it are
-        except zipfile.BadZipFile as error:
-            raise InputError(f"source/source.zip is damaged ({error})") from None
+        """Write its files into a folder."""
+        for name, content in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
 
 
 Sources = Commit | Snapshot
 
 
 def of(run: Tracked) -> Sources:
-    """Where a run's sources are to be had: its commit if that was all, else its snapshot.
+    """Where a run's sources are to be had: a commit of this repository, else the archive that the run has kept.
 
     For a run of which only the metrics file is known, it is the last commit that has this file with this ``run.key``.
 
     Raises:
-        InputError: nowhere.
+        InputError: nowhere, or the archive is faulty.
     """
     at, dirty = run.tags.get("git.commit", "none"), run.tags.get("git.dirty")
-    if dirty == "false" and _has(at):
+    if dirty == "false" and at in _commits():
         return Commit(at)
-    if archive := run.read("source/source.zip"):
-        return Snapshot(archive)
+    if files := run.parse("source/source.zip", snapshot.read):
+        commits = _commits(first=at) if _all_known(files) else []
+        vouching = next((commit for commit in commits if not _others(files, commit)), None)
+        return Commit(vouching) if vouching else Snapshot(files, _origin(run, files, at))
     if dirty is None and (published := _publisher(run)):
         return published
     if dirty is None:
@@ -74,7 +91,7 @@ def of(run: Tracked) -> Sources:
 
 def commit(revision: str) -> Commit:
     """The commit that a revision names. Raises InputError if there is none."""
-    return Commit(_git("rev-parse", "--verify", f"{revision}^{{commit}}").decode().strip())
+    return Commit(_git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip())
 
 
 def _publisher(run: Tracked) -> Commit | None:
@@ -87,8 +104,49 @@ def _publisher(run: Tracked) -> Commit | None:
     return None
 
 
-def _has(commit: str) -> bool:
-    return subprocess.run(["git", "cat-file", "-e", f"{commit}^{{commit}}"], capture_output=True).returncode == 0
+def _commits(first: str = "") -> list[str]:
+    """The commits that this repository's branches, tags and DVC experiments lead to, the newest first, or ``first``."""
+    found = _git("log", "--all", "--format=%H", missing="").decode().split()
+    return sorted(found, key=lambda commit: commit != first)
+
+
+def _others(files: Mapping[str, bytes], commit: str) -> list[str]:
+    """The files that are not in a commit, or not as they are there, by Git's own digests."""
+    tree = _git("ls-tree", "-r", "-z", f"{commit}:{_prefix()}", missing="").decode().split("\0")
+    entries = (entry.partition("\t") for entry in tree if entry.startswith("100"))  # files; not links, not submodules
+    known = {name: head.split()[2] for head, _, name in entries}
+    return sorted(name for name, content in files.items() if known.get(name) != _blob(content))
+
+
+def _all_known(files: Mapping[str, bytes]) -> bool:
+    """Whether this repository has each content at all: quick to tell, and then commits are worth looking at."""
+    digests = "\n".join(map(_blob, files.values()))
+    found = subprocess.run(["git", "cat-file", "--batch-check"], input=digests.encode(), capture_output=True).stdout
+    return bool(found) and b"missing" not in found
+
+
+def _blob(content: bytes) -> str:
+    """Git's digest of a file's content."""
+    digest = hashlib.new(_digest_name(), b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
+@cache
+def _digest_name() -> str:
+    return _git("rev-parse", "--show-object-format", missing="sha1").decode().strip()
+
+
+def _prefix() -> str:
+    """Of the project in a larger repository; empty where it is the repository."""
+    return _git("rev-parse", "--show-prefix").decode().strip()
+
+
+def _origin(run: Tracked, files: Mapping[str, bytes], at: str) -> str:
+    others = _others(files, at) if at in _commits() else []
+    named = ", ".join(others[:SHOWN]) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
+    beside = f"{len(others)} of them not as in commit {at[:12]}: {named}" if others else "of no commit here"
+    return f"{len(files)} files, {beside}; {run.origin}"
 
 
 def _git(*words: str, missing: str | None = None) -> bytes:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lenet.errors import InputError
 from lenet.rerun.evidence import Inputs, Outcome
 from lenet.verify import judge_spread
 
@@ -94,14 +95,32 @@ def judge(then: tuple[Inputs, Outcome], now: tuple[Inputs, Outcome], misses_of_s
         then: what the run was made of, and what came of it.
         now: the same of the rerun.
         misses_of_seeds: the test misses of the variant's published seeds, for the spread.
+
+    Raises:
+        InputError: the same weights, and something else that follows from the same training is not the same.
     """
     (inputs, before), (new_inputs, after) = then, now
+    if before.weights == after.weights and (contradiction := contradictory(before, after)):
+        raise InputError(f"the weights are the same, bit for bit, but {contradiction}: one of the two was not computed")
     grade, how = _grade(before, after, misses_of_seeds)
     step, epoch = first_step(before, after), first_epoch(before, after)
     causes = [] if grade == "bitwise" else list(differences(inputs, new_inputs))
     if grade != "bitwise" and not causes:
         causes = [_unexplained(inputs, new_inputs)]
     return Verdict(grade, how, [*_stages(inputs, before, new_inputs, after)], step, epoch, causes)
+
+
+def contradictory(before: Outcome, after: Outcome) -> str:
+    """Of two trainings with the same weights, what is not the same; empty where all that is known is."""
+    if (step := first_step(before, after)) is not None:
+        return f"the loss of step {step[1]} in epoch {step[0]} is not"
+    if (epoch := first_epoch(before, after)) is not None:
+        return f"the weights after epoch {epoch} are not"
+    if before.answers is not None and after.answers is not None and before.answers != after.answers:
+        return "the answers to the test digits are not"
+    if before.misses is not None and after.misses is not None and before.misses != after.misses:
+        return f"the test misses are not: {before.misses} then, {after.misses} now"
+    return ""
 
 
 def _grade(before: Outcome, after: Outcome, misses_of_seeds: Sequence[int]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from lenet.config import Params
@@ -18,7 +19,14 @@ SAME = {True: "yes", False: "[red]NO[/red]", None: "not known"}
 
 
 def show(
-    params: Params, reference: str, only_preflight: bool, environment: bool, accepted: str, as_json: bool, track: bool
+    params: Params,
+    reference: str,
+    only_preflight: bool,
+    environment: bool,
+    accepted: str,
+    as_json: bool,
+    track: bool,
+    trust: bool,
 ) -> int:
     """Rerun a run and print what there is to know; return the exit status."""
     console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
@@ -32,12 +40,12 @@ def show(
             if what.note:
                 console.print(what.note)
 
-    report = rerun(reference, params, tell, only_preflight, environment, track)
+    report = rerun(reference, params, tell, only_preflight, environment, track, trust)
     if as_json:
         print(json.dumps(report.to_json() | {"seconds": round(report.seconds, 1)}, indent=2))
     elif report.verdict:
         console.print(verdict_table(report.verdict))
-        console.print(f"[bold]{report.run.name}: {report.verdict.summary}[/bold]")
+        console.print(f"{report.run.name}: {report.verdict.summary}", style="bold", markup=False)
         _print_place(report, console)
     return report.exit_status(accepted)
 
@@ -65,7 +73,8 @@ def show_all(params: Params, condition: str | None, options: Sequence[str], jobs
             where = f"step {found['step'][1]} in epoch {found['step'][0]}" if found.get("step") else where
             causes = "; ".join(cause["kind"] for cause in found.get("causes", []))
             sources = report.get("sources", "")
-            table.add_row(result.name, sources, _grade(result), where, causes, str(report.get("seconds", "")))
+            cells = result.name, sources, _grade(result), where, causes, str(report.get("seconds", ""))
+            table.add_row(*map(escape, cells))
         Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(table)
     return worst(results)
 
@@ -82,7 +91,7 @@ def preflight_table(preflight: Preflight) -> Table:
     table = Table("", "Then", "Here", "Same")
     for line in preflight.lines:
         same = "no; it need not be" if line.same is False and not line.decides else SAME[line.same]
-        table.add_row(line.what, line.then, line.here, same)
+        table.add_row(line.what, escape(line.then), escape(line.here), same)
     return table
 
 
@@ -90,5 +99,5 @@ def verdict_table(verdict: Verdict) -> Table:
     """What each stage has reproduced."""
     table = Table("Stage", "Reproduced", "Same", "")
     for stage in verdict.stages:
-        table.add_row(stage.name, stage.reproduced, SAME[stage.same], stage.note)
+        table.add_row(stage.name, escape(stage.reproduced), SAME[stage.same], escape(stage.note))
     return table

@@ -6,6 +6,7 @@ happens, it is removed at the end; what a SIGKILL leaves behind, the next rerun 
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,11 @@ from lenet.rerun.sources import Sources
 
 HERE = Path(__file__).parent
 POLL = 0.1  # seconds
+KEPT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "TMPDIR", "TZ", "USER")
+KEPT_KINDS = ("ATEN_", "KMP_", "LC_", "MKL_", "OMP_", "OPENBLAS_")
+"""The user's variables that a run's sources are given, besides PATH: names, and how names begin."""
+FOR_PIP = re.compile(r"(PIP|SSL|REQUESTS)_.*|(https?|no|all)_proxy", re.IGNORECASE)
+"""Those that pip is given to build an environment: where packages are, which may need credentials."""
 RAW = Path("data/raw")
 """Where `fetch` keeps MNIST; the rerun's own `fetch` takes it from here if it is whole."""
 
@@ -83,8 +89,8 @@ class Workplace:
         return text
 
     def _environment(self) -> dict[str, str]:
-        """The user's, without what leads into the user's own project."""
-        own = {name: value for name, value in os.environ.items() if not name.startswith(("DVC_", "MLFLOW_", "LENET_"))}
+        """Of the user's what programs cannot do without, and how to compute: no credentials, nothing of the project."""
+        own = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_KINDS)}
         home = self.project.parent
         own |= {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
@@ -98,9 +104,15 @@ class Workplace:
             "LENET_TRACK": "0",
             "LENET_PROGRESS_LINES": "1",
         }
-        if "LENET_DATA_DIR" in os.environ or raw_is_whole():
-            own["LENET_DATA_DIR"] = str(Path(os.environ.get("LENET_DATA_DIR", RAW)).expanduser().resolve())
         return own
+
+    def digits(self) -> Path:
+        """A folder of MNIST's files. Where there is none here, they are fetched: the sources would need a network."""
+        if "LENET_DATA_DIR" in os.environ or raw_is_whole():
+            return Path(os.environ.get("LENET_DATA_DIR", RAW)).expanduser().resolve()
+        folder = self.project.parent / "raw"
+        fetch.fetch(folder)
+        return folder
 
 
 @contextmanager
@@ -212,7 +224,9 @@ def _build_environment(place: Workplace) -> Path:
     folder = place.project.parent / "environment"
     place.run("-m", "venv", str(folder))
     built = Workplace(place.project, folder / "bin" / "python")
-    built.run("-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", "requirements.lock")
+    network = {name: value for name, value in os.environ.items() if FOR_PIP.fullmatch(name)}
+    words = "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", "requirements.lock"
+    built.run(*words, tell=None, **network)
     return built.python
 
 

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 LEGAL = "an MLflow run id, a run.key, the first 8 characters or more of either, or <variant>-<seed>"
+NAME = r"[a-z][a-z0-9-]*-\d+"
 SURROUNDINGS = (
     "git.commit", "git.dirty", "source.sha256", "environment.sha256", "processor", "threads", "conformance",
 )  # fmt: skip
@@ -53,6 +55,7 @@ class Tracked:
         notes: what is uncertain about it, a sentence each.
         read: an artifact's bytes by its path in MLflow, for example ``predictions.csv`` or ``source/source.zip``; None
             where there is none. Raises InputError if there is one that cannot be had.
+        origin: who has recorded it, when and where.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Tracked:
     history: History
     notes: tuple[str, ...]
     read: Read = field(repr=False, compare=False)
+    origin: str = "known from files here"
 
     @property
     def key(self) -> str:
@@ -87,7 +91,7 @@ def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked
         InputError: no such run, or several; not a training of this project; a store that does not answer; a faulty
             file.
     """
-    if not re.fullmatch(r"[0-9a-f]{8,64}|[a-z][a-z0-9-]*-\d+", reference):
+    if not re.fullmatch(rf"[0-9a-f]{{8,64}}|{NAME}", reference):
         raise InputError(f"{reference!r} names no run; legal: {LEGAL}")
     places = _places(runs, metrics)
     with _asking():
@@ -195,6 +199,8 @@ def _known(
     params: Params,
 ) -> Tracked:
     """All that MLflow, the files here and the training's journal know of a run; MLflow first."""
+    if not re.fullmatch(NAME, name):
+        raise InputError(f"the run {name!r} has no name of a training; legal: <variant>-<seed>")
     entry = journal.read(journal.home() / f"{name}-{key[:16]}")
     if entry and entry.record.key == key:
         files = entry.kept() | {f"source/{path}": place for path, place in entry.sources().items()} | dict(files)
@@ -209,7 +215,7 @@ def _known(
         content = {}
         notes.append(f"{name}.json is of other weights than run.json; its results are left out")
     history = _parse(name, read, "history.csv", _rows) or (_points(client, run) if client and run else [])
-    tags = {"variant": variant, "seed": seed, "run.key": key} | digest_tags(content.get("run", {}))
+    tags = dict(digest_tags(content.get("run", {})))
     parameters: dict[str, str] = {}
     if record:
         tags |= digest_tags(record.fingerprints)
@@ -224,12 +230,21 @@ def _known(
         tags, parameters, numbers = tags | run.data.tags, parameters | run.data.params, numbers | run.data.metrics
         if run.info.status != "FINISHED":
             notes.append(f"MLflow has it as {run.info.status}")
+    tags |= {"variant": variant, "seed": seed, "run.key": key}  # whatever a store says
     if tags.get("rebuilt") == "true":
         # those that identified a run before there were signatures are of its files
         elsewhere = set(SURROUNDINGS) - (set(BEFORE) if "canary" in tags else set())
         tags = {tag: value for tag, value in tags.items() if tag not in elsewhere}
         notes.append("MLflow's record of it was rebuilt from files, elsewhere: where it was trained is unknown")
-    return Tracked(name, run.info.run_id if run else None, parameters, tags, numbers, history, tuple(notes), read)
+    run_id, origin = (run.info.run_id, _origin(run)) if run else (None, Tracked.origin)
+    return Tracked(name, run_id, parameters, tags, numbers, history, tuple(notes), read, origin)
+
+
+def _origin(run: "MlflowRun") -> str:
+    """Who has recorded it, when and where."""
+    user = run.data.tags.get("mlflow.user") or run.info.user_id or "unknown"
+    began = datetime.fromtimestamp((run.info.start_time or 0) / 1000, UTC)
+    return f"recorded by {user!r} on {began:%Y-%m-%d %H:%M} UTC in {store.uri()}"
 
 
 def _reader(name: str, client: "MlflowClient | None", run: "MlflowRun | None", files: Mapping[str, Path]) -> Read:
