@@ -1,6 +1,7 @@
 """No stage outlives the command that started it, whatever kills that, and nothing half-written is taken as complete."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,17 @@ def test_a_stage_whose_dvc_is_gone_before_it_could_look_ends(monkeypatch: pytest
             lifetime.follow_parents()
     monkeypatch.delenv("DVC_STAGE")
     lifetime.follow_parents()  # started by hand: nothing to follow
+
+
+ALONE = ("unshare", "--fork", "--pid", "--mount-proc")  # as a container starts its command: it is process 1
+CAN_BE_ALONE = shutil.which("unshare") and not subprocess.run([*ALONE, "true"], capture_output=True).returncode
+
+
+@pytest.mark.skipif(not CAN_BE_ALONE, reason="no namespaces of processes can be made here")
+def test_a_dvc_that_is_process_1_is_followed_as_any_other(project: Path) -> None:
+    (project / "seconds").write_text("1")
+    run(*ALONE, "dvc", "repro", cwd=project)
+    assert (project / "out").read_text() == "done"
 
 
 def test_the_next_repro_waits_for_an_orphan_to_end(project: Path) -> None:

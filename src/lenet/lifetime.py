@@ -86,7 +86,9 @@ def _ancestors() -> list[psutil.Process]:
 
 
 def _is_init(process: psutil.Process) -> bool:
-    return process.pid == 1 or Path((_words(process) or [""])[0]).name in _INITS
+    """Whether it takes in the children of processes that are gone. In a container the first one may be `dvc` itself."""
+    name = Path((_words(process) or [""])[0]).name
+    return name in _INITS or (process.pid == 1 and not name.startswith("python") and not _is_engine(process))
 
 
 def _is_engine(process: psutil.Process) -> bool:
