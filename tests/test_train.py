@@ -1,5 +1,6 @@
 """Trainings: what they compute, that they repeat, and that nothing beside them changes a bit."""
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -40,6 +41,42 @@ def small_params(params: Params, **changes: object) -> Params:
 @pytest.fixture(params=["original-sigmoid", "original-tanh", "modern"])
 def variant(request: pytest.FixtureRequest, params: Params) -> Variant:
     return small(params.variants[request.param])
+
+
+CLUSTERS = {
+    "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "wrap", "SLURM_JOB_ID": "1", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODELIST": "n[1-2]",
+    "RANK": "1", "LOCAL_RANK": "1", "GROUP_RANK": "1", "NODE_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "n1",
+    "MASTER_PORT": "12910", "STANDALONE_PORT": "12910", "TORCHELASTIC_RUN_ID": "1", "KUBERNETES_PORT": "tcp://n1",
+    "LSB_JOBID": "1", "LSB_DJOB_RANKFILE": "ranks", "JSM_NAMESPACE_LOCAL_RANK": "1", "JSM_NAMESPACE_RANK": "1",
+    "JSM_NAMESPACE_SIZE": "2", "OMPI_COMM_WORLD_SIZE": "2",
+}  # fmt: skip
+"""What schedulers tell the second process of two."""
+
+
+def test_no_variable_of_the_environment_changes_a_training(
+    params: Params, digits: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variant = small(params.variants["modern"])
+    seen: list[list[float]] = []
+
+    def trained() -> str:
+        rows: list[float] = []
+        fitted = fit(variant, 5, digits[70:400], digits[:70], [lambda row: rows.append(row["train/loss"])])
+        seen.append(rows)
+        return fingerprint.tensors_sha256(fitted.weights)
+
+    usual = trained()
+    for name, value in CLUSTERS.items():
+        monkeypatch.setenv(name, value)
+    for name in inspect.signature(pl.Trainer).parameters:
+        monkeypatch.setenv(f"PL_TRAINER_{name.upper()}", "3")
+    monkeypatch.setenv("PL_TRAINER_LIMIT_TRAIN_BATCHES", "0.5")
+    monkeypatch.setenv("PL_TRAINER_MAX_STEPS", "1")
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert trained() == usual
+    assert seen[0] == seen[1]
+    assert len(seen[1]) == 2
 
 
 def test_a_training_is_what_a_plain_loop_computes(variant: Variant, digits: Digits) -> None:

@@ -1,6 +1,7 @@
 """One training from its digits to its files: ``fit``, and what a run's folder holds."""
 
 import csv
+import inspect
 import io
 import logging
 import warnings
@@ -13,6 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 from jaxtyping import Float32
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,6 +25,8 @@ from lenet.files import whole, write_text
 from lenet.training.checkpoint import State
 from lenet.training.fast_module import FastLeNet, Observer
 from lenet.training.record import History, Record
+
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,23 @@ def to_csv(rows: History) -> str:
 def trainer(
     epochs: int, callbacks: Sequence[pl.Callback] = (), logger: Logger | None = None, **options: Any
 ) -> Iterator[pl.Trainer]:
-    """A Trainer that shows and keeps nothing of its own; Lightning's hints are silent meanwhile."""
+    """A Trainer that shows and keeps nothing of its own, and that no variable of the environment changes.
+
+    Lightning's hints are silent meanwhile.
+    """
     with warnings.catch_warnings():
         for name in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(name).setLevel(logging.ERROR)
             warnings.filterwarnings("ignore", module=name)
-        yield pl.Trainer(
-            accelerator="cpu",
-            devices=1,
-            max_epochs=epochs,
-            callbacks=list(callbacks),
-            logger=logger or False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-            **options,
-        )
+        ours = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "plugins": [LightningEnvironment()],
+            "max_epochs": epochs,
+            "callbacks": list(callbacks),
+            "logger": logger or False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+        }
+        yield pl.Trainer(**_DEFAULTS | ours | options)  # all of them: what is not given, PL_TRAINER_… may set
