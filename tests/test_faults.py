@@ -549,7 +549,7 @@ def test_a_running_training_is_left_alone_by_sync(project, recorded) -> None:
     with project.entered():
         shutil.copytree(recorded[0].folder / "runs", "runs")
         record = Record.read(Path("runs/modern-1/run.json"))
-        journal.Entry(record, "lenet5", tracking.uri(), {"process": store_module.this_process()}, 1).begin()
+        journal.Entry(record, "lenet5", store_module.uri(), {"process": store_module.this_process()}, 1).begin()
     assert project.sync() == 1
     assert project.record().keys() == {"modern-2"}
 
@@ -751,12 +751,12 @@ def test_a_relative_sqlite_path_starts_at_the_main_checkout(tmp_path: Path, monk
     (tmp_path / ".dvc" / "tmp" / "exps" / "copy" / ".dvc").mkdir(parents=True)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///records/mlflow.db")
     monkeypatch.chdir(tmp_path)
-    assert tracking.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
+    assert store_module.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))  # in one of DVC's temporary copies
     monkeypatch.chdir(tmp_path / ".dvc" / "tmp" / "exps" / "copy")
-    assert tracking.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
+    assert store_module.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/mlflow.db")
-    assert tracking.uri() == "sqlite:////elsewhere/mlflow.db"
+    assert store_module.uri() == "sqlite:////elsewhere/mlflow.db"
 
 
 def test_a_store_of_an_older_mlflow_is_upgraded_and_kept_beside(tmp_path: Path, monkeypatch, capfd) -> None:

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from conftest import ROOT, run
+from conftest import ROOT, edit_params, run
 from lenet import fingerprint, tracking
 from lenet.config import Params
 from lenet.digits.data import Digits
@@ -216,7 +217,7 @@ def test_current_marks_exactly_the_runs_behind_the_outputs(params, prepared, tmp
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "copy"
     copy.mkdir(parents=True)
     monkeypatch.chdir(copy)  # as a queued experiment: same store, other outputs
-    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store_module.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     tracking.mark_current(frozenset({("v-1", "a")}))
     assert not client.search_runs([experiment], "tags.current = 'true'")
 
@@ -302,9 +303,48 @@ def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "a" / "b").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "a" / "b")
-    assert tracking.uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store_module.uri() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
-    assert tracking.uri() == "http://example.invalid"
+    assert store_module.uri() == "http://example.invalid"
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("https://eve:pass@word@host:5000/a", "https://***@host:5000/a"),
+        ("https://token@host/mail@a", "https://***@host/mail@a"),
+        ("mysql+pymysql://eve:p%40ss@host/db?ssl_password=abc&x=1", "mysql+pymysql://***@host/db?ssl_password=***&x=1"),
+        ("https://host/?access_token=abc", "https://host/?access_token=***"),
+        ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
+        ("https://host:5000", "https://host:5000"),
+    ],
+)
+def test_passwords_of_addresses_are_neither_shown_nor_kept(
+    address: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert store_module.shown() == (shown if not address.startswith("sqlite") else store_module.uri())
+    assert store_module.masked(f"no answer from {address} today") == f"no answer from {shown} today"
+    assert store_module.reason(OSError(f"{address} is gone")) == f"{shown} is gone"
+
+
+def test_every_command_shows_masked_addresses_alone(tmp_path: Path, prepared: Path) -> None:
+    """Of a server that does not answer; and the journal of a training beside it."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    surroundings = {"MLFLOW_TRACKING_URI": "http://eve:s3cret@127.0.0.1:9/mlflow", "PYTHONPATH": str(ROOT / "src")}
+    edit_params(tmp_path, lambda content: content["variants"]["modern"].update(epochs=1, train_size=100))
+    words = ("train", "modern", "1", "--data", str(prepared / "train.safetensors"), "--out", "runs/modern-1")
+    said = ""
+    for command in (words, ("sync",), ("doctor",), ("diff", "modern-1", "modern-2"), ("ui",), ("rerun", "modern-1")):
+        done = run(sys.executable, "-m", "lenet", *command, cwd=tmp_path, status=None, **surroundings)
+        said += done.stdout + done.stderr
+    assert "127.0.0.1:9" in said
+    assert "s3cret" not in said
+    kept = list((tmp_path / ".dvc" / "tmp" / "lenet" / "journal").rglob("*.*"))
+    assert kept
+    assert not [path for path in kept if path.is_file() and b"s3cret" in path.read_bytes()]
+    assert (tmp_path / ".dvc" / "tmp" / "lenet" / "journal").stat().st_mode & 0o77 == 0
 
 
 def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:

@@ -396,7 +396,7 @@ def sync(params: Any) -> None:
         counts.append(run.added)
         if run.added:
             print(f"{run.name}: {run.added} additions", file=sys.stderr)
-    print(f"{len(counts)} runs, {sum(map(bool, counts))} of them completed: {tracking.uri()}", file=sys.stderr)
+    print(f"{len(counts)} runs, {sum(map(bool, counts))} of them completed: {tracking.shown()}", file=sys.stderr)
 
 
 @job

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def home() -> Path:
 def lock(name: str, patience: float) -> FileLock:
     """A lock among the processes that work on these journals; waiting longer than so many seconds raises Timeout."""
     home().mkdir(parents=True, exist_ok=True)
+    with suppress(PermissionError):  # somebody else's
+        home().chmod(0o700)  # in it are sources that nobody may have published yet
     return FileLock(home() / f"{name}.lock", timeout=patience)
 
 

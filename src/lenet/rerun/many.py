@@ -54,7 +54,7 @@ def rerun_all(
             (name, name) for name in (f"{v}-{s}" for v, s in params.runs()) if Path("metrics", f"{name}.json").exists()
         ]
     if not runs:
-        raise InputError(f"no finished run meets {condition!r} in {tracking.uri()}")
+        raise InputError(f"no finished run meets {condition!r} in {tracking.shown()}")
     results, under_way = [], list[subprocess.Popen[str]]()
     with ThreadPoolExecutor(jobs) as pool:
         waiting = [pool.submit(_one, name, reference, options, under_way) for name, reference in runs]

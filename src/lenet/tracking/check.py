@@ -33,11 +33,11 @@ def check(params: Params, runs: Path, metrics: Path) -> Iterator[str]:
     try:
         client = store.look()
         if client is None:
-            yield f"{store.uri()}: no runs there yet; `lenet sync` records them"
+            yield f"{store.shown()}: no runs there yet; `lenet sync` records them"
             return
         trainings = store.search(client, "tags.kind = 'training'")
     except Exception as error:
-        yield f"{store.uri()}: {store.reason(error)}"
+        yield f"{store.shown()}: {store.reason(error)}"
         return
     keys = Counter((run.data.tags.get("run.key"), run.data.tags.get("variant")) for run in trainings)
     present = current.present(params, runs)

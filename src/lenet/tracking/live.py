@@ -50,7 +50,7 @@ class Run:
         """Begin the journal, and follow it into MLflow."""
         if self.experiment:
             with self.voice.harmless():
-                entry = Entry(self.record, self.experiment, store.uri(), surroundings(), journal.now()).begin()
+                entry = Entry(self.record, self.experiment, store.shown(), surroundings(), journal.now()).begin()
                 self.follower = _Follower(entry, self.voice)
                 self.follower.start()
         self.since = time.monotonic()
@@ -187,7 +187,7 @@ def entry_of(record: Record, experiment: str) -> Entry:
     if entry is None:
         now = journal.now()
         tags = surroundings() | {"rebuilt": "true"}
-        entry = Entry(record, experiment, store.uri(), tags, now, status="FINISHED", ended=now)
+        entry = Entry(record, experiment, store.shown(), tags, now, status="FINISHED", ended=now)
     elif entry.status != "FINISHED":  # killed between its outputs and its journal's end
         entry.status, entry.ended = "FINISHED", entry.ended or entry.latest
     return entry

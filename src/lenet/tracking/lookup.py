@@ -163,7 +163,7 @@ def _by_digest(start: str, client: "MlflowClient | None", places: Places) -> Fou
     for run in by_id:
         if run.data.tags.get("kind") != "training" or not _key(run):
             what = run.data.tags.get("kind") or "another project's: it has no tag run.key"
-            raise InputError(f"{start}: the run {run.info.run_name!r} in {store.uri()} is no training ({what})")
+            raise InputError(f"{start}: the run {run.info.run_name!r} in {store.shown()} is no training ({what})")
     by_key = _search(client, f"tags.`run.key` LIKE '{start}%' and tags.kind = 'training'")
     by_key.sort(key=lambda run: run.data.tags.get("current") != "true")
     here = [place for place in places if place[1].startswith(start)]
@@ -244,7 +244,7 @@ def _origin(run: "MlflowRun") -> str:
     """Who has recorded it, when and where."""
     user = run.data.tags.get("mlflow.user") or run.info.user_id or "unknown"
     began = datetime.fromtimestamp((run.info.start_time or 0) / 1000, UTC)
-    return f"recorded by {user!r} on {began:%Y-%m-%d %H:%M} UTC in {store.uri()}"
+    return f"recorded by {user!r} on {began:%Y-%m-%d %H:%M} UTC in {store.shown()}"
 
 
 def _reader(name: str, client: "MlflowClient | None", run: "MlflowRun | None", files: Mapping[str, Path]) -> Read:
@@ -310,7 +310,7 @@ def _key(run: "MlflowRun") -> str:
 
 
 def _where(client: "MlflowClient | None") -> str:
-    return f"neither in {store.uri()}{'' if client else ' (no runs there yet)'} nor in files here"
+    return f"neither in {store.shown()}{'' if client else ' (no runs there yet)'} nor in files here"
 
 
 def _ambiguous(reference: str, fits: list[tuple[str, str]]) -> InputError:
@@ -327,4 +327,4 @@ def _asking() -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{store.uri()}: the store cannot be read ({store.reason(error)})") from None
+        raise InputError(f"{store.shown()}: the store cannot be read ({store.reason(error)})") from None

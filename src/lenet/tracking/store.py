@@ -66,6 +66,17 @@ def uri() -> str:
     return f"{_SCHEME}{places.root() / given.removeprefix(_SCHEME)}"
 
 
+def shown() -> str:
+    """The same address, fit to be printed and kept."""
+    return masked(uri())
+
+
+def masked(text: str) -> str:
+    """A text, such as an address or an error, without names and passwords of addresses and what they call a secret."""
+    text = re.sub(r"(?<=://)[^/\s@]*(@[^/\s@]*)*@", "***@", text)
+    return re.sub(r"(?i)([?&;](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret)=)[^&;\s]*", r"\1***", text)
+
+
 def open_store() -> "MlflowClient":
     """Return a client on the store, made, upgraded and moved along as needed, once whoever comes first.
 
@@ -191,18 +202,18 @@ def may_live(process: str) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """An error in one line; of a connection that failed, why."""
+    """An error in one line, without passwords; of a connection that failed, why."""
     if found := re.search(
         r"HTTPS?ConnectionPool\(host='(.+?)', port=(\d+)\).*\[Errno -?\d+\] ([^'\")]+)", str(error), re.S
     ):
         return f"{found[1]}:{found[2]}: {found[3]}"
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 def serve(port: int) -> None:
     """Become `mlflow ui` on the store, made if it is not there. Raises InputError if a server has it or the port."""
     if not uri().startswith("sqlite:"):
-        raise InputError(f"MLFLOW_TRACKING_URI is {uri()}; open that server's own pages")
+        raise InputError(f"MLFLOW_TRACKING_URI is {shown()}; open that server's own pages")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -212,7 +223,7 @@ def serve(port: int) -> None:
     try:
         open_store()
     except (OSError, sqlite3.Error, RuntimeError) as error:
-        raise InputError(f"{uri()}: the store cannot be opened ({reason(error)})") from None
+        raise InputError(f"{shown()}: the store cannot be opened ({reason(error)})") from None
     os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # eight processes fewer, and 1.4 GB
     os.environ.setdefault("MLFLOW_WORKERS", "1")  # of four for one visitor: 0.5 GB in place of 1.3
     mlflow = [sys.executable, "-m", "mlflow"]
@@ -335,7 +346,7 @@ def _schema(connection: sqlite3.Connection) -> str:
     if not tables:
         return ""
     if not tables >= {"alembic_version", "experiments"}:
-        raise InputError(f"{uri()}: a database, but none of MLflow's; set MLFLOW_TRACKING_URI to another, or to none")
+        raise InputError(f"{shown()}: a database, but none of MLflow's; set MLFLOW_TRACKING_URI to another, or to none")
     found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     return str(found[0]) if found else ""
 

@@ -59,7 +59,7 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
         except (InputError, GeneratorExit):
             raise
         except Exception as error:
-            raise InputError(f"{store.uri()}: the store does not take the record ({store.reason(error)})") from None
+            raise InputError(f"{store.shown()}: the store does not take the record ({store.reason(error)})") from None
 
 
 def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Entry, Mapping[str, Path]]]:
@@ -74,7 +74,7 @@ def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Ent
         seen.add(entry.folder)
         yield entry, entry.kept() | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
     for entry in journal.entries():
-        if entry.folder in seen or entry.store != store.uri() or _runs(entry):
+        if entry.folder in seen or store.masked(entry.store) != store.shown() or _runs(entry):
             continue
         if entry.status == "RUNNING":
             entry.status, entry.ended = "KILLED", entry.latest
