@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -207,3 +208,28 @@ def test_every_command_refuses_a_bad_file_with_status_2(tmp_path, command: list[
 def test_a_folder_without_params_is_one_line(tmp_path) -> None:
     done = run("lenet", "check", cwd=tmp_path, status=2)
     assert done.stderr.startswith("lenet: error: params.yaml is not here")
+
+
+def bomb(levels: int) -> str:
+    """Each level is nine times the one before, all by aliases."""
+    lines = ["a0: &a0 [1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (bomb(30), "with its aliases written out"),
+        ("seeds: &a [*a]\n", "not legal YAML|with its aliases written out"),
+        (f"seeds: {'[' * 3000}{']' * 3000}\n", "nested too deeply"),
+        ("".join(f"{' ' * i}a:\n" for i in range(3000)), "more than|nested too deeply"),
+        (f"seeds: [{'9' * 5001}]\n", "not legal YAML: Exceeds the limit"),
+        ("# " + "x" * 300_000, "more than 262,144 characters"),
+    ],
+)
+def test_what_would_take_a_reader_for_ever_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=said) as raised:
+        config.load(tmp_path / "params.yaml")
+    assert len(str(raised.value).splitlines()) == 1
+    assert len(str(raised.value)) < 300

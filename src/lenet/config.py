@@ -14,6 +14,7 @@ from lenet.errors import ParamsError
 TRAINING_DIGITS = 60_000
 IMAGE = 28  # pixels, the side of a digit's image
 PATH = Path("params.yaml")
+LARGEST = 2**18  # characters, or values, of params.yaml; it has some thousand
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Positive = Annotated[float, Field(gt=0)]
@@ -366,16 +367,36 @@ class Params(Section):
 def load(path: Path = PATH) -> Params:
     """Read and validate params.yaml. Raises ParamsError, one line a fault."""
     try:
-        data = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise ParamsError(f"{path}: more than {LARGEST:,} characters")
+        data = YAML(typ="safe").load(text)
+        if _values(data, {}) > LARGEST:
+            raise ParamsError(f"{path}: with its aliases written out it would have more than {LARGEST:,} values")
     except FileNotFoundError:
         raise ParamsError(f"{path} is not here; run this in the project's folder") from None
+    except RecursionError:
+        raise ParamsError(f"{path}: blocks are nested too deeply") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
         raise ParamsError(f"{where}: not legal YAML: {error.problem}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, ValueError) as error:  # of bytes that are no UTF-8, and of numbers with thousands of digits
         raise ParamsError(f"{path}: not legal YAML: {error}") from None
     return validate(data, str(path))
+
+
+def _values(data: Any, known: dict[int, int]) -> int:
+    """How many values there are once aliases, whose values YAML shares, are written out. ``known``: of shared ones."""
+    if not isinstance(data, (dict, list)):
+        return 1
+    if id(data) not in known:
+        known[id(data)] = LARGEST  # should it hold itself
+        known[id(data)] = 1 + sum(
+            _values(value, known) for value in (data.values() if isinstance(data, dict) else data)
+        )
+    return known[id(data)]
 
 
 def validate(data: Any, source: str) -> Params:
