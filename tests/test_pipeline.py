@@ -76,7 +76,7 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     folder = checkout(seeds=[1], compare=VARIANTS)
 
     # everything, side by side
-    first = run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist))
+    first = run(*lenet_command("repro"), cwd=folder, LENET_DATA_DIR=str(mnist), SHELL="/usr/sbin/nologin")
     assert len(first.stderr.splitlines()) == 2 + 3 * len(VARIANTS) + 1, first.stderr
     assert set(stages(folder)) == {
         "fetch", "prepare", "compare", *(f"signature@{v}" for v in VARIANTS),
