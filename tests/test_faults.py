@@ -921,12 +921,12 @@ def test_the_diff_applies_to_the_commit_and_gives_the_sources(sources: Path, tmp
     for setting in settings:
         run("git", "config", *setting.split("="), cwd=sources)
     assert snapshot.diff() == b""
-    assert not snapshot.is_dirty()
+    assert snapshot.state() == "false"
     (sources / "src/lenet/untracked.py").write_text("new\n")
-    assert snapshot.is_dirty()
+    assert snapshot.state() == "true"
     (sources / "src/lenet/untracked.py").unlink()
     change(sources)
-    assert snapshot.is_dirty()
+    assert snapshot.state() == "true"
     (tmp_path / "uncommitted.diff").write_bytes(snapshot.diff())
     assert b"-a = 1\n+a = 2\n" in snapshot.diff()
     assert b"not a source" not in snapshot.diff()
@@ -970,16 +970,29 @@ def test_a_long_diff_is_cut_at_its_bound(sources: Path) -> None:
     assert sum(one.file_size for one in content.infolist()) <= snapshot.LIMIT
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_the_repository_of_another_user_is_not_known_to_be_clean(sources: Path, monkeypatch) -> None:
+    for variable in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{variable}", "/dev/null")
+    assert (snapshot.state(), snapshot.silence()) == ("false", "")
+    for path in (sources, sources / ".git"):
+        os.chown(path, 65534, 65534)
+    assert (snapshot.commit(), snapshot.state()) == ("none", "unknown")
+    assert f"`git config --global --add safe.directory {sources}` trusts it" in snapshot.silence()
+    assert archived() == KEPT
+
+
 def test_outside_git_nothing_fails(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "a.py").write_text("a\n")
     monkeypatch.chdir(tmp_path)
     for path in (os.environ["PATH"], "/nowhere"):  # where there is no Git at all
         monkeypatch.setenv("PATH", path)
-        assert (snapshot.commit(), snapshot.is_dirty(), snapshot.diff()) == ("none", False, b"")
-        assert archived() == set()
+        assert (snapshot.commit(), snapshot.state(), snapshot.diff()) == ("none", "unknown", b"")
+        assert "`git init` makes" in snapshot.silence()
+        assert archived() == {"src/a.py"}
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     run("git", "init", "-q", cwd=tmp_path)  # nor before the first commit
-    assert (snapshot.commit(), snapshot.is_dirty()) == ("none", True)
+    assert (snapshot.commit(), snapshot.state(), snapshot.silence()) == ("none", "true", "")
     assert b"+a" in snapshot.diff()

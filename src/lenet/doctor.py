@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from safetensors.numpy import load_file
 
-from lenet import current, fingerprint, tracking, verify
+from lenet import current, fingerprint, snapshot, tracking, verify
 from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
@@ -117,6 +117,8 @@ def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[s
 
 def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
     """A run's files that contradict each other, params.yaml or the data."""
+    if why := snapshot.silence():
+        yield f"runs are recorded without their commit: {why}"
     digits = load_digits(places.train) if places.train.exists() else None
     if digits is None:
         yield f"{places.train} is missing; `dvc repro prepare` makes it"

@@ -1,7 +1,7 @@
 """The sources behind a run: the commit, an archive, and a readable diff of what is not committed.
 
-Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore. What is read from an
-archive, which may be a stranger's, keeps to the same limits.
+Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore. Where Git does not answer,
+there is an archive all the same. What is read from an archive, which may be a stranger's, keeps to the same limits.
 """
 
 import io
@@ -11,7 +11,7 @@ import struct
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 PATHS = (
@@ -33,13 +33,31 @@ _DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
 
 
 def commit() -> str:
-    """The checked-out commit's hash; ``none`` outside Git."""
+    """The checked-out commit's hash; ``none`` where there is none, or Git does not answer."""
     return _git("rev-parse", "--verify", "--quiet", "HEAD").decode().strip() or "none"
 
 
-def is_dirty() -> bool:
-    """Whether what makes a result differs from the commit."""
-    return bool(_git("status", "--porcelain", "--untracked-files=all", "--", *_globs(PATHS)))
+def state() -> str:
+    """Whether what makes a result differs from the commit: ``true``, ``false``, or ``unknown`` without an answer."""
+    if silence():
+        return "unknown"
+    return str(bool(_git("status", "--porcelain", "--untracked-files=all", "--", *_globs(PATHS)))).lower()
+
+
+def silence() -> str:
+    """Why Git says nothing of this folder, and what helps; empty where it answers."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"Git cannot be run ({error}); install it, and `git init` makes this folder a repository"
+    said = done.stderr.decode(errors="replace").strip()
+    if not done.returncode:
+        return ""
+    if "safe.directory" in said:
+        return f"the repository is another user's; `git config --global --add safe.directory {Path.cwd()}` trusts it"
+    if "not a git repository" in said:
+        return "this folder is in no Git repository; `git init` makes it one"
+    return f"Git does not answer ({said.splitlines()[-1] if said else done.returncode}); `git fsck` tells what is wrong"
 
 
 def archive() -> bytes:
@@ -47,6 +65,9 @@ def archive() -> bytes:
     content, room = io.BytesIO(), LIMIT
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as target:
         names = _names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)
+        if silence():
+            found = (path for pattern in PATHS + RECORDS for path in Path().glob(pattern))
+            names = _plain(path.as_posix() for path in found)
         for path in [*_present(names)][:MOST]:
             source = path.read_bytes()
             if len(source) <= room:
@@ -98,8 +119,12 @@ def diff() -> bytes:
 def _names(*words: str, patterns: tuple[str, ...]) -> list[str]:
     """The names that a Git command lists, from the present folder on, in order; none that is hidden."""
     names = _git(*words, "-z", "--", *_globs(patterns)).split(b"\0")
-    found = {os.fsdecode(name) for name in names if name}
-    return sorted(name for name in found if not any(part.startswith(".") for part in Path(name).parts))
+    return _plain(os.fsdecode(name) for name in names if name)
+
+
+def _plain(names: Iterable[str]) -> list[str]:
+    """Those that are not hidden, in order, each once."""
+    return sorted(name for name in {*names} if not any(part.startswith(".") for part in Path(name).parts))
 
 
 def _present(names: list[str]) -> Iterator[Path]:

@@ -50,6 +50,8 @@ class Run:
         """Begin the journal, and follow it into MLflow."""
         if self.experiment:
             with self.voice.harmless():
+                if why := snapshot.silence():
+                    _warn(f"{self.record.name} is recorded without a commit, with its sources", why)
                 entry = Entry(self.record, self.experiment, store.shown(), surroundings(), journal.now()).begin()
                 self.follower = _Follower(entry, self.voice)
                 self.follower.start()
@@ -162,7 +164,7 @@ def surroundings() -> dict[str, str]:
     commit = snapshot.commit()
     tags = {
         "git.commit": commit,
-        "git.dirty": str(snapshot.is_dirty()).lower(),
+        "git.dirty": snapshot.state(),
         "source.sha256": fingerprint.source_sha256(),
         "environment.sha256": fingerprint.environment_sha256(),
         "processor": fingerprint.processor(),
