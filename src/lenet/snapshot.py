@@ -1,7 +1,8 @@
 """The sources behind a run: the commit, an archive, and a readable diff of what is not committed.
 
-Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore. Where Git does not answer,
-there is an archive all the same. What is read from an archive, which may be a stranger's, keeps to the same limits.
+Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore. Where Git does not
+answer, there is an archive all the same. What is read from an archive, which may be a stranger's, keeps to the same
+limits.
 """
 
 import io
