@@ -39,6 +39,7 @@ from lenet.training.record import Record
 EXTRA_SECONDS = 30.0  # 10 are promised; MLflow's own retries take many minutes
 BUSY = 4  # times the whole training without a tracker: on a busy machine the import of MLflow, too, takes long
 EPOCHS = 4
+HERE = Path("runs"), Path("metrics"), Path("reports")
 SURROUNDINGS = {"git.commit", "git.dirty", "environment.sha256", "mlflow.user", "mlflow.source.git.commit"}
 
 
@@ -100,7 +101,7 @@ class Project:
     def sync(self, uri: str | None = None) -> int:
         """How many runs `lenet sync` completes."""
         with self.entered(uri):
-            found = tracking.sync(self.params, Path("runs"), Path("metrics"), Path("reports"))
+            found = tracking.sync(self.params, *HERE)
             return sum(bool(one.added) for one in found)
 
     def record(self, uri: str | None = None) -> dict[str, dict]:
@@ -543,6 +544,48 @@ def test_a_copy_adds_nothing_to_a_record_that_is_there(recorded, tmp_path: Path,
     made = copied(recorded[0], tmp_path / "copy", template)
     assert made.sync(f"sqlite:///{recorded[0].database}") == 0
     assert recorded[0].record() == recorded[2]
+
+
+def test_values_are_corrected_once_whatever_the_clock_says(
+    recorded, tmp_path: Path, template: Path, monkeypatch
+) -> None:
+    """A clock set back by two days makes every new point older than those that it corrects."""
+    made = copied(recorded[0], tmp_path / "copy", template)
+    made.sync()
+    for name, change in (("modern-1", {"error": 0.5}), ("modern-2", {"error": 0.25})):
+        path = made.folder / "metrics" / f"{name}.json"
+        content = json.loads(path.read_text())
+        content["test"] |= change
+        path.write_text(json.dumps(content))
+    summary = made.folder / "metrics" / "summary.json"
+    content = json.loads(summary.read_text())
+    content["modern"]["test_error"] = 0.375
+    summary.write_text(json.dumps(content))
+    two_days = 2 * 24 * 3600 * 1000
+    monkeypatch.setattr(journal, "now", lambda: int(time.time() * 1000) - two_days)
+    with made.entered():
+        added = [[one.added for one in tracking.sync(made.params, *HERE)] for _ in range(2)]
+        assert all(count >= 1 for count in added[0])
+        assert added[1] == [0, 0, 0]
+        assert list(tracking.check(made.params, *HERE)) == []
+
+
+def test_a_comparison_is_recorded_of_exactly_its_runs(recorded, tmp_path: Path, template: Path) -> None:
+    made = copied(recorded[0], tmp_path / "copy", template)
+    edit_params(made.folder, lambda content: content.update(seeds=[1]))
+    made.sync()
+    assert made.record().keys() == {"modern-1"}
+    edit_params(made.folder, lambda content: content.update(seeds=[1, 2]))
+    assert made.sync() >= 1
+    with made.entered():
+        assert list(tracking.check(made.params, *HERE)) == []
+        client = tracking.open_store()
+        (found,) = store_module.search(client, "tags.kind = 'comparison'")
+        client.log_metric(found.info.run_id, "modern/test_error", 0.5)
+        (fault,) = tracking.check(made.params, *HERE)
+        assert "metric modern/test_error is 0.5" in fault
+        client.delete_run(found.info.run_id)
+        assert list(tracking.check(made.params, *HERE)) == ["the comparison is not there; `lenet sync` records it"]
 
 
 def test_a_running_training_is_left_alone_by_sync(project, recorded) -> None:

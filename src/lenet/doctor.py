@@ -62,7 +62,7 @@ def examine(params: Params, names: Sequence[str], deep: bool, places: Places) ->
         ("dvc.lock and files", lambda: pipeline(params, names, places)),
         ("files among each other", lambda: files(params, names, places)),
         ("arithmetic of this machine", arithmetic),
-        ("MLflow's record and files", lambda: tracking.check(params, places.runs, places.metrics)),
+        ("MLflow's record and files", lambda: tracking.check(params, places.runs, places.metrics, places.reports)),
     ]
     if deep:
         examinations.append(("results computed again and files", lambda: again(params, names, places)))

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,16 @@ import pandas as pd
 from lenet import current
 from lenet.config import Params
 from lenet.tracking import store
-from lenet.tracking.mirror import TRAINED, expected_params, expected_tags, outputs, test_numbers
+from lenet.tracking.mirror import (
+    TRAINED,
+    expected_params,
+    expected_tags,
+    identity_of,
+    is_of,
+    means_of,
+    outputs,
+    test_numbers,
+)
 from lenet.training.record import Record
 
 if TYPE_CHECKING:
@@ -19,13 +28,16 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 
-def check(params: Params, runs: Path, metrics: Path) -> Iterator[str]:
+def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[str]:
     """Compare each present run's record with its files: tags, parameters, metrics with steps, artifacts, model.
+
+    And the comparison's, where it is of the present runs.
 
     Args:
         params: what is compared.
         runs: the folder of the runs' folders; other pipelines have theirs.
         metrics: the folder of metrics files.
+        reports: the folder of the report.
 
     Yields:
         Each disagreement, in a line.
@@ -59,6 +71,18 @@ def check(params: Params, runs: Path, metrics: Path) -> Iterator[str]:
             if count > 1:
                 yield f"{record.name} is there {count} times"
             yield from (f"{_name(found)}: {fault}" for fault in _compare(client, found, record, files))
+    yield from _comparison(client, current.records(params, runs), metrics / "summary.json", reports)
+
+
+def _comparison(client: "MlflowClient", records: Sequence[Record], summary: Path, reports: Path) -> Iterator[str]:
+    """The record of the present comparison, where it is of the present runs."""
+    if not is_of(reports, records):
+        return
+    found = store.search(client, f"tags.kind = 'comparison' and tags.`run.key` = '{identity_of(records)}'")
+    if not found:
+        yield "the comparison is not there; `lenet sync` records it"
+    for run in found:
+        yield from (f"{_name(run)}: {fault}" for fault in _differ("metric", run.data.metrics, means_of(summary)))
 
 
 def _name(run: "MlflowRun") -> str:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -187,9 +187,8 @@ class Mirror:
 
         changed = {name: value for name, value in numbers.items() if self.latest.get(name) != value}
         if changed:
-            # MLflow takes the later of two values for the valid one
             first = not self.latest.keys() & changed.keys()
-            time = (self.entry.ended or self.entry.started) if first else journal.now()
+            time = (self.entry.ended or self.entry.started) if first else _later(self.client, self.id, changed)
             self.client.log_batch(self.id, metrics=[Metric(n, v, time, step) for n, v in changed.items()])
             self.latest |= changed
             self.added += len(changed)
@@ -326,6 +325,33 @@ def _misclassified(name: str, files: Mapping[str, Path]) -> Any:
     return figures.gallery(images[:MISSES_SHOWN], captions[:MISSES_SHOWN])
 
 
+def _later(client: "MlflowClient", run_id: str, names: Iterable[str]) -> int:
+    """A time after all points of these metrics, ms: MLflow shows the later of two values, and clocks are set back."""
+    times = [point.timestamp for name in names for point in client.get_metric_history(run_id, name)]
+    return max([journal.now(), *(time + 1 for time in times)])
+
+
+def is_of(reports: Path, records: Sequence[Record]) -> bool:
+    """Whether the comparison in a folder of reports is there, and of exactly these runs."""
+    path = reports / "comparison.json"
+    if not path.exists():
+        return False
+    content = json.loads(path.read_bytes())
+    compared = {(variant, seed) for variant in content["variants"] for seed in content["seeds"]}
+    return compared == {(record.variant, record.seed) for record in records}
+
+
+def means_of(summary: Path) -> dict[str, float]:
+    """The variants' means by MLflow's names."""
+    found = json.loads(summary.read_bytes())
+    return {f"{variant}/{name}": float(value) for variant, means in found.items() for name, value in means.items()}
+
+
+def identity_of(records: Sequence[Record]) -> str:
+    """The identity of a comparison of these runs."""
+    return hashlib.sha256(json.dumps(sorted((record.name, record.key) for record in records)).encode()).hexdigest()
+
+
 def mirror_comparison(
     client: "MlflowClient",
     records: Sequence[Record],
@@ -339,8 +365,7 @@ def mirror_comparison(
     from mlflow.entities import Metric, Param, RunTag
 
     runs = {record.name: store.find(client, record) for record in records}
-    identity = sorted((record.name, record.key) for record in records)
-    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+    key = identity_of(records)
     links = [
         f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" for name, run in runs.items() if run
     ]
@@ -362,15 +387,12 @@ def mirror_comparison(
         "variants": ", ".join(dict.fromkeys(record.variant for record in records)),
         "seeds": ", ".join(dict.fromkeys(str(record.seed) for record in records)),
     }
-    means = {
-        f"{variant}/{name}": float(value)
-        for variant, numbers in json.loads(summary.read_text(encoding="utf-8")).items()
-        for name, value in numbers.items()
-    }
-    time = journal.now()
+    means = means_of(summary)
     new_tags = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
     new_params = [Param(name, value) for name, value in params.items() if name not in run.data.params]
-    new_means = [Metric(name, value, time, 0) for name, value in means.items() if run.data.metrics.get(name) != value]
+    changed = {name: value for name, value in means.items() if run.data.metrics.get(name) != value}
+    time = _later(client, run.info.run_id, changed)
+    new_means = [Metric(name, value, time, 0) for name, value in changed.items()]
     if new_tags or new_params or new_means:
         client.log_batch(run.info.run_id, new_means, new_params, new_tags)
     artifacts = _Artifacts(client, run.info.run_id, ("report",))

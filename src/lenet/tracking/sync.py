@@ -10,7 +10,7 @@ from lenet.errors import InputError
 from lenet.journal import Entry
 from lenet.tracking import store
 from lenet.tracking.live import entry_of, experiment_of
-from lenet.tracking.mirror import Mirror, mirror_comparison, outputs
+from lenet.tracking.mirror import Mirror, is_of, mirror_comparison, outputs
 from lenet.training.record import Record
 
 PATIENCE = 120.0  # seconds for another process that works on the same run
@@ -50,8 +50,7 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
                 mirror.update(files)
                 entry.forget_outputs()
                 yield Synced(entry.record.name, mirror.added)
-            if (reports / "comparison.json").exists():
-                records = current.records(params, runs)
+            if is_of(reports, records := current.records(params, runs)):
                 with journal.lock("comparison", PATIENCE):
                     added = mirror_comparison(client, records, metrics / "summary.json", reports)
                 yield Synced("comparison", added)
