@@ -424,7 +424,7 @@ def test_verify_computes_the_published_result_in_a_clean_copy_and_sees_planted_d
     run("git", "clone", "-q", str(published), str(clone), cwd=tmp_path)
     done = run(*lenet_command("verify", "modern-1"), cwd=clone, LENET_DATA_DIR=str(mnist))
     rows = [line for line in done.stdout.splitlines() if "bitwise" in line]
-    assert len(rows) == 6  # fetch, prepare, signature, train, evaluate, metrics
+    assert len(rows) == 7  # fetch, prepare, signature, train, evaluate, metrics, weights
     assert all(" yes " in row for row in rows)
     assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
     assert not (clone / "runs").exists()

@@ -5,13 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
 from conftest import ROOT, commit, lenet_command, run
-from lenet import stale, verify
+from lenet import fingerprint, stale, verify
 from lenet.cli import cli
 from lenet.config import Params
 from lenet.errors import InputError
@@ -37,10 +39,14 @@ def published(tmp_path: Path, params: Params, monkeypatch) -> Path:
 
 
 def write(name: str, seed: int, misses: int, canary: str = "", weights: str = "w") -> None:
-    """A metrics file; with a canary, as before there were signatures."""
-    path = Path("metrics") / f"{name}-{seed}.json"
+    """A metrics file and weights; with a canary, as before there were signatures."""
+    path, folder = Path("metrics") / f"{name}-{seed}.json", Path("runs") / f"{name}-{seed}"
     path.parent.mkdir(exist_ok=True)
-    run = {"key": "k", "weights.sha256": weights} | ({"canary": canary} if canary else {"signature": "g"})
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"C1.weight": torch.tensor([*weights.encode()])}
+    save_file(tensors, folder / "weights.safetensors")
+    digest = fingerprint.tensors_sha256(tensors)
+    run = {"key": "k", "weights.sha256": digest} | ({"canary": canary} if canary else {"signature": "g"})
     path.write_text(json.dumps({"run": run, "test": {"misses": misses}}))
 
 
@@ -58,7 +64,7 @@ def test_the_same_result_in_another_order_of_the_lock_is_the_same(published: Pat
 
 def test_planted_drift_is_named(published: Path, params: Params) -> None:
     write("modern", 2, 95, weights="v")
-    assert differing(params) == ["metrics/modern-2.json"]
+    assert differing(params) == ["metrics/modern-2.json", "runs/modern-2/weights.safetensors"]
     write("modern", 2, 95)
     lock = (published / "dvc.lock").read_text()
     (published / "dvc.lock").write_text(lock.replace("md5: '2'", "md5: '3'"))
@@ -71,7 +77,25 @@ def test_misses_within_the_seeds_spread_are_not_the_same(published: Path, params
     """Nothing but the same bits is, whatever the machine."""
     for name, seed in params.runs():
         write(name, seed, MISSES[name][seed - 1], weights="other")
-    assert differing(params) == sorted(f"metrics/{name}-{seed}.json" for name, seed in params.runs())
+    every = [f"{name}-{seed}" for name, seed in params.runs()]
+    named = [f"metrics/{name}.json" for name in every] + [f"runs/{name}/weights.safetensors" for name in every]
+    assert differing(params) == sorted(named)
+
+
+def test_what_was_not_computed_here_is_not_judged(published: Path, params: Params) -> None:
+    """Metrics and lock are in Git: in a fresh clone they are equal to themselves."""
+    shutil.rmtree("runs/modern-2")
+    with pytest.raises(InputError, match=r"^modern-2: not computed here; `lenet repro modern-2` does it$"):
+        verify.verify(params, "HEAD", Path())
+    assert all(verdict.same for verdict in verify.verify(params, "HEAD", Path(), ["modern-1"]))
+    shutil.rmtree("runs")
+    with pytest.raises(InputError, match=r"original-sigmoid-1, .*: not computed here"):
+        verify.verify(params, "HEAD", Path())
+
+
+def test_weights_that_the_metrics_do_not_tell_of_are_named(published: Path, params: Params) -> None:
+    save_file({"C1.weight": torch.tensor([1])}, "runs/modern-2/weights.safetensors")
+    assert differing(params) == ["runs/modern-2/weights.safetensors"]
 
 
 def test_results_of_before_signatures_are_never_equal_to_those_of_now(published: Path, params: Params) -> None:

@@ -1,9 +1,11 @@
 """Is what was computed what a commit says?
 
-dvc.lock, parsed (the order of its entries varies), and every metrics file must be equal: the arithmetic gives the same
-bits on every machine. Only what a commit from before there were signatures publishes, and the sources of then compute
-again, is judged as then: equal where the canaries are; elsewhere the data must be equal, and each variant's misses must
-lie within what its seeds' spread allows.
+dvc.lock, parsed (the order of its entries varies), every metrics file, and the weights by their digest must be equal:
+the arithmetic gives the same bits on every machine. What has not been computed is not judged.
+
+Only what a commit from before there were signatures publishes, and the sources of then compute again, is judged as
+then: equal where the canaries are; elsewhere the data must be equal, and each variant's misses must lie within what its
+seeds' spread allows.
 """
 
 import json
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 from ruamel.yaml import YAML
+from safetensors.torch import load_file
 from scipy import stats
 
 from lenet import fingerprint
@@ -28,6 +31,7 @@ from lenet.errors import InputError
 from lenet.stale import is_stale
 
 METRICS = Path("metrics")
+RUNS = Path("runs")
 SIGNATURES = Path("signatures")
 DATA = Path("data/train.safetensors")
 DATA_STAGES = frozenset({"fetch", "prepare"})
@@ -64,6 +68,9 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     runs = check_names(params, names)
     if new := [name for name in runs if not _is_at(revision, METRICS / f"{name}.json")]:
         raise InputError(f"{', '.join(new)}: not published at {revision}; name the runs that are to be judged")
+    weights = {name: folder / RUNS / name / "weights.safetensors" for name in runs}
+    if absent := [name for name, path in weights.items() if not path.exists()]:
+        raise InputError(f"{', '.join(absent)}: not computed here; `lenet repro {' '.join(absent[:3])}` does it")
     before = {name: json.loads(_at(revision, METRICS / f"{name}.json")) for name in runs}
     after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
     locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(folder / "dvc.lock"))]
@@ -71,10 +78,10 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
         wanted = stages_of(params, names)
         locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
     if not _of_another_processor(before, after):
-        return judge_bits(*locks) + judge_bits(
-            {f"metrics/{name}.json": before[name] for name in runs},
-            {f"metrics/{name}.json": after[name] for name in runs},
-        )
+        digests = {str(path): fingerprint.tensors_sha256(load_file(path)) for path in weights.values()}
+        told = {str(weights[name]): before[name]["run"]["weights.sha256"] for name in runs}
+        metrics = ({f"metrics/{name}.json": content[name] for name in runs} for content in (before, after))
+        return judge_bits(*locks) + judge_bits(*metrics) + judge_bits(told, digests)
     data = [{name: lock.get(name) for name in DATA_STAGES} for lock in locks]
     spread = []
     for variant in dict.fromkeys(variant for variant, _ in runs.values()):
