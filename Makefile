@@ -15,12 +15,23 @@ help: ## this list
 
 environment: .venv/.complete ## .venv with exactly the packages of requirements.lock
 
-.venv/.complete: requirements.lock pyproject.toml
+# It knows for which folder and which Python it was made. Moved or copied, its programs would run the code of another
+# folder: then it is made anew.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+MADE_FOR := $(CURDIR) $(VERSION)
+KEEPS = test -f .venv/.complete && test "$$(cat .venv/.complete)" = "$(MADE_FOR)"
+
+.venv/.complete: requirements.lock pyproject.toml $(shell $(KEEPS) || echo anew)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is $(VERSION); make PYTHON=python3.12, for example")'
 	@echo "making .venv from requirements.lock; this takes some minutes the first time" >&2
+	@$(KEEPS) && $(BIN)/python -m pip --version >/dev/null 2>&1 || rm -rf .venv # also if it was not finished
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+	@echo "$(MADE_FOR)" >$@
+
+.PHONY: anew
+anew:
 
 repro: environment ## the whole pipeline on MNIST, then the comparison's table
 	@lenet repro
