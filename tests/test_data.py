@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as npst
 
 from lenet import prepare
 from lenet.arithmetic.randomness import derive
-from lenet.config import Data, Pixels
+from lenet.config import Data, Params, Pixels
 from lenet.digits.data import IMAGES, LABELS, Digits, load_digits, read_idx, shuffled, to_inputs
 from lenet.errors import InputError
+from lenet.training.fast_module import FastLeNet
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -173,3 +174,32 @@ def test_slices_of_digits_keep_images_with_labels(digits: Digits) -> None:
     assert len(part) == 3
     assert torch.equal(part.images, digits.images[10:13])
     assert torch.equal(part.labels, digits.labels[10:13])
+
+
+def test_every_variant_learns_from_its_training_digits_and_from_none_that_is_held_out(
+    params: Params, digits: Digits
+) -> None:
+    """Validation takes the first digits of the prepared order, training those behind; each is there once."""
+    for variant in params.variants.values():
+        training, validation = digits.split(variant)
+        held, learned = validation.index.tolist(), training.index.tolist()
+        assert (len(held), len(learned)) == (variant.validation_size, variant.train_size)
+        assert held == digits.index[: variant.validation_size].tolist()
+        places = slice(variant.validation_size, variant.validation_size + variant.train_size)
+        assert learned == digits.index[places].tolist()
+        assert len({*held, *learned}) == len(held) + len(learned)
+
+
+@pytest.mark.parametrize("name", ["modern", "lecun1998"])
+def test_an_epoch_presents_each_training_digit_exactly_once(params: Params, digits: Digits, name: str) -> None:
+    """By the loader that the pipeline trains with, from its first step and from one in the middle."""
+    variant = params.variants[name].model_copy(update={"train_size": 1030, "validation_size": 70})
+    training, validation = digits.split(variant)
+    module = FastLeNet(variant, 3, training, validation)
+    for step in (0, 2):
+        module.step = step
+        seen = [place for chunk in module.train_dataloader() for place in module.presented.order[chunk].tolist()]
+        every = module.presented.order.tolist()
+        assert sorted(every) == list(range(1030))
+        assert seen == every[step * variant.batch_size :]
+        assert torch.equal(module.presented.digits.index, training.index)
