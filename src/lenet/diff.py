@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
@@ -190,12 +190,11 @@ def _code(runs: Runs) -> Section:
 
 
 def _sources(run: Tracked) -> Sources | None:
-    """The snapshot; without dvc.lock, which holds results."""
+    """The snapshot."""
     files = run.parse("source/source.zip", snapshot.read)
     if files is None:
         return None
-    code = {name: content for name, content in files.items() if PurePath(name).name != "dvc.lock"}
-    return {name: content.decode(errors="replace").splitlines() for name, content in code.items()}
+    return {name: content.decode(errors="replace").splitlines() for name, content in files.items()}
 
 
 def _changed(before: list[str] | None, after: list[str] | None) -> str:

@@ -78,7 +78,10 @@ def archive() -> bytes:
 
 
 def read(archive: bytes) -> dict[str, bytes]:
-    """The files in an archive, by name. Raises ValueError where it is damaged or not one that ``archive`` makes."""
+    """The sources in an archive, by name; without dvc.lock, which holds results of the moment it was made.
+
+    Raises ValueError where it is damaged or not one that ``archive`` makes.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as source:
             members = source.infolist()
@@ -87,7 +90,8 @@ def read(archive: bytes) -> dict[str, bytes]:
             if strange := [member.filename for member in members if not _fits(member)]:
                 raise ValueError(f"{strange[0]!r} is no file that a run keeps")
             # where a member holds more than it says, reading ends there, and the checksum is wrong
-            return {member.filename: source.read(member) for member in members}
+            files = {member.filename: source.read(member) for member in members}
+            return {name: content for name, content in files.items() if PurePosixPath(name).name != "dvc.lock"}
     except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"damaged: {error or type(error).__name__}") from None
 
