@@ -128,6 +128,7 @@ def make_project(folder: Path, digits: Path) -> Project:
         content["variants"]["modern"].update(epochs=EPOCHS, train_size=330, validation_size=70)
 
     edit_params(folder, edit)
+    run("git", "init", "-q", cwd=folder)
     return Project(folder, digits)
 
 
@@ -187,7 +188,6 @@ def recorded(
     made = make_project(tmp_path_factory.mktemp("recorded") / "project", small_digits)
     shutil.copy(template, made.database)
     (made.folder / "mlartifacts").mkdir()
-    run("git", "init", "-q", cwd=made.folder)
     (made.folder / ".gitignore").write_text("/mlflow.db*\n/mlartifacts/\n/runs/\n/reports/\n/.dvc/\n")
     commit(made.folder, "start")
     with pytest.MonkeyPatch.context() as patient:
@@ -330,6 +330,19 @@ def comparable(record: dict) -> dict:
     """A run's record without what is of its place and time: commit, environment, sources, measurements."""
     kept = {name: digest for name, digest in record["artifacts"].items() if not name.startswith("source/")}
     return without(record, *SURROUNDINGS) | {"artifacts": kept, "measured": None}
+
+
+def test_outside_git_a_training_keeps_its_sources_and_says_that_it_has_no_commit(project) -> None:
+    shutil.rmtree(project.folder / ".git")
+    said = train_there(project).said
+    assert said == [
+        "lenet: warning: modern-1 is recorded without a commit, with its sources; "
+        "this folder is in no Git repository; `git init` makes it one"
+    ]
+    tags = project.record()["modern-1"]["tags"]
+    assert (tags["git.commit"], tags["git.dirty"]) == ("none", "unknown")
+    (archive,) = project.folder.glob("mlartifacts/*/artifacts/source/source.zip")
+    assert snapshot.read(archive.read_bytes()).keys() == {"params.yaml"}
 
 
 def test_a_refused_connection_is_not_in_the_way(project, untracked, recorded) -> None:
