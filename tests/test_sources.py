@@ -123,6 +123,7 @@ def broken() -> bytes:
         (lambda: zipped({"src/../a.py": b"a"}), "no file that a run keeps"),
         (lambda: zipped({"src/.hidden/a.py": b"a"}), "no file that a run keeps"),
         (lambda: zipped({"conftest.py": b"a"}), "no file that a run keeps"),
+        (lambda: zipped({"src/\x1b[2J\n.py": b"a"}), "no file that a run keeps"),
         (lambda: zipped({"src/a.pth": b"a"}), "no file that a run keeps"),
         (lambda: zipped({A: bytes(snapshot.FILE_LIMIT + 1)}), "no file that a run keeps"),
         (lambda: zipped({f"src/{i}.py": bytes(snapshot.FILE_LIMIT) for i in range(5)}), "more than"),

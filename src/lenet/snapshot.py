@@ -101,6 +101,7 @@ def _fits(member: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(member.filename)
     usual = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
     plain = path.as_posix() == member.filename and not any(part.startswith(".") for part in path.parts)
+    plain = plain and member.filename.isprintable()
     return usual and plain and member.file_size <= FILE_LIMIT and bool(_KEPT.fullmatch(member.filename))
 
 
