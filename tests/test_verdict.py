@@ -1,13 +1,18 @@
 """The judge of reruns: grades in their order, where two trainings part, and what differs between their inputs."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
+from lenet import fingerprint
 from lenet.cli import cli
 from lenet.errors import InputError
-from lenet.rerun import verdict
+from lenet.rerun import again, verdict
 from lenet.rerun.evidence import Inputs, Outcome
 
 THEN = Inputs(
@@ -161,3 +166,25 @@ def test_a_canary_that_differs_on_an_unknown_processor_is_hardware_or_build() ->
     then, now = replace(OLDER, processor=None, build=None), replace(OLDER, canary="x")
     found = judged(replace(BEFORE, weights="v"), now, then=then)
     assert [(cause.kind, "processor or build" in cause.detail) for cause in found.causes] == [("hardware", True)]
+
+
+def test_a_rerun_that_tells_of_other_weights_than_it_has_written_contradicts_itself(tmp_path: Path) -> None:
+    weights = {"C1.weight": torch.ones(2)}
+    digest = fingerprint.tensors_sha256(weights)
+    files = {name: tmp_path / name for name in ("weights.safetensors", "run.json", "history.csv")}
+
+    def write(weights: dict[str, torch.Tensor], told: str, at_the_end: str) -> None:
+        save_file(weights, files["weights.safetensors"])
+        files["run.json"].write_text(json.dumps({"run": {"key": "k", "weights.sha256": told}, "parameters": {}}))
+        files["history.csv"].write_text(f"epoch,weights.sha256\n1,{'0' * 64}\n2,{at_the_end}\n")
+
+    write(weights, digest, digest)
+    assert again._read("v-1", files).tags["weights.sha256"] == digest
+    for content, faulty in (
+        (({"C1.weight": torch.zeros(2)}, digest, digest), "run.json"),
+        ((weights, "f" * 64, digest), "run.json"),
+        ((weights, digest, "f" * 64), "history.csv"),
+    ):
+        write(*content)
+        with pytest.raises(InputError, match=f"v-1: the rerun contradicts itself: {faulty} has the weights"):
+            again._read("v-1", files)
