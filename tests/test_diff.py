@@ -547,6 +547,16 @@ def test_a_run_that_is_no_training_of_ours_is_refused(client, params: Params) ->
         tracking.lookup("beefbeef", params, *HERE)
 
 
+def test_a_name_in_the_store_is_none_of_the_shell_s_and_its_tags_do_not_rename_it(client, params: Params) -> None:
+    tags = {"kind": "training", "variant": "[/x]", "seed": "one"}
+    client.create_run("1", run_name="x; touch y-1", tags=tags | {"run.key": "c0ffee03"})
+    with pytest.raises(InputError, match="the run 'x; touch y-1' has no name of a training"):
+        tracking.lookup("c0ffee03", params, *HERE)
+    client.create_run("1", run_name="v-7", tags=tags | {"run.key": "c0ffee04"})
+    found = tracking.lookup("c0ffee04", params, *HERE)
+    assert (found.tags["variant"], found.tags["seed"]) == ("v", "7")
+
+
 def test_two_current_runs_of_one_name_need_a_key(client, params: Params) -> None:
     for key in ("c0ffee01", "c0ffee02"):
         client.create_run("1", run_name="v-7", tags={"kind": "training", "run.key": key, "current": "true"})

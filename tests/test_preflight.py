@@ -1,5 +1,6 @@
 """What a rerun is said to find, before it runs: of runs with a signature, and of those from before there were any."""
 
+import io
 import shutil
 import sys
 from dataclasses import replace
@@ -7,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from conftest import ROOT
 from lenet import fingerprint
 from lenet.config import Params, flatten
 from lenet.errors import InputError
 from lenet.files import write_json
-from lenet.rerun import again, preflight, workplace
+from lenet.rerun import again, preflight, view, workplace
 from lenet.rerun.preflight import Line, Preflight
 from lenet.rerun.sources import Commit
 from lenet.rerun.workplace import Workplace
@@ -84,6 +86,15 @@ def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Track
     assert lines["packages"].then == "numpy 2.3.0, torch 2.13.0"
     assert lines["packages"].here == "numpy 1.26.0, torch absent"
     assert (lines["threads"].then, lines["threads"].here) == ("1", "2")
+
+
+def test_what_a_store_says_is_shown_as_it_stands(run: Tracked, place: Workplace) -> None:
+    flight, _ = examined(replace(run, tags=run.tags | {"processor": "[/x]", "threads": "[red]1"}), place)
+    console = Console(width=140, file=io.StringIO())
+    console.print(view.preflight_table(flight))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "[/x]" in shown
+    assert "[red]1" in shown
 
 
 def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) -> None:

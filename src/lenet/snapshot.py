@@ -98,11 +98,10 @@ def read(archive: bytes) -> dict[str, bytes]:
 
 def _fits(member: zipfile.ZipInfo) -> bool:
     """Whether a file of an archive is one that ``archive`` puts there."""
-    path = PurePosixPath(member.filename)
+    name = member.filename
     usual = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) and not member.flag_bits & 1
-    plain = path.as_posix() == member.filename and not any(part.startswith(".") for part in path.parts)
-    plain = plain and member.filename.isprintable()
-    return usual and plain and member.file_size <= FILE_LIMIT and bool(_KEPT.fullmatch(member.filename))
+    plain = PurePosixPath(name).as_posix() == name and name.isprintable() and not _is_hidden(name)
+    return usual and plain and member.file_size <= FILE_LIMIT and bool(_KEPT.fullmatch(name))
 
 
 def diff() -> bytes:
@@ -130,7 +129,11 @@ def _names(*words: str, patterns: tuple[str, ...]) -> list[str]:
 
 def _plain(names: Iterable[str]) -> list[str]:
     """Those that are not hidden, in order, each once."""
-    return sorted(name for name in {*names} if not any(part.startswith(".") for part in Path(name).parts))
+    return sorted(name for name in {*names} if not _is_hidden(name))
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in Path(name).parts)
 
 
 def _present(names: list[str]) -> Iterator[Path]:

@@ -16,7 +16,7 @@ from lenet.config import Params, flatten
 from lenet.errors import InputError
 from lenet.rerun import evidence, preflight, sources, verdict, workplace
 from lenet.rerun.preflight import Preflight
-from lenet.rerun.sources import Commit, Snapshot
+from lenet.rerun.sources import Snapshot
 from lenet.rerun.verdict import Verdict
 from lenet.rerun.workplace import Workplace
 from lenet.tracking import Tracked
@@ -90,15 +90,14 @@ def rerun(
     if then.weights is None:
         raise InputError(f"{run.name}: it has no weights.sha256, so there is nothing to compare a rerun with")
     found = sources.of(run)
-    vouched = isinstance(found, Commit)
+    executed = not (only_preflight and isinstance(found, Snapshot))
     if isinstance(found, Snapshot):
         if not trust and not only_preflight:
             raise InputError(
                 f"{run.name}: its sources are in no commit of this repository, and they would be executed: "
                 f"{found.origin}. `lenet diff` shows them; --trust-sources runs them"
             )
-        tell(f"{run.name}: {'not executed' if only_preflight else 'executed, as asked for'}: {found.origin}")
-    executed = vouched or not only_preflight
+        tell(f"{run.name}: {'executed, as asked for' if executed else 'not executed'}: {found.origin}")
     with workplace.of(found, build_environment and executed) as place:
         workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
         probed = workplace.probe(place) if executed else preflight.here()
