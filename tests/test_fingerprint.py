@@ -3,6 +3,8 @@
 import ast
 import hashlib
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -63,7 +65,7 @@ def test_a_training_depends_on_digits_block_and_signature_and_on_no_source() -> 
         signed = str(Path(folder, "signatures", "${item.variant}.json"))
         assert pipeline["train"]["deps"] == ["data/train.safetensors", signed]
         assert pipeline["train"]["params"] == pipeline["signature"]["params"] == ["variants.${item.variant}"]
-        assert f"--signature {signed}" in pipeline["train"]["cmd"]
+        assert f"--signature '{signed}'" in pipeline["train"]["cmd"]
         assert pipeline["signature"]["outs"] == [{signed: {"cache": False}}]  # in Git
         sources = [dep.removeprefix("src/lenet/") for dep in pipeline["signature"]["deps"] if dep.startswith("src/")]
         assert sources == list(fingerprint.NUMERIC)
@@ -155,10 +157,29 @@ def test_only_evaluate_depends_on_the_test_digits() -> None:
 
 def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Params) -> None:
     assert PIPELINE["train"]["params"] == ["variants.${item.variant}"]
-    assert PIPELINE["prepare"]["params"] == ["data"]
+    assert PIPELINE["prepare"]["params"] == ["compare", "data", "seeds"]
     assert sorted(PIPELINE["compare"]["params"]) == ["compare", "seeds"]
     studies = {"sweep"}  # no training depends on them
     assert set(config.Params.model_fields) - studies == {"variants", "data", "compare", "seeds"}
+
+
+def test_what_a_params_yaml_puts_into_a_command_stays_one_word() -> None:
+    """Words of the shell, whatever they hold besides a single quote; a root's name or seed with one stops prepare."""
+    texts = [text for path in (ROOT, *ROOT.glob("*/")) if (path / "dvc.yaml").exists() for text in _commands(path)]
+    assert len(texts) > 15
+    for text in texts:
+        words = shlex.split(text)
+        assert shlex.split(re.sub(r"\$\{item\.\w+\}", "x; touch $(y)", text)) == [
+            re.sub(r"\$\{item\.\w+\}", "x; touch $(y)", word) for word in words
+        ]
+    matrices = [stage.get("matrix", {}).values() for stage in PIPELINE.values()]
+    assert {name for values in matrices for name in values} == {"${compare}", "${seeds}"}
+    assert {"compare", "seeds"} < set(PIPELINE["prepare"]["params"])
+
+
+def _commands(folder: Path) -> list[str]:
+    stages = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
+    return [stage["cmd"] for stage in stages.values() if "matrix" in stage]
 
 
 def test_tools_stay_at_the_rim() -> None:

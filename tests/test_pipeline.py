@@ -159,6 +159,10 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     for command, status in ((["dvc", "repro"], 255), (lenet_command("repro"), 2)):
         refused = run(*command, cwd=folder, status=status)
         assert "variants.modern.optimizer.lr = -1.0; legal: greater than 0" in refused.stderr
+    run("git", "checkout", "-q", "params.yaml", cwd=folder)
+    edit_params(folder, lambda content: content.update(seeds=[1, "2'; touch stolen; '"]))
+    assert "seeds.1 = " in run("dvc", "repro", cwd=folder, status=255).stderr
+    assert not (folder / "stolen").exists()
     assert len(tracked(folder)) == len(VARIANTS) + 1
     assert (folder / "runs" / "modern-1" / "weights.safetensors").read_bytes() == kept
 
