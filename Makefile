@@ -13,21 +13,23 @@ export DVC_NO_ANALYTICS = 1
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-environment: .venv/.complete ## .venv with exactly the packages of requirements.lock
+environment: .venv/.complete ## .venv with exactly the packages of requirements.lock, checked by their hashes
 
 # It knows for which folder and which Python it was made. Moved or copied, its programs would run the code of another
 # folder: then it is made anew.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 MADE_FOR := $(CURDIR) $(VERSION)
+INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check
 KEEPS = test -f .venv/.complete && test "$$(cat .venv/.complete)" = "$(MADE_FOR)"
 
-.venv/.complete: requirements.lock pyproject.toml $(shell $(KEEPS) || echo anew)
+.venv/.complete: requirements.lock requirements-torch.lock pyproject.toml $(shell $(KEEPS) || echo anew)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is $(VERSION); make PYTHON=python3.12, for example")'
 	@echo "making .venv from requirements.lock; this takes some minutes the first time" >&2
 	@$(KEEPS) && $(BIN)/python -m pip --version >/dev/null 2>&1 || rm -rf .venv # also if it was not finished
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -r requirements.lock
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(INSTALL) --require-hashes --no-deps -r requirements.lock
+	@$(INSTALL) -r requirements-torch.lock
+	@$(INSTALL) --no-deps --no-build-isolation -e .
 	@echo "$(MADE_FOR)" >$@
 
 .PHONY: anew
@@ -82,5 +84,5 @@ pictures: environment ## docs/pictures anew from these results and this store, w
 wheel: environment ## dist/lenet-*.whl
 	@$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation -w dist .
 
-lock: ## requirements.lock anew, from pyproject.toml in a CPU environment
+lock: ## requirements.lock anew, from pyproject.toml, for every platform
 	bash tools/lock

@@ -3,11 +3,14 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from lenet.lock import LOCKS
+from lenet.rerun.workplace import Workplace, _build_environment
 
 STUB = """#!/bin/sh
 # stands for an interpreter: it says its version, makes environments with itself in them, and notes what else it does
@@ -31,7 +34,7 @@ def home(tmp_path: Path) -> Path:
     (home / "version").write_text("3.11\n")
     checkout = tmp_path / "a checkout"
     checkout.mkdir()
-    for name in ("Makefile", "requirements.lock", "pyproject.toml"):
+    for name in ("Makefile", *map(str, LOCKS), "pyproject.toml"):
         shutil.copy(ROOT / name, checkout)
     return home
 
@@ -47,16 +50,39 @@ def made(home: Path, checkout: str = "a checkout", status: int = 0) -> bool:
     return (home / "done").exists()
 
 
-def test_it_is_made_once_and_again_when_the_lock_is_new(home: Path) -> None:
+@pytest.mark.parametrize("lock", LOCKS)
+def test_it_is_made_once_and_again_when_a_lock_is_new(home: Path, lock: Path) -> None:
     assert made(home)
     assert not made(home)
-    lock = home.parent / "a checkout" / "requirements.lock"
+    lock = home.parent / "a checkout" / lock
     later = lock.stat().st_mtime + 60
     os.utime(lock, (later, later))
     own = home.parent / "a checkout" / ".venv" / "own"
     own.touch()
     assert made(home)
     assert own.exists()  # it is the same one
+
+
+FIRST, SECOND = "--require-hashes --no-deps -r requirements.lock", "-r requirements-torch.lock"
+
+
+def test_files_are_checked_by_their_hashes_but_torch_s(home: Path) -> None:
+    """Pip takes either no hash or all: hence two calls."""
+    assert made(home)
+    installed = [words.partition("check ")[2] for words in (home / "done").read_text().splitlines()]
+    assert installed == [FIRST, SECOND, "--no-deps --no-build-isolation -e ."]
+
+
+@pytest.mark.parametrize(("locks", "calls"), [(LOCKS[:1], ["-r requirements.lock"]), (LOCKS, [FIRST, SECOND])])
+def test_a_rerun_installs_what_its_sources_lock(tmp_path: Path, monkeypatch, locks, calls: list[str]) -> None:
+    """Older ones have one file, without hashes."""
+    told = []
+    monkeypatch.setattr(Workplace, "run", lambda self, *words, **_: told.append(" ".join(words)))
+    (tmp_path / "project").mkdir()
+    for path in locks:
+        (tmp_path / "project" / path).touch()
+    _build_environment(Workplace(tmp_path / "project", Path(sys.executable)))
+    assert [words.partition("check ")[2] for words in told[1:]] == calls
 
 
 @pytest.mark.parametrize("how", [shutil.copytree, shutil.move])

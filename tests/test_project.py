@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import config
+from lenet import config, lock
 from lenet.config import Params
 from lenet.experiments import facsimile, published
 from lenet.experiments.paper import RECIPES
@@ -25,16 +26,9 @@ from lenet.sweep import report as study_report
 from lenet.sweep import result as study_result
 from lenet.sweep.likeness import by_likeness
 
-LOCK = (ROOT / "requirements.lock").read_text()
 README = (ROOT / "README.md").read_text()
 FORMER = results.FORMER
 OPEN = "lecun1998-held-out"  # the variant whose study is of what the paper leaves open
-
-
-def pins(text: str) -> dict[str, str]:
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line) for line in lines), lines
-    return dict(line.lower().replace("_", "-").split("==") for line in lines)
 
 
 def files() -> list[Path]:
@@ -42,16 +36,21 @@ def files() -> list[Path]:
     return [ROOT / name for name in names.stdout.splitlines() if (ROOT / name).is_file()]
 
 
-def test_the_lock_pins_everything_and_names_no_index_and_no_host() -> None:
-    """``pins`` accepts lines ``name==version`` alone: no option, no address, no local build label."""
-    found = pins(LOCK)
+def test_the_locks_pin_everything_with_hashes_and_name_no_index_and_no_host() -> None:
+    """Lines ``name==version``, maybe for some platforms, with the hashes of all files of it; torch alone has none."""
+    pin = r"[a-z0-9-]+==[A-Za-z0-9.]+( ; [^\\\n]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n"
+    text = (ROOT / "requirements.lock").read_text()
+    assert re.fullmatch(rf"(#.*\n)*({pin})+", text)
+    numpy = text[text.index("\nnumpy==") :].partition("\no")[0]
+    assert numpy.count("--hash") > 40  # not this platform's alone
+    first, second = (lock.pins(ROOT / path) for path in lock.LOCKS)
+    assert second == {"torch": "2.13.0"}
+    assert first.keys().isdisjoint(second)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     for requirement in map(Requirement, wanted):
-        name = requirement.name.lower().replace("_", "-")
-        assert requirement.specifier.contains(found[name]), requirement
-    assert found["torch"] == "2.13.0"
-    assert found["mlflow"] == "3.17.2"
+        assert requirement.specifier.contains((first | second)[canonicalize_name(requirement.name)]), requirement
+    assert first["mlflow"] == "3.17.2"
 
 
 def test_no_file_names_a_package_registry_or_a_machine_s_path() -> None:

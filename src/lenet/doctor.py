@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 from safetensors.numpy import load_file
 
-from lenet import current, fingerprint, snapshot, tracking, verify
+from lenet import current, fingerprint, lock, snapshot, tracking, verify
 from lenet.arithmetic import conformance
 from lenet.config import Params
 from lenet.digits.data import Digits, load_digits
@@ -36,7 +35,7 @@ class Places:
     studies: Path = Path("studies")
     train: Path = Path("data/train.safetensors")
     test: Path = Path("data/test.safetensors")
-    lock: Path = Path("requirements.lock")
+    locks: tuple[Path, ...] = lock.LOCKS
     signatures: Path = Path("signatures")
 
 
@@ -58,7 +57,7 @@ def examine(params: Params, names: Sequence[str], deep: bool, places: Places) ->
     if not current.folders(params, places.runs):
         raise InputError(f"{places.runs}: no run here; `make repro` makes them")
     examinations: list[tuple[str, Callable[[], Iterator[str]]]] = [
-        ("installed packages and requirements.lock", lambda: environment(places.lock)),
+        ("installed packages and requirements.lock", lambda: environment(places.locks)),
         ("dvc.lock and files", lambda: pipeline(params, names, places)),
         ("files among each other", lambda: files(params, names, places)),
         ("arithmetic of this machine", arithmetic),
@@ -75,15 +74,21 @@ def examine(params: Params, names: Sequence[str], deep: bool, places: Places) ->
         yield name, found
 
 
-def environment(lock: Path) -> Iterator[str]:
-    """Installed distributions that differ from the lock, are missing, or are in none."""
-    pins = (line.partition("==") for line in _lines(lock))
-    pinned: dict[str, str] = {canonicalize_name(name): version for name, _, version in pins}
-    installed = dict(line.split("==") for line in fingerprint.environment())
+def environment(locks: Sequence[Path]) -> Iterator[str]:
+    """Installed distributions that differ from the locks, are missing, or are in none."""
+    pinned, installed = _pinned(locks), _installed()
     for name in sorted(pinned.keys() | installed.keys() - INSTALLERS):
         here = Version(installed[name]).public if name in installed else "missing"
         if here != pinned.get(name):
             yield f"{name}: {here} installed, {pinned.get(name, 'nothing')} locked"
+
+
+def _pinned(locks: Sequence[Path]) -> dict[str, str]:
+    return {name: version for path in locks for name, version in lock.pins(path).items()}
+
+
+def _installed() -> dict[str, str]:
+    return dict(line.split("==") for line in fingerprint.environment())
 
 
 def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
@@ -253,11 +258,3 @@ def _json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None
-
-
-def _lines(lock: Path) -> list[str]:
-    try:
-        text = lock.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{lock}: {error.strerror}") from None
-    return [line for line in text.splitlines() if line and not line.startswith("#")]

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from packaging.requirements import InvalidRequirement, Requirement
 from packaging.version import InvalidVersion, Version
 
 from lenet import fingerprint
 from lenet.arithmetic import conformance
 from lenet.config import flatten
+from lenet.lock import pins
 from lenet.rerun.evidence import Inputs
 from lenet.rerun.sources import Sources
 from lenet.rerun.verdict import RIGHT
@@ -154,7 +154,8 @@ def inputs(run: Tracked, project: Path) -> Inputs:
     installed = run.parse(
         "source/environment.txt", lambda text: dict(line.split("==", 1) for line in text.decode().split())
     )
-    pinned = _pins(project / "requirements-numeric.lock")
+    numeric = project / "requirements-numeric.lock"  # older sources have one
+    pinned = pins(numeric) if numeric.exists() else {}
     names = pinned or installed or {}
     packages = {name: _public(installed[name]) for name in names if name in installed} if installed else pinned
     return Inputs(
@@ -205,19 +206,6 @@ def inputs_again(run: Tracked, found: Mapping[str, Any]) -> Inputs:
 
 def _parameters(run: Tracked) -> dict[str, str]:
     return {name: value for name, value in run.parameters.items() if name not in ("variant", "seed")}
-
-
-def _pins(lock: Path) -> dict[str, str]:
-    """The versions that a lock pins; none if there is no lock that can be read."""
-    pins = {}
-    try:
-        for line in lock.read_text(encoding="utf-8").splitlines():
-            if line.strip() and not line.startswith("#"):
-                requirement = Requirement(line)
-                pins[requirement.name] = str(requirement.specifier).removeprefix("==")
-    except (OSError, InvalidRequirement):
-        return {}
-    return pins
 
 
 def _public(version: str) -> str:

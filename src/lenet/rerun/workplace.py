@@ -26,6 +26,7 @@ from ruamel.yaml.error import YAMLError
 
 from lenet import fetch, places
 from lenet.errors import InputError
+from lenet.lock import LOCKS
 from lenet.rerun.sources import Sources
 
 HERE = Path(__file__).parent
@@ -225,8 +226,13 @@ def _build_environment(place: Workplace) -> Path:
     place.run("-m", "venv", str(folder))
     built = Workplace(place.project, folder / "bin" / "python")
     network = {name: value for name, value in os.environ.items() if FOR_PIP.fullmatch(name)}
-    words = "-m", "pip", "install", "-qq", "--disable-pip-version-check", "-r", "requirements.lock"
-    built.run(*words, tell=None, **network)
+    install = "-m", "pip", "install", "-qq", "--disable-pip-version-check"
+    every, torch = map(str, LOCKS)
+    if not (place.project / torch).exists():  # older sources have one file, without hashes
+        built.run(*install, "-r", every, tell=None, **network)
+    else:
+        built.run(*install, "--require-hashes", "--no-deps", "-r", every, tell=None, **network)
+        built.run(*install, "-r", torch, tell=None, **network)
     return built.python
 
 
