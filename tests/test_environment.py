@@ -1,14 +1,17 @@
-"""`make environment`: made once, and anew where it would run another folder's code or another Python."""
+"""`make environment`: made once, and anew where it would run another folder's code; and `lenet doctor` on it."""
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conftest import ROOT
+from lenet import doctor
+from lenet.errors import InputError
 from lenet.lock import LOCKS
 from lenet.rerun.workplace import Workplace, _build_environment
 
@@ -112,3 +115,75 @@ def test_one_that_was_interrupted_is_made_anew(home: Path) -> None:
     assert made(home)
     assert not (home.parent / "a checkout" / ".venv" / "half").exists()
     assert not made(home)
+
+
+INSTALLED = {
+    "torch 2.13.0+cu130": [
+        "sympy", 'cuda-toolkit[cublas,nvtx]==13.0.2; platform_system == "Linux" or platform_system == "Darwin"',
+        'triton==3.7.1; platform_system == "elsewhere"', 'opt-einsum; extra == "opt-einsum"',
+    ],
+    "sympy 1.14.0": [],
+    "cuda_toolkit 13.0.2": ['nvidia-cublas==13.1.*; extra == "cublas"', 'nvidia-curand; extra == "curand"'],
+    "nvidia-cublas 13.1.0.3": ["cuda.toolkit[cublas]"],
+}  # fmt: skip
+STRANGE = {f"{name} 1.0": [] for name in ("triton", "opt-einsum", "nvidia-curand", "rich")}
+"""None of them is what this torch asks for here."""
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[dict[str, list[str]]], list[Path]]:
+    """Makes these, and no others, the installed distributions; returns locks that pin sympy and torch."""
+
+    def install(distributions: dict[str, list[str]]) -> list[Path]:
+        for title, needs in distributions.items():
+            name, version = title.split()
+            folder = tmp_path / f"{name}-{version}.dist-info"
+            folder.mkdir()
+            lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {need}" for need in needs)]
+            (folder / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines]) + "\n")
+        monkeypatch.setattr(sys, "path", [str(tmp_path)])
+        contents = (
+            f"SymPy==1.14.0 \\\n    --hash=sha256:{'0' * 64}\nappnope==1.0 ; sys_platform == 'none'\n",
+            "torch==2.13.0\n",
+        )
+        locks = [tmp_path / str(path) for path in LOCKS]
+        for path, text in zip(locks, contents, strict=True):
+            path.write_text(text)
+        return locks
+
+    return install
+
+
+def test_what_another_build_of_the_locked_torch_needs_is_a_note_and_no_fault(installed) -> None:
+    locks = installed(INSTALLED)
+    assert list(doctor.environment(locks)) == []
+    assert (
+        doctor.build(locks)
+        == "torch 2.13.0+cu130: 2 packages of this build are in no lock: cuda-toolkit, nvidia-cublas"
+    )
+
+
+def test_what_no_build_needs_is_one(installed) -> None:
+    locks = installed(INSTALLED | STRANGE)
+    assert list(doctor.environment(locks)) == [
+        f"{name}: 1.0 installed, nothing locked" for name in ("nvidia-curand", "opt-einsum", "rich", "triton")
+    ]
+    assert "2 packages" in doctor.build(locks)
+
+
+def test_another_torch_excuses_nothing(installed) -> None:
+    other = {title.replace("torch 2.13.0", "torch 2.12.0"): needs for title, needs in INSTALLED.items()}
+    locks = installed(other)
+    assert list(doctor.environment(locks)) == [
+        "cuda-toolkit: 13.0.2 installed, nothing locked", "nvidia-cublas: 13.1.0.3 installed, nothing locked",
+        "torch: 2.12.0 installed, 2.13.0 locked",
+    ]  # fmt: skip
+    assert doctor.build(locks) == ""
+
+
+def test_a_lock_that_cannot_be_read_is_one_line(installed) -> None:
+    locks = installed({})
+    locks[0].write_text("torch==2.13.0  # and more\n")
+    with pytest.raises(InputError, match=r"^.*requirements\.lock: .*$"):
+        list(doctor.environment(locks))
+    assert doctor.build(locks) == ""

@@ -416,7 +416,10 @@ def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
     sound = True
     for line in stale.pipelines(Path("metrics")):
         print(line)
-    for name, faults in module.examine(params, names, deep, module.Places()):
+    places = module.Places()
+    if note := module.build(places.locks):
+        print(note)
+    for name, faults in module.examine(params, names, deep, places):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
         for fault in faults:
             print(f"  {fault}")

@@ -3,13 +3,17 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from packaging.version import Version
 from safetensors.numpy import load_file
 
@@ -77,10 +81,21 @@ def examine(params: Params, names: Sequence[str], deep: bool, places: Places) ->
 def environment(locks: Sequence[Path]) -> Iterator[str]:
     """Installed distributions that differ from the locks, are missing, or are in none."""
     pinned, installed = _pinned(locks), _installed()
-    for name in sorted(pinned.keys() | installed.keys() - INSTALLERS):
+    for name in sorted(pinned.keys() | installed.keys() - INSTALLERS - _of_build(pinned, installed)):
         here = Version(installed[name]).public if name in installed else "missing"
         if here != pinned.get(name):
             yield f"{name}: {here} installed, {pinned.get(name, 'nothing')} locked"
+
+
+def build(locks: Sequence[Path]) -> str:
+    """What the installed build of the locked torch has brought with it and no lock pins; empty if nothing."""
+    try:
+        found = sorted(_of_build(_pinned(locks), installed := _installed()))
+    except InputError:  # ``environment`` names it
+        return ""
+    if not found:
+        return ""
+    return f"torch {installed['torch']}: {len(found)} packages of this build are in no lock: {', '.join(found)}"
 
 
 def _pinned(locks: Sequence[Path]) -> dict[str, str]:
@@ -89,6 +104,24 @@ def _pinned(locks: Sequence[Path]) -> dict[str, str]:
 
 def _installed() -> dict[str, str]:
     return dict(line.split("==") for line in fingerprint.environment())
+
+
+def _of_build(pinned: Mapping[str, str], installed: Mapping[str, str]) -> set[str]:
+    """What the locked torch needs here, directly or not, and no lock pins: builds differ in that, as for CUDA."""
+    if "torch" not in installed or Version(installed["torch"]).public != pinned.get("torch"):
+        return set()
+    needs: dict[str, list[str]] = {
+        canonicalize_name(one.metadata["Name"]): one.requires or [] for one in metadata.distributions()
+    }
+    needed, waiting = set[tuple[str, str]](), [("torch", "")]
+    while waiting:
+        name, extra = waiting.pop()
+        needed.add((name, extra))
+        for requirement in map(Requirement, needs[name]):
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                pairs = product([canonicalize_name(requirement.name)], ["", *requirement.extras])
+                waiting += [pair for pair in pairs if pair not in needed and pair[0] in needs]
+    return {name for name, _ in needed} - pinned.keys()
 
 
 def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
