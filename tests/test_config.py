@@ -4,6 +4,7 @@ import copy
 import json
 import math
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,9 @@ from ruamel.yaml import YAML
 
 from conftest import ROOT, run
 from lenet import config
-from lenet.errors import ParamsError
+from lenet.errors import InputError, ParamsError
+from lenet.experiments import studies
+from lenet.rerun import workplace
 
 CONTENT = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 
@@ -210,26 +213,47 @@ def test_a_folder_without_params_is_one_line(tmp_path) -> None:
     assert done.stderr.startswith("lenet: error: params.yaml is not here")
 
 
-def bomb(levels: int) -> str:
+def bomb(levels: int, tag: str = "", item: str = "") -> str:
     """Each level is nine times the one before, all by aliases."""
-    lines = ["a0: &a0 [1]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
-    return "\n".join(lines) + "\n"
+    lines = [f"a{i}: &a{i} {tag}[{', '.join([f'{item}*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return "\n".join(["a0: &a0 [1]", *lines, ""])
 
 
+READERS = {
+    "config.load": config.load,
+    "studies.load": partial(studies.load, studies.Study),
+    "workplace.select": lambda path: workplace.select(path.parent, "modern", 1, None),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         (bomb(30), "with its aliases written out"),
+        (bomb(30, "!!pairs ", "x: "), "with its aliases written out"),
         ("seeds: &a [*a]\n", "not legal YAML|with its aliases written out"),
-        (f"seeds: {'[' * 3000}{']' * 3000}\n", "nested too deeply"),
+        (f"seeds: {'[' * 900}{']' * 900}\n", "nested too deeply"),
         ("".join(f"{' ' * i}a:\n" for i in range(3000)), "more than|nested too deeply"),
         (f"seeds: [{'9' * 5001}]\n", "not legal YAML: Exceeds the limit"),
         ("# " + "x" * 300_000, "more than 262,144 characters"),
+        ("seeds: !!int ''", "not legal YAML"),
+        ("seeds: !!bool x", "not legal YAML"),
+        ("seeds: !!omap [a: 1, a: 2]", "not legal YAML"),
+        (b"seeds: \xff", "not legal YAML"),
+        (None, "directory"),
     ],
+    ids=lambda value: f"{value!r:.20}",
 )
-def test_what_would_take_a_reader_for_ever_is_one_line(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=said) as raised:
-        config.load(tmp_path / "params.yaml")
+def test_what_would_take_a_reader_for_ever_or_break_it_is_one_line(
+    tmp_path: Path, text: str | bytes | None, said: str, reader: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=said) as raised:
+        READERS[reader](path)
     assert len(str(raised.value).splitlines()) == 1
     assert len(str(raised.value)) < 300

@@ -1,20 +1,21 @@
 """params.yaml as closed, frozen, default-free types. Every value is stated in the file, once; no torch here."""
 
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from lenet.errors import ParamsError
 
 TRAINING_DIGITS = 60_000
 IMAGE = 28  # pixels, the side of a digit's image
 PATH = Path("params.yaml")
-LARGEST = 2**18  # characters, or values, of params.yaml; it has some thousand
+LARGEST = 2**18  # characters, or values, of a file such as params.yaml, which has some thousand
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
 Positive = Annotated[float, Field(gt=0)]
@@ -366,33 +367,64 @@ class Params(Section):
 
 def load(path: Path = PATH) -> Params:
     """Read and validate params.yaml. Raises ParamsError, one line a fault."""
+    if not path.exists():
+        raise ParamsError(f"{path} is not here; run this in the project's folder")
+    return validate(read(path), str(path))
+
+
+def safe(text: str) -> Any:
+    """YAML as plain values."""
+    return YAML(typ="safe").load(text)
+
+
+def read(path: Path, loader: Callable[[str], Any] = safe) -> Any:
+    """A YAML file's content, within bounds (``parse``). Raises ParamsError, in one line."""
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)
-        if len(text) > LARGEST:
-            raise ParamsError(f"{path}: more than {LARGEST:,} characters")
-        data = YAML(typ="safe").load(text)
-        if _values(data, {}) > LARGEST:
-            raise ParamsError(f"{path}: with its aliases written out it would have more than {LARGEST:,} values")
-    except FileNotFoundError:
-        raise ParamsError(f"{path} is not here; run this in the project's folder") from None
+            return parse(file.read(LARGEST + 1), str(path), loader)
+    except OSError as error:
+        raise ParamsError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ParamsError(f"{path}: not legal YAML: {error}") from None
+
+
+def parse(text: str, source: str, loader: Callable[[str], Any] = safe, largest: int = LARGEST) -> Any:
+    """YAML's content, wherever it is from: limited in size, depth, aliases and digits.
+
+    Args:
+        text: the YAML.
+        source: what to call it in messages.
+        loader: what reads it, such as ``YAML().load``, which keeps comments.
+        largest: more characters, or values with aliases written out, are refused.
+
+    Raises:
+        ParamsError: it is no YAML, or goes beyond a limit; in one line.
+    """
+    if len(text) > largest:
+        raise ParamsError(f"{source}: more than {largest:,} characters")
+    try:
+        data = loader(text)
+        values = _values(data, {})
     except RecursionError:
-        raise ParamsError(f"{path}: blocks are nested too deeply") from None
+        raise ParamsError(f"{source}: blocks are nested too deeply") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark
-        where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        where = f"{source}:{mark.line + 1}:{mark.column + 1}" if mark else source
         raise ParamsError(f"{where}: not legal YAML: {error.problem}") from None
-    except (YAMLError, ValueError) as error:  # of bytes that are no UTF-8, and of numbers with thousands of digits
-        raise ParamsError(f"{path}: not legal YAML: {error}") from None
-    return validate(data, str(path))
+    except Exception as error:  # ruamel.yaml makes values of tagged texts (`!!int x`) with whatever error comes of it
+        said = " ".join(str(error).split())
+        raise ParamsError(f"{source}: not legal YAML: {said or type(error).__name__}") from None
+    if values > largest:
+        raise ParamsError(f"{source}: with its aliases written out it would have more than {largest:,} values")
+    return data
 
 
 def _values(data: Any, known: dict[int, int]) -> int:
     """How many values there are once aliases, whose values YAML shares, are written out. ``known``: of shared ones."""
-    if not isinstance(data, (dict, list)):
+    if not isinstance(data, (dict, list, tuple)):
         return 1
     if id(data) not in known:
-        known[id(data)] = LARGEST  # should it hold itself
+        known[id(data)] = sys.maxsize  # should it hold itself
         known[id(data)] = 1 + sum(
             _values(value, known) for value in (data.values() if isinstance(data, dict) else data)
         )

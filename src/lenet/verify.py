@@ -21,11 +21,10 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
-from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from scipy import stats
 
-from lenet import fingerprint
+from lenet import config, fingerprint
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.stale import is_stale
@@ -35,6 +34,7 @@ RUNS = Path("runs")
 SIGNATURES = Path("signatures")
 DATA = Path("data/train.safetensors")
 DATA_STAGES = frozenset({"fetch", "prepare"})
+LARGEST = 2**23  # characters, or values, of a dvc.lock; a run takes 4,000
 CONFIDENCE = 0.99
 INSTRUCTIONS = {"DEFAULT": ("default",), "AVX2": ("default", "avx2"), "AVX512": ("default", "avx2", "avx512")}
 """Values of ATEN_CPU_CAPABILITY by what torch can use here; on another kind of processor it has its default alone."""
@@ -73,7 +73,8 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
         raise InputError(f"{', '.join(absent)}: not computed here; `lenet repro {' '.join(absent[:3])}` does it")
     before = {name: json.loads(_at(revision, METRICS / f"{name}.json")) for name in runs}
     after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
-    locks = [_stages(text) for text in (_at(revision, Path("dvc.lock")), _here(folder / "dvc.lock"))]
+    lock = Path("dvc.lock")
+    locks = [_stages(_at(revision, lock), f"{revision}:{lock}"), _stages(_here(folder / lock), str(folder / lock))]
     if names:
         wanted = stages_of(params, names)
         locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
@@ -231,5 +232,5 @@ def _here(path: Path) -> str:
         raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
 
 
-def _stages(text: str) -> dict[str, Any]:
-    return YAML(typ="safe").load(text)["stages"]
+def _stages(text: str, source: str) -> dict[str, Any]:
+    return config.parse(text, source, largest=LARGEST)["stages"]

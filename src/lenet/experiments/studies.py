@@ -8,10 +8,8 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from lenet.config import Params, Section, Variant, flatten
+from lenet.config import Params, Section, Variant, flatten, read
 from lenet.errors import InputError, ParamsError
 from lenet.evaluation import confidence
 from lenet.report import statistics
@@ -31,9 +29,7 @@ S = TypeVar("S", bound=Study)
 def load(kind: type[S], path: Path) -> S:
     """Read and validate a study's params.yaml. Raises ParamsError, one line a fault."""
     try:
-        return kind.model_validate(YAML(typ="safe").load(path.read_text(encoding="utf-8")))
-    except (OSError, YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path}: {' '.join(str(error).split())}") from None
+        return kind.model_validate(read(path))
     except ValidationError as error:
         faults = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise ParamsError("\n".join(faults)) from None

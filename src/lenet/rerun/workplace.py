@@ -22,10 +22,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from lenet import fetch, places
-from lenet.errors import InputError
+from lenet import config, fetch, places
+from lenet.errors import InputError, ParamsError
 from lenet.lock import LOCKS
 from lenet.rerun.sources import Sources
 
@@ -194,13 +193,13 @@ def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | No
     yaml, path = YAML(), project / "params.yaml"
     yaml.preserve_quotes, yaml.width = True, 4096
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"))
+        before, content = resolved(project), config.read(path, yaml.load)
         variants = content["variants"]
-    except (OSError, YAMLError, KeyError, TypeError) as error:
+    except (ParamsError, LookupError, TypeError, ValueError) as error:
         raise InputError(f"the sources' params.yaml: {error}") from None
     if block is None and variant not in variants:
         raise InputError(f"the sources' params.yaml has no variant {variant}, and the run's parameters are not known")
-    if block is not None and resolved(project).get(variant) != block:
+    if block is not None and before.get(variant) != block:
         variants[variant] = dict(block)
     content["compare"], content["seeds"] = [variant], [seed]
     with path.open("w", encoding="utf-8") as file:
@@ -209,7 +208,7 @@ def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | No
 
 def resolved(project: Path) -> dict[str, Any]:
     """The variants' blocks in a project's params.yaml."""
-    return dict(YAML(typ="safe").load((project / "params.yaml").read_text(encoding="utf-8"))["variants"])
+    return dict(config.read(project / "params.yaml")["variants"])
 
 
 def _make_dvc(project: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node
 
 from lenet import config
@@ -44,8 +43,8 @@ def promote(result: Result, number: int | None, path: Path) -> str:
     try:
         for place, value in _changes(now, block, ("variants", result.plan.variant)):
             changed = _replace(changed, place, value)
-        found = config.validate(YAML(typ="safe").load(changed), str(path)).model_dump(mode="json")
-    except (InputError, YAMLError, LookupError):
+        found = config.validate(config.parse(changed, str(path)), str(path)).model_dump(mode="json")
+    except (InputError, LookupError):
         found = {}
     expected = params.model_dump(mode="json")
     expected["variants"][result.plan.variant] = block
@@ -87,7 +86,7 @@ def _changes(
 
 
 def _replace(text: str, place: tuple[str, ...], value: Any) -> str:
-    node = YAML().compose(text)
+    node = config.parse(text, str(config.PATH), YAML().compose)
     for name in place:
         node = _child(node, name)
     if _is_block(node):
