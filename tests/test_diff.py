@@ -321,7 +321,13 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
         assert not found[title].compared
     run_ = tracking.lookup(published["run"]["key"][:8], params, *HERE)
     assert run_.name == "modern-1"
-    assert "params.yaml as it is now" in run_.notes[0]
+    assert run_.notes == ()
+    edited = params.model_copy(
+        update={"variants": params.variants | {"modern": params.variants["modern"].model_copy(update={"epochs": 99})}}
+    )
+    other = tracking.lookup("modern-1", edited, *HERE)  # whose block params.yaml no longer has
+    assert other.parameters == {}
+    assert "its parameters are not known" in other.notes[0]
 
 
 def test_a_run_from_before_signatures_is_found_and_never_the_same_as_one_of_now(

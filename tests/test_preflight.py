@@ -107,6 +107,12 @@ def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) ->
         assert flight.note == ""
 
 
+def test_parameters_that_are_not_known_are_those_of_the_sources(run: Tracked, place: Workplace) -> None:
+    flight, lines = examined(replace(run, parameters={}), place)
+    assert lines["parameters"] == Line("parameters", "unknown", "the sources' own", None)
+    assert flight.best == "bitwise"
+
+
 def test_a_signature_that_its_stage_has_to_make_is_not_known_beforehand(run: Tracked, place: Workplace) -> None:
     write_json(place.project / "signatures" / "modern.json", SIGNED | {"block": "other"})
     assert examined(run, place)[1]["signature"].same is None

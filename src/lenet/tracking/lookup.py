@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 
 import pandas as pd
 
-from lenet import journal
+from lenet import fingerprint, journal
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.tracking import store
@@ -83,7 +83,7 @@ def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked
 
     Args:
         reference: an MLflow run id, a ``run.key``, the beginning of one, or ``<variant>-<seed>``.
-        params: the blocks of variants, for a run of which the metrics file alone is there.
+        params: the blocks of variants: a run of which the metrics file alone is there has that which gives its key.
         runs: the folder of the runs' folders; other pipelines have theirs.
         metrics: the folder of metrics files; likewise.
 
@@ -220,9 +220,15 @@ def _known(
     if record:
         tags |= digest_tags(record.fingerprints)
         parameters = expected_params(record.variant, record.seed, record.parameters)
-    elif run is None and variant in params.variants:
-        parameters = expected_params(variant, int(seed), params.variants[variant])
-        notes.append("there is no run.json; its parameters are taken from params.yaml as it is now")
+    elif run is None:
+        block = params.variants.get(variant)
+        if (
+            block
+            and fingerprint.run_key(block, int(seed), tags.get("data.sha256", ""), tags.get("signature", "")) == key
+        ):
+            parameters = expected_params(variant, int(seed), block)
+        else:
+            notes.append("its parameters are not known: there is no run.json, and its run.key is not of params.yaml's")
     numbers = _last(history) | _numbers("validation", content) | _numbers("test", content)
     if entry:
         tags = entry.tags | tags
