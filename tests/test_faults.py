@@ -21,13 +21,17 @@ from pathlib import Path
 import mlflow
 import pytest
 import requests
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.utils.file_utils import local_file_uri_to_path
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
+from sqlalchemy import make_url
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, server_answers, small_disk, wait_for
-from lenet import config, journal, snapshot, tracking, train
+from lenet import config, journal, places, snapshot, tracking, train
 from lenet.digits.data import load_digits
 from lenet.errors import InputError
 from lenet.evaluation import evaluate, packaged
@@ -95,7 +99,7 @@ class Project:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setattr(journal, "home", lambda: self.folder / ".dvc" / "tmp" / "lenet" / "journal")
-            patch.setenv("MLFLOW_TRACKING_URI", uri or f"sqlite:///{self.database}")
+            patch.setenv("MLFLOW_TRACKING_URI", uri or places.sqlite(self.database))
             yield
 
     def sync(self, uri: str | None = None) -> int:
@@ -730,7 +734,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -> None:
     origin, whole = recorded[0].folder, recorded[2]
     before = digests(origin / "mlartifacts")
-    copy = Project(tmp_path / "a copy's 100% [own] folder", recorded[0].digits)
+    copy = Project(tmp_path / "a copy's 100%41 [own] {folder}; ü?x=1#", recorded[0].digits)
     shutil.copytree(origin, copy.folder)
     assert copy.sync() == 0
     assert copy.record() == whole
@@ -745,7 +749,7 @@ def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -
         "    client.log_text(one.info.run_id, 'new', 'note.txt')\n"
         "    client.set_tag(one.info.run_id, 'new', 'true')\n"
     )
-    uri = f"sqlite:///{copy.database}"
+    uri = places.sqlite(copy.database)
     run(sys.executable, "-c", code, cwd=copy.folder, MLFLOW_TRACKING_URI=uri, PYTHONPATH=f"{ROOT}/src")
     assert digests(origin / "mlartifacts") == before
     assert recorded[0].record() == whole
@@ -766,18 +770,22 @@ def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -
         assert model.predict(packaged.example())["digit"].shape == (2,)
 
 
-def test_a_copied_store_without_artifacts_has_its_own_place_for_them(template: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", "?timeout=60"])
+def test_a_copied_store_without_artifacts_has_its_own_place_for_them(
+    template: Path, tmp_path: Path, options: str
+) -> None:
     shutil.copytree(template.parent, tmp_path / "copy")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/copy/mlflow.db")
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/copy/mlflow.db{options}")
         client = tracking.open_store()
         place = client.get_experiment_by_name("lenet5").artifact_location
     assert place == f"{tmp_path}/copy/mlartifacts"
+    assert {path.name.partition(".db")[0] for path in (tmp_path / "copy").iterdir()} == {"mlflow", "mlartifacts"}
 
 
 @pytest.mark.slow
 def test_the_pages_show_a_moved_store_s_artifacts(recorded, tmp_path: Path) -> None:
-    moved = Project(tmp_path / "moved", recorded[0].digits)
+    moved = Project(tmp_path / "moved%41?#", recorded[0].digits)
     shutil.copytree(recorded[0].folder, tmp_path / "first")
     (tmp_path / "first").rename(moved.folder)
     with socket.create_server(("127.0.0.1", 0)) as once:
@@ -813,6 +821,16 @@ def test_a_relative_sqlite_path_starts_at_the_main_checkout(tmp_path: Path, monk
     assert store_module.uri() == f"sqlite:///{tmp_path}/records/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/mlflow.db")
     assert store_module.uri() == "sqlite:////elsewhere/mlflow.db"
+
+
+@given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.sampled_from("%?#{}; &+@:2")))
+def test_an_address_names_exactly_its_file_and_folder(name: str) -> None:
+    path = Path("/", name)
+    address = places.sqlite(path)
+    assert make_url(address.format()).database == str(path)  # Optuna formats addresses
+    assert places.sqlite_file(f"{address}?timeout=60") == path
+    assert places.absolute(f"{address}?timeout=60") == f"{address}?timeout=60"
+    assert local_file_uri_to_path(places.artifacts(path)) == str(path)
 
 
 def test_a_store_of_an_older_mlflow_is_upgraded_and_kept_beside(tmp_path: Path, monkeypatch, capfd) -> None:

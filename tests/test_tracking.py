@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from conftest import ROOT, edit_params, run
-from lenet import fingerprint, tracking
+from lenet import fingerprint, places, tracking
 from lenet.config import Params
 from lenet.digits.data import Digits
 from lenet.evaluation import evaluate, packaged
@@ -245,7 +245,7 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
 
 def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
     code = "from lenet import tracking; print(tracking.open_store().get_experiment_by_name('lenet5').experiment_id)"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/new/mlflow.db"}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": places.sqlite(tmp_path / "new%41?{}" / "mlflow.db")}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path)
         for _ in range(3)
@@ -254,6 +254,7 @@ def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> 
         out, error = process.communicate(timeout=120)
         assert process.returncode == 0, error
         assert out.strip() == "1"
+    assert [path.name for path in tmp_path.iterdir()] == ["new%41?{}"]
 
 
 QUIETING = (

@@ -99,7 +99,7 @@ class Workplace:
             "GIT_CEILING_DIRECTORIES": str(home),  # the project's folder is no part of the user's repository
             "DVC_SITE_CACHE_DIR": str(home / "site"),
             "DVC_NO_ANALYTICS": "1",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{home / 'mlflow.db'}",
+            "MLFLOW_TRACKING_URI": places.sqlite(home / "mlflow.db"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "LENET_TRACK": "0",
             "LENET_PROGRESS_LINES": "1",

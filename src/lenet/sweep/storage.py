@@ -29,7 +29,7 @@ FAULTS = (SQLAlchemyError, StorageInternalError, OSError)
 
 def default() -> str:
     """One sqlite file of the main checkout, also from DVC's temporary copies."""
-    return f"sqlite:///{places.root() / 'optuna.db'}"
+    return places.sqlite(places.root() / "optuna.db")
 
 
 def shown(address: str) -> str:
@@ -40,7 +40,7 @@ def shown(address: str) -> str:
 def absolute(address: str) -> str:
     """An address that means the same from every folder; a relative file starts at the main checkout."""
     scheme, _, file = address.partition(":///")
-    return f"{scheme}:///{places.root() / file}" if scheme in ("sqlite", "journal") and file else address
+    return f"{scheme}:///{places.root() / file}" if scheme == "journal" and file else places.absolute(address)
 
 
 def connect(address: str) -> BaseStorage:
@@ -50,8 +50,8 @@ def connect(address: str) -> BaseStorage:
     try:
         if scheme == "journal" and file:
             return _journal(Path(file))
-        if scheme == "sqlite" and file:
-            return _sqlite(Path(file))
+        if sqlite := places.sqlite_file(address):
+            return _sqlite(sqlite, address)
         if re.match(r"postgresql(\+psycopg)?://", address):
             return _postgresql(address)
     except (*FAULTS, ImportError, RuntimeError, ValueError) as error:
@@ -101,10 +101,10 @@ def _journal(path: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(path), _RepairingLock(path)))
 
 
-def _sqlite(path: Path) -> BaseStorage:
+def _sqlite(path: Path, address: str) -> BaseStorage:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", timeout=PATIENCE):  # two that make the tables at a time break them
-        storage = RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+        storage = RDBStorage(address, engine_kwargs={"connect_args": {"timeout": PATIENCE}})
     event.listen(storage.engine, "connect", _side_by_side)
     event.listen(storage.engine, "begin", _one_at_a_time)
     storage.engine.dispose()

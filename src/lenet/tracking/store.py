@@ -40,7 +40,6 @@ _PLACES = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow keeps absolute paths."""
-_SCHEME = "sqlite:///"
 _LOCK_SECONDS = 20  # for a store that somebody else has locked; MLflow's own figure
 _MAKING_SECONDS = 120  # for whoever makes the store
 _SAME_SECONDS = 5  # two processes of one number begin further apart; computed begins of one differ by less
@@ -60,10 +59,7 @@ def uri() -> str:
 
     A sqlite file's relative path, too, starts there: else each of DVC's temporary copies would have a file of its own.
     """
-    given = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SCHEME}mlflow.db"
-    if not given.startswith(_SCHEME):
-        return given
-    return f"{_SCHEME}{places.root() / given.removeprefix(_SCHEME)}"
+    return places.absolute(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
 
 
 def shown() -> str:
@@ -135,7 +131,7 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     if found is None:
         database = _database()
         with suppress(mlflow.MlflowException):  # another process was first
-            return client.create_experiment(name, str(database.parent / ARTIFACTS) if database else None)
+            return client.create_experiment(name, _place_of(database) if database else None)
         found = client.get_experiment_by_name(name)
     if found is None:
         raise LookupError(f"no experiment {name!r}, and none can be made")
@@ -212,7 +208,7 @@ def reason(error: BaseException) -> str:
 
 def serve(port: int) -> None:
     """Become `mlflow ui` on the store, made if it is not there. Raises InputError if a server has it or the port."""
-    if not uri().startswith("sqlite:"):
+    if _database() is None:
         raise InputError(f"MLFLOW_TRACKING_URI is {shown()}; open that server's own pages")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -240,7 +236,12 @@ def _address() -> None:
 
 
 def _database() -> Path | None:
-    return Path(uri().removeprefix(_SCHEME)) if uri().startswith(_SCHEME) else None
+    return places.sqlite_file(uri())
+
+
+def _place_of(database: Path) -> str:
+    """Where a store's artifacts go: beside it."""
+    return places.artifacts(database.parent / ARTIFACTS)
 
 
 def _is_ready(database: Path) -> bool:
@@ -277,7 +278,7 @@ def _make_ready(database: Path) -> None:
                 connection.execute(
                     f"UPDATE {table} SET {column} = ? || substr({column}, ?) "
                     f"WHERE {column} = ? OR substr({column}, 1, ?) = ?",
-                    (str(database.parent / ARTIFACTS), len(old) + 1, old, len(old) + 1, f"{old}/"),
+                    (_place_of(database), len(old) + 1, old, len(old) + 1, f"{old}/"),
                 )
 
 
@@ -285,13 +286,12 @@ def _create(database: Path) -> None:
     """Make an empty store, whole or not at all: MLflow cannot finish one that was begun."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    artifacts = database.parent / ARTIFACTS
-    artifacts.mkdir(exist_ok=True)  # so that a copy of the store has a place of its own
+    (database.parent / ARTIFACTS).mkdir(exist_ok=True)  # so that a copy of the store has a place of its own
     with whole(database) as beside:
         beside.unlink(missing_ok=True)  # of one that was killed
-        store = SqlAlchemyStore(f"{_SCHEME}{beside}", str(artifacts))
+        store = SqlAlchemyStore(places.sqlite(beside), _place_of(database))
         try:
-            store.create_experiment(EXPERIMENT, str(artifacts))
+            store.create_experiment(EXPERIMENT, _place_of(database))
         finally:
             store.engine.dispose()
 
@@ -304,9 +304,8 @@ def _upgrade(database: Path, schema: str) -> None:
         )
     backup = database.with_name(f"{database.name}.{schema}")
     _copy(database, backup)
-    done = subprocess.run(
-        [sys.executable, "-m", "mlflow", "db", "upgrade", f"{_SCHEME}{database}"], capture_output=True, text=True
-    )
+    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", places.sqlite(database)]
+    done = subprocess.run(upgrade, capture_output=True, text=True)
     if done.returncode:
         _copy(backup, database)
         said = done.stderr.strip().splitlines() or ["no reason given"]
@@ -360,7 +359,7 @@ def _place(connection: sqlite3.Connection) -> str:
 def _moved(connection: sqlite3.Connection, database: Path) -> str:
     """The folder that the store takes for that of its artifacts, if it is another one than the one beside it."""
     old, here = _place(connection), database.parent / ARTIFACTS
-    return old if old != str(here) and Path(old).name == ARTIFACTS and here.is_dir() else ""
+    return old if old != _place_of(database) and Path(old).name == ARTIFACTS and here.is_dir() else ""
 
 
 @contextmanager
