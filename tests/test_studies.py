@@ -288,6 +288,6 @@ def test_a_run_of_another_block_or_without_answers_is_refused(params: Params, cl
     with pytest.raises(InputError, match="tutorial-1: trained with another block"):
         ladder.publish(changed, **climbed)
     (climbed["folders"][1] / "tutorial-2" / "predictions.csv").write_text("index,label\n0,1\n")
-    with pytest.raises(InputError, match=r"tutorial-2/predictions\.csv: 'answer'"):
+    with pytest.raises(InputError, match=r"tutorial-2/predictions\.csv: not whole \(answer is missing\)"):
         ladder.publish(params, **climbed)
     assert not climbed["out"].exists()

@@ -4,7 +4,6 @@ Where something is not known of a run, that is said; nothing is guessed from wha
 """
 
 import difflib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -21,6 +20,7 @@ from scipy import stats
 from lenet import snapshot
 from lenet.config import Params
 from lenet.errors import InputError
+from lenet.evaluation import kept
 from lenet.tracking.lookup import LEGAL, Tracked, lookup
 from lenet.training.record import Row
 
@@ -278,7 +278,7 @@ def _predictions(run: Tracked) -> pd.DataFrame | None:
     """Label and answer by the digit's index in the MNIST test file."""
 
     def table(text: bytes) -> pd.DataFrame:
-        return pd.read_csv(io.BytesIO(text), usecols=["index", "label", "answer"]).set_index("index").sort_index()
+        return kept.predictions(text)[kept.COUNTS].set_index("index").sort_index()
 
     return run.parse("predictions.csv", table)
 

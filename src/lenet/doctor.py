@@ -1,6 +1,5 @@
 """`lenet doctor`: do dvc.lock, files, MLflow's record, environment and arithmetic agree? Each disagreement is named."""
 
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,23 +7,24 @@ from dataclasses import dataclass
 from importlib import metadata
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import pandas as pd
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from safetensors.numpy import load_file
 
-from lenet import current, fingerprint, lock, snapshot, tracking, verify
+from lenet import current, fingerprint, lock, remedies, snapshot, tracking, verify
 from lenet.arithmetic import conformance
 from lenet.config import Params
-from lenet.digits.data import Digits, load_digits
+from lenet.digits.data import load_digits
 from lenet.errors import InputError
-from lenet.evaluation import packaged
+from lenet.evaluation import kept, packaged
+from lenet.files import read_json, reading
+from lenet.report import results
 from lenet.training.record import Record
 
+T = TypeVar("T")
 INSTALLERS = frozenset({"lenet", "pip", "setuptools", "wheel"})
 """In every environment, and in no lock."""
 
@@ -125,7 +125,11 @@ def _of_build(pinned: Mapping[str, str], installed: Mapping[str, str]) -> set[st
 
 
 def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
-    """What DVC finds changed against dvc.lock, in every pipeline that has outputs here, or for some runs."""
+    """What is changed against dvc.lock, in every pipeline that has outputs here, or for some runs.
+
+    DVC believes what it remembers of files that it has brought: so contents are compared here, too, and those of its
+    cache with their names.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
@@ -138,6 +142,9 @@ def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[s
                 stages = [stage for stage in stages if stage.addressing in wanted]
             new = {stage.addressing for stage in stages if not any(out.hash_info for out in stage.outs)}
             status = repo.status(targets=[stage.addressing for stage in stages])
+            outs = [(stage.addressing, out) for stage in stages for out in stage.outs if out.hash_info]
+            unlike = {f"{name}: {out}" for name, out in outs if remedies.differs(out)}
+            damaged = {f"{name}: {out}": found for name, out in outs if (found := remedies.damaged(out))}
     except DvcException as error:
         yield f"DVC: {' '.join(str(error).split())}"
         return
@@ -151,73 +158,72 @@ def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[s
             else:
                 for kind, entries in change.items():
                     yield from (f"{stage}: {kind}: {name} {how}" for name, how in entries.items())
+                    unlike -= {f"{stage}: {name}" for name in entries}
+    yield from (f"{name} is not what dvc.lock says" for name in sorted(unlike))
+    yield from (f"{name}: {remedies.remove(found)}" for name, found in damaged.items())
 
 
 def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
     """A run's files that contradict each other, params.yaml or the data."""
     if why := snapshot.silence():
         yield f"runs are recorded without their commit: {why}"
-    digits = load_digits(places.train) if places.train.exists() else None
-    if digits is None:
-        yield f"{places.train} is missing; `dvc repro prepare` makes it"
-    for folder in _folders(params, names, places):
+    faults: list[str] = []
+
+    def read(how: Callable[..., T], *words: Any) -> T | None:
+        """What could be read; else that is a fault, and the rest goes on."""
         try:
-            record = Record.read(folder / "run.json")
-            pipeline = folder.parent.parent
-            metrics = _json(pipeline / places.metrics / f"{record.name}.json")
+            return how(*words)
+        except InputError as error:
+            faults.extend(str(error).splitlines())
+            return None
+
+    digits = read(load_digits, places.train)
+    for folder in _folders(params, names, places):
+        pipeline, name = folder.parent.parent, folder.name
+        record = read(Record.read, folder / "run.json")
+        history = read(kept.read, folder / "history.csv", kept.history)
+        metrics = read(kept.read, pipeline / places.metrics / f"{name}.json", kept.metrics)
+        predictions = read(kept.read, folder / "predictions.csv", kept.predictions)
+        missed = read(kept.read, folder / "missed.safetensors", kept.missed)
+        read(kept.read, folder / "robustness.json", kept.robustness)
+        if record:
             signed = pipeline / places.signatures / f"{record.variant}.json"
-            faults = list(_run(params, folder, record, metrics, digits, signed))
-        except (InputError, OSError, ValueError, KeyError) as error:
-            faults = [str(error).splitlines()[0]]
-        yield from (f"{folder}: {fault}" for fault in faults)
-    if names:
-        return
-    summary = _json(places.metrics / "summary.json")
-    for variant in params.compare:
-        misses = [_json(places.metrics / f"{variant}-{seed}.json")["test"]["misses"] for seed in params.seeds]
-        if summary.get(variant, {}).get("misses") != np.mean(misses):
-            yield f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}"
+            network, signature = read(packaged.load, folder), read(read_json, signed)
+            data = fingerprint.data_sha256(*digits.split(record.parameters)) if digits else record.data
+            faults += (f"{folder}: {fault}" for fault in _identity(params, record, name, data))
+            if network and fingerprint.tensors_sha256(network.network.state_dict()) != record.weights:
+                faults.append(f"{folder}: weights.safetensors: not the weights.sha256 of run.json")
+            if signature is not None and fingerprint.json_sha256(signature) != record.signature:
+                faults.append(f"{folder}: run.json: signature is not that of {signed}")
+        contradictions = kept.disagreements(name, record, history, metrics, predictions, missed)
+        faults += (f"{folder}: {fault}" for fault in contradictions)
+    if not names:
+        summary = read(kept.read, places.metrics / "summary.json", kept.summary)
+        for variant in params.compare:
+            paths = (places.metrics / f"{variant}-{seed}.json" for seed in params.seeds)
+            misses = [one["test"]["misses"] for path in paths if (one := read(kept.read, path, kept.metrics))]
+            told = summary.get(variant, {}).get("misses") if summary else None
+            if summary and len(misses) == len(params.seeds) and told != np.mean(misses):
+                faults.append(f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}")
+        read(results.load, places.reports)
+    yield from dict.fromkeys(faults)
 
 
 def _folders(params: Params, names: Sequence[str], places: Places) -> list[Path]:
     return [places.runs / name for name in names] or current.folders(params, places.runs)
 
 
-def _run(
-    params: Params, folder: Path, record: Record, metrics: dict[str, Any], digits: Digits | None, signed: Path
-) -> Iterator[str]:
+def _identity(params: Params, record: Record, name: str, data: str) -> Iterator[str]:
+    """What a run.json says of itself that is not so; ``data``: the digest of the digits that are here."""
     variant = record.parameters
-    if folder.name != record.name:
+    if name != record.name:
         yield f"run.json is of {record.name}"
     if params.variants.get(record.variant) != variant:
         yield f"run.json: its parameters are not those of variants.{record.variant} in params.yaml"
-    weights = fingerprint.tensors_sha256(packaged.load(folder).network.state_dict())
-    if weights != record.weights:
-        yield "weights.safetensors: not the weights.sha256 of run.json"
-    if digits is not None and fingerprint.data_sha256(*digits.split(variant)) != record.data:
+    if data != record.data:
         yield "run.json: data.sha256 is not that of the present digits"
-    if fingerprint.json_sha256(_json(signed)) != record.signature:
-        yield f"run.json: signature is not that of {signed}"
     if fingerprint.run_key(variant, record.seed, record.data, record.signature) != record.key:
         yield "run.json: run.key is not that of its parameters, seed, data.sha256 and signature"
-    history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
-    if history["weights.sha256"].iloc[-1] != record.weights:
-        yield "history.csv: its last weights.sha256 is not that of run.json"
-    if metrics["run"] != record.fingerprints:
-        yield f"metrics/{record.name}.json: run is not that of run.json"
-    last = {name: float(history[f"validation/{name}"].iloc[-1]) for name in metrics.get("validation", {})}
-    if last != metrics.get("validation", {}):
-        yield f"metrics/{record.name}.json: validation is not the last of history.csv"
-    predictions = pd.read_csv(folder / "predictions.csv")
-    wrong = predictions.loc[predictions["answer"] != predictions["label"], "index"].tolist()
-    tested = metrics["test"]
-    if tested["misses"] != len(wrong) or tested["count"] != len(predictions):
-        told, there = f"{tested['misses']} of {tested['count']}", f"{len(wrong)} of {len(predictions)}"
-        yield f"metrics/{record.name}.json: test.misses {told}, and {there} in predictions.csv"
-    if tested["error"] != len(wrong) / len(predictions):
-        yield f"metrics/{record.name}.json: test.error is not misses / count"
-    if load_file(folder / "missed.safetensors")["index"].tolist() != wrong:
-        yield "missed.safetensors: other digits than predictions.csv misses"
 
 
 def arithmetic() -> Iterator[str]:
@@ -237,10 +243,11 @@ def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
             pipeline = folder.parent.parent
             copy = copies / folder
             copy.mkdir(parents=True)
-            for name in tracking.TRAINED:
-                shutil.copyfile(folder / name, copy / name)
             metrics = pipeline / places.metrics / f"{folder.name}.json"
             try:
+                for name in tracking.TRAINED:
+                    with reading(folder / name):
+                        shutil.copyfile(folder / name, copy / name)
                 evaluate.evaluate(copy, places.test, copies / metrics, track=False)
             except InputError as error:
                 yield str(error)
@@ -263,13 +270,16 @@ def _other(paths: tuple[Path, ...], computed: Path) -> Iterator[str]:
         if not path.exists():
             yield f"{path} is missing"
         elif path.read_bytes() != (computed / path).read_bytes():
-            yield f"{path}: {_first_difference(path, computed / path)}"
+            try:
+                yield f"{path}: {_first_difference(path, computed / path)}"
+            except InputError as error:
+                yield str(error)
 
 
 def _first_difference(file: Path, computed: Path) -> str:
     """What differs, where it can be said."""
     if file.suffix == ".json":
-        ours, theirs = (dict(_leaves(json.loads(path.read_text(encoding="utf-8")))) for path in (file, computed))
+        ours, theirs = (dict(_leaves(read_json(path))) for path in (file, computed))
         for name in sorted(ours.keys() | theirs.keys()):
             if ours.get(name) != theirs.get(name):
                 return f"{name} is {ours.get(name, 'missing')}, and {theirs.get(name, 'nothing')} when computed again"
@@ -282,12 +292,3 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(item, f"{path}.{name}" if path else name)
     else:
         yield path, value
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None

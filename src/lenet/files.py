@@ -1,10 +1,68 @@
-"""Files that appear whole or not at all: written beside their place, then renamed."""
+"""Files that appear whole or not at all, and are read with what is wrong in a line."""
 
+import hashlib
 import json
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from safetensors import SafetensorError
+
+from lenet.errors import InputError
+
+FAULTY = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, SafetensorError)
+"""What reading a missing or damaged file may raise. A RuntimeError, too, is that blocks are nested too deeply."""
+
+
+def sha256_of(*parts: bytes) -> str:
+    """SHA-256 of length-prefixed parts, so that no two different lists collide."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+@contextmanager
+def reading(path: Path, what: str = "whole") -> Iterator[None]:
+    """Whatever a missing or damaged file makes its reader raise is one line: file, place, and what brings it back.
+
+    ``what`` it should be, for example ``a digits file``.
+    """
+    try:
+        yield
+    except FAULTY as error:
+        from lenet import remedies  # seldom needed
+
+        said = reason(error) if isinstance(error, OSError) else f"not {what} ({reason(error)})"
+        raise InputError(f"{path}: {said}; {remedies.of(path)}") from None
+
+
+def reason(error: Exception) -> str:
+    """What is wrong, in a line; of a part of JSON, with its place."""
+    if isinstance(error, ValidationError):
+        fault = error.errors()[0]
+        return f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg']}"
+    if isinstance(error, KeyError):
+        return f"{error.args[0]} is missing"
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    return textwrap.shorten(text, 200, placeholder=" …")
+
+
+def json_of(content: bytes, kind: type[BaseModel] | None = None) -> Any:
+    """The content of a JSON file, checked to be of a kind. What it raises is of FAULTY."""
+    found = json.loads(content)
+    if kind:
+        kind.model_validate(found)
+    return found
+
+
+def read_json(path: Path, kind: type[BaseModel] | None = None, what: str = "whole") -> Any:
+    """Read a JSON file, checked to be of a kind. Raises InputError if it is missing or not one."""
+    with reading(path, what):
+        return json_of(path.read_bytes(), kind)
 
 
 @contextmanager
@@ -18,6 +76,8 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.replace(path)
+    except SafetensorError as error:  # so it tells of a full disk
+        raise InputError(f"{path}: {error}") from None
     finally:
         beside.unlink(missing_ok=True)
 

@@ -13,18 +13,11 @@ from torch import Tensor
 
 from lenet.config import Variant
 from lenet.digits.data import Digits
+from lenet.files import sha256_of
 
 PACKAGE = Path(__file__).parent
 NUMERIC = ("arithmetic", "config.py", "digits", "files.py", "fingerprint.py", "networks", "training")
 """Folders and modules that say what a training's files hold: what a signature depends on (dvc.yaml has the same)."""
-
-
-def sha256_of(*parts: bytes) -> str:
-    """SHA-256 of length-prefixed parts, so that no two different lists collide."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
 
 
 def json_sha256(content: Any) -> str:

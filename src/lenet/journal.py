@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from lenet import fingerprint, places, snapshot
 from lenet.config import Variant
-from lenet.files import whole, write_json, write_text
+from lenet.files import FAULTY, whole, write_json, write_text
 from lenet.training.record import BEFORE, Record
 
 
@@ -176,7 +176,7 @@ def read(folder: Path) -> Entry | None:
         identity = {name: content[name] for name in ("variant", "seed", "key", "data")} | _signed(content)
         around = {name: content[name] for name in ("experiment", "store", "tags", "started", "status", "ended")}
         return Entry(Record(parameters=parameters, **identity), points=list(_points(folder)), **around)
-    except (OSError, ValueError, KeyError, TypeError):  # absent, or cut off by a full disk
+    except FAULTY:  # absent, or cut off by a full disk
         return None
 
 
@@ -196,7 +196,7 @@ def _points(folder: Path) -> Iterator[Point]:
     for line in lines:
         try:
             yield Point(*json.loads(line))
-        except (ValueError, TypeError):  # a line that a kill cut off
+        except FAULTY:  # a line that a kill cut off
             continue
 
 

@@ -4,7 +4,6 @@ DVC itself decides what is stale and records what was done; here is only the ord
 bookkeeping alone, so several `dvc repro --single-item STAGE` may run at once in one workspace.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -25,7 +24,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from lenet import current, lifetime
 from lenet.config import Params
 from lenet.errors import InputError
-from lenet.files import write_json
+from lenet.files import read_json, write_json
 from lenet.report import results
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
             print(f"removing {folder}, which no stage makes any longer", file=sys.stderr)
             shutil.rmtree(folder)
     for file in (pipeline / "metrics").glob("*-*.json"):
-        if file.stem not in wanted and "run" in json.loads(file.read_text(encoding="utf-8")):
+        if file.stem not in wanted and "run" in read_json(file):
             file.unlink()
 
 

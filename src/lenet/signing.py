@@ -19,7 +19,7 @@ from lenet.arithmetic import conformance
 from lenet.config import Params, Variant
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
-from lenet.files import write_json
+from lenet.files import FAULTY, reason, write_json
 from lenet.training import signature
 
 
@@ -69,10 +69,9 @@ def checked(path: Path, name: str, variant: Variant, digits: Digits) -> str:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         block, data, digests = content["block"], content["data"], content["digests"]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; {remedy}") from None
-    except (ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path}: not a signature ({type(error).__name__}: {error}); {remedy}") from None
+    except FAULTY as error:
+        said = reason(error) if isinstance(error, OSError) else f"not a signature ({reason(error)})"
+        raise InputError(f"{path}: {said}; {remedy}") from None
     if block != fingerprint.block_sha256(variant):
         raise InputError(f"{path} is stale: it is of another block than variants.{name}; {remedy}")
     if data != signature.digits_sha256(digits):
@@ -96,7 +95,7 @@ def _content(variant: Variant, digits: Digits) -> dict[str, Any]:
     with FileLock(kept.with_suffix(".lock")):  # of two that need it, one computes it
         try:
             return json.loads(kept.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except FAULTY:
             content = signature.sign(variant, digits)
             write_json(kept, content)
             return content

@@ -3,12 +3,13 @@
 Their bits are those of one kind of processor.
 """
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from lenet.files import FAULTY, json_of
 
 HASH = 12  # characters of a commit's shown
 
@@ -21,8 +22,8 @@ def is_stale(run: Mapping[str, Any]) -> bool:
 def file_is_stale(path: Path) -> bool:
     """Whether such a file is of before signatures. One that is faulty is not: who reads it says what the fault is."""
     try:
-        run = json.loads(path.read_bytes())["run"]
-    except (OSError, ValueError, KeyError, TypeError):
+        run = json_of(path.read_bytes())["run"]
+    except FAULTY:
         return False
     return isinstance(run, dict) and is_stale(run)
 

@@ -8,7 +8,6 @@ then: equal where the canaries are; elsewhere the data must be equal, and each v
 seeds' spread allows.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.table import Table
@@ -26,9 +25,12 @@ from scipy import stats
 
 from lenet import config, fingerprint
 from lenet.config import Params
-from lenet.errors import InputError
+from lenet.errors import InputError, ParamsError
+from lenet.evaluation import kept
+from lenet.files import FAULTY, reading, reason
 from lenet.stale import is_stale
 
+T = TypeVar("T")
 METRICS = Path("metrics")
 RUNS = Path("runs")
 SIGNATURES = Path("signatures")
@@ -71,15 +73,19 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     weights = {name: folder / RUNS / name / "weights.safetensors" for name in runs}
     if absent := [name for name, path in weights.items() if not path.exists()]:
         raise InputError(f"{', '.join(absent)}: not computed here; `lenet repro {' '.join(absent[:3])}` does it")
-    before = {name: json.loads(_at(revision, METRICS / f"{name}.json")) for name in runs}
-    after = {name: json.loads(_here(folder / METRICS / f"{name}.json")) for name in runs}
-    lock = Path("dvc.lock")
-    locks = [_stages(_at(revision, lock), f"{revision}:{lock}"), _stages(_here(folder / lock), str(folder / lock))]
+    before, after = {}, {}
+    for name in runs:
+        path = METRICS / f"{name}.json"
+        before[name], after[name] = _at(revision, path, kept.metrics), kept.read(folder / path, kept.metrics)
+    locks = [_at(revision, Path("dvc.lock"), _stages), kept.read(folder / "dvc.lock", _stages)]
     if names:
         wanted = stages_of(params, names)
         locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
     if not _of_another_processor(before, after):
-        digests = {str(path): fingerprint.tensors_sha256(load_file(path)) for path in weights.values()}
+        digests = {}
+        for path in weights.values():
+            with reading(path):
+                digests[str(path)] = fingerprint.tensors_sha256(load_file(path))
         told = {str(weights[name]): before[name]["run"]["weights.sha256"] for name in runs}
         metrics = ({f"metrics/{name}.json": content[name] for name in runs} for content in (before, after))
         return judge_bits(*locks) + judge_bits(*metrics) + judge_bits(told, digests)
@@ -182,7 +188,7 @@ def signatures(
     if not DATA.exists():
         raise InputError(f"{DATA} is missing; `dvc repro prepare` makes it")
     for variant in chosen:
-        committed = _at(revision, SIGNATURES / f"{variant}.json").encode()
+        committed = _at(revision, SIGNATURES / f"{variant}.json", bytes)
         tell(f"{variant}: {len(environments)} settings")
         for environment in environments:
             if fault := _sign(variant, environment, committed):
@@ -214,23 +220,22 @@ def _is_at(revision: str, path: Path) -> bool:
     return bool(_git("ls-tree", revision, str(path)))
 
 
-def _at(revision: str, path: Path) -> str:
-    return _git("show", f"{revision}:./{path}")
+def _at(revision: str, path: Path, how: Callable[[bytes], T]) -> T:
+    try:
+        return how(_git("show", f"{revision}:./{path}"))
+    except FAULTY as error:
+        raise InputError(f"{path} at {revision}: {reason(error)}; --against names another commit") from None
 
 
-def _git(*words: str) -> str:
+def _git(*words: str) -> bytes:
     found = subprocess.run(["git", *words], capture_output=True)
     if found.returncode:
         raise InputError(f"git {' '.join(words)}: {' '.join(found.stderr.decode(errors='replace').split())}")
-    return found.stdout.decode()
+    return found.stdout
 
 
-def _here(path: Path) -> str:
+def _stages(lock: bytes) -> dict[str, Any]:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; `make repro` makes it") from None
-
-
-def _stages(text: str, source: str) -> dict[str, Any]:
-    return config.parse(text, source, largest=LARGEST)["stages"]
+        return dict(config.parse(lock.decode(), "content", largest=LARGEST)["stages"])
+    except ParamsError as error:
+        raise ValueError(error) from None

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from lenet.arithmetic.randomness import derive
 from lenet.config import Pixels, Variant
 from lenet.errors import InputError
+from lenet.files import reading
 
 IMAGES, LABELS = 0x0803, 0x0801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
 BORDER = 2  # background pixels around the 28×28 image make the 32×32 input (LeCun 1998, §II.B)
@@ -75,13 +75,17 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
 
 def load_digits(path: Path) -> Digits:
     """Read a digits file written by ``prepare``. Raises InputError if it is missing or not one."""
-    try:
+    if not path.exists():
+        raise InputError(f"{path} is missing; `dvc repro prepare` makes it")
+    with reading(path, "a digits file"):
         tensors = load_file(path)
-        return Digits(tensors["images"], tensors["labels"], tensors["index"])
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; `dvc repro prepare` makes it") from None
-    except (SafetensorError, KeyError) as error:
-        raise InputError(f"{path}: not a digits file ({error}); `dvc repro --force prepare` makes it") from None
+        count = len(tensors["labels"])
+        for name, kind, *rest in (("images", torch.uint8, 28, 28), ("labels", torch.uint8), ("index", torch.int64)):
+            if (tensors[name].dtype, [*tensors[name].shape]) != (kind, [count, *rest]):
+                raise ValueError(f"{name}: {tensors[name].dtype} {[*tensors[name].shape]}")
+        if tensors["labels"].max() > 9:
+            raise ValueError("labels: one is no digit")
+    return Digits(tensors["images"], tensors["labels"], tensors["index"])
 
 
 def to_inputs(

@@ -18,9 +18,9 @@ from lenet import fingerprint, lifetime, tracking
 from lenet.arithmetic import exact
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
-from lenet.evaluation import packaged, robustness, summary
+from lenet.evaluation import kept, packaged, robustness, summary
 from lenet.evaluation.significant import rounded
-from lenet.files import whole, write_json, write_text
+from lenet.files import reading, whole, write_json, write_text
 
 CLASSES = 10
 CALIBRATION_BINS = 15
@@ -53,12 +53,14 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
             raise InputError(f"{folder}: {error}; its training diverged") from None
         if not answers.scores.isfinite().all():
             raise InputError(f"{folder}: the network's outputs are not finite; its training diverged")
-        history = pd.read_csv(folder / "history.csv", float_precision="round_trip")
+        history = kept.read(folder / "history.csv", kept.history)
         tested = test_metrics(answers, digits.labels.long())
         curves = robustness.curves(recogniser, digits)
         epochs = {}
         if (snapshots := folder / "snapshots.safetensors").exists():
-            epochs = {"epochs": {"misses": misses(recogniser, load_tensors(snapshots), digits)}}
+            with reading(snapshots):
+                weights = load_tensors(snapshots)
+            epochs = {"epochs": {"misses": misses(recogniser, weights, digits)}}
         lifetime.check()
         write_text(folder / "predictions.csv", to_csv(answers, digits))
         missed = np.flatnonzero(answers.decided != digits.labels)

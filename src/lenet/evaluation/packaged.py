@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from packaging.version import Version
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lenet import networks
-from lenet.errors import InputError
+from lenet.files import reading
 from lenet.training import objective
 from lenet.training.record import Record
 
@@ -23,7 +22,7 @@ FILES = ("weights.safetensors", "run.json")
 
 SOURCES = (
     "__init__.py", "arithmetic", "config.py", "digits/__init__.py", "digits/data.py", "errors.py",
-    "evaluation/__init__.py", "evaluation/packaged.py", "files.py", "networks", "training/__init__.py",
+    "evaluation/__init__.py", "evaluation/packaged.py", "files.py", "networks", "remedies.py", "training/__init__.py",
     "training/objective.py", "training/record.py",
 )  # fmt: skip
 """The package's folders and modules that run a network."""
@@ -63,11 +62,8 @@ def load(folder: Path) -> Recogniser:
     """Load the network of a run's folder (or an MLflow model's data). Raises InputError for faulty files."""
     record = Record.read(folder / "run.json")
     network = networks.build(record.parameters.network)
-    try:
+    with reading(folder / "weights.safetensors", "the weights of run.json's network"):
         network.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{folder}/weights.safetensors: not the weights of run.json's network ({reason})") from None
     return Recogniser(record, network)
 
 

@@ -1,6 +1,5 @@
 """Job facsimile: the paper's figures (LeCun, Bottou, Bengio and Haffner 1998) drawn from our networks, as a page."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from lenet import lifetime
 from lenet.config import PaperDistortion, Params, Pixels, Variant
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.distortion import distort, paper_maps
-from lenet.errors import InputError
 from lenet.evaluation import confidence, packaged
 from lenet.experiments import published
 from lenet.experiments.paper import DISTORTED, PLAIN
-from lenet.files import whole, write_text
+from lenet.files import json_of, reading, whole, write_text
 from lenet.networks import codes
 from lenet.networks.lenet5 import LeNet5, Subsampling
 from lenet.report import figures, page, results
@@ -45,11 +43,9 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     Raises:
         InputError: a file is missing or faulty.
     """
-    try:
-        content = json.loads(result.read_text())
+    with reading(result):
+        content = json_of(result.read_bytes())
         run = runs / f"{PLAIN}-{content['seeds'][0]}"
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{result}: {error}; `make paper` makes it") from None
     network = packaged.load(run).network
     assert isinstance(network, LeNet5)
     pixels, tested = params.variant(PLAIN).pixels, load_digits(test)

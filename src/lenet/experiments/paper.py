@@ -1,6 +1,5 @@
 """Job paper: runs of the paper's recipe beside the paper's own numbers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float
 from pydantic import Field
@@ -18,12 +16,12 @@ from lenet import lifetime
 from lenet.config import MaximumLikelihood, Network, Params, Variant, flatten
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.presentation import present
-from lenet.errors import InputError, ParamsError
-from lenet.evaluation import summary
+from lenet.errors import ParamsError
+from lenet.evaluation import kept, summary
 from lenet.evaluation.significant import rounded
 from lenet.experiments import published
 from lenet.experiments.studies import Answers, Study, changed, load
-from lenet.files import write_json
+from lenet.files import json_of, read_json, reading, write_json
 from lenet.networks.lenet5 import LeNet5
 from lenet.report import statistics
 from lenet.training import optimizer
@@ -79,7 +77,7 @@ def publish(
             name: [step_sizes(params.variant(name), seed, digits) for seed in paper.seeds] for name in RECIPES
         },
         "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
-        "classifiers": [_read(baselines / f"{name}.json") for name in paper.baselines],
+        "classifiers": [read_json(baselines / f"{name}.json") for name in paper.baselines],
     }
     parameters = {
         "block": flatten(params.variant(PLAIN)),
@@ -103,8 +101,7 @@ def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> di
         "seeds_not_above": None if reported is None else sum(error <= reported for error in errors),
         "train_errors": [_train_errors(answers.folders, f"{name}-{seed}") for seed in answers.seeds],
         "test_errors": [
-            [misses / found["count"] for misses in _read(metrics / f"{name}-{seed}.json")["epochs"]["misses"]]
-            for seed in answers.seeds
+            [misses / found["count"] for misses in _misses(metrics / f"{name}-{seed}.json")] for seed in answers.seeds
         ],
     }
 
@@ -117,14 +114,12 @@ def _changes(one: Variant, other: Variant) -> dict[str, Any]:
 
 def _train_errors(folders: Sequence[Path], run: str) -> list[float]:
     history = next(folder / run / "history.csv" for folder in folders if (folder / run).exists())
-    return pd.read_csv(history, float_precision="round_trip")["train/error"].tolist()
+    return kept.read(history, kept.history)["train/error"].tolist()
 
 
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; `make paper` makes it") from None
+def _misses(path: Path) -> list[int]:
+    with reading(path):
+        return json_of(path.read_bytes())["epochs"]["misses"]
 
 
 def overlap(wrong: np.ndarray) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """What the pipelines beside the root's share: their own params.yaml, and what runs answered to the test digits."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from lenet.config import Params, Section, Variant, flatten, read
 from lenet.errors import InputError, ParamsError
-from lenet.evaluation import confidence
+from lenet.evaluation import confidence, kept
 from lenet.report import statistics
 from lenet.training.record import Record
 
@@ -90,11 +89,8 @@ class Answers:
         folder = self._folder(variant, seed)
         if Record.read(folder / "run.json").parameters != self.params.variant(variant):
             raise InputError(f"{folder}: trained with another block than params.yaml has; `dvc repro` trains it anew")
-        try:
-            table = pd.read_csv(folder / "predictions.csv", index_col="index").sort_index()
-            return table.assign(wrong=table["answer"] != table["label"])
-        except (ValueError, KeyError) as error:
-            raise InputError(f"{folder}/predictions.csv: {error}; `dvc repro` makes it anew") from None
+        table = kept.read(folder / "predictions.csv", kept.predictions).set_index("index").sort_index()
+        return table.assign(wrong=table["answer"] != table["label"])
 
     def _folder(self, variant: str, seed: int) -> Path:
         """Where a run is."""
@@ -106,9 +102,7 @@ class Answers:
         return found[0]
 
     def _signature(self, variant: str, seed: int) -> str | None:
-        path = self._folder(variant, seed) / "run.json"
-        Record.read(path)  # or it says what is wrong
-        return json.loads(path.read_text(encoding="utf-8"))["run"].get("signature")
+        return Record.read(self._folder(variant, seed) / "run.json").signature or None
 
     def describe(self, variant: str) -> dict[str, Any]:
         """A variant's misses and error of each seed, and its mean error with spread and interval."""

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from lenet.errors import InputError
+from lenet.files import FAULTY, reason
 
 
 class _Part(BaseModel):
@@ -121,12 +122,8 @@ def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any] | None:
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         return kind.model_validate(content).model_dump(by_alias=True)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        reason = f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise InputError(f"{path}: {reason}; `make {path.stem}` makes it anew")
+    except FAULTY as error:
+        raise InputError(f"{path}: {reason(error)}; `make {path.stem}` makes it anew") from None
 
 
 def _refuse(constant: str) -> NoReturn:

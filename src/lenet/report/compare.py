@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from safetensors.numpy import load_file
 
-from lenet import lifetime, tracking
+from lenet import lifetime, remedies, tracking
 from lenet.config import Params
 from lenet.errors import InputError
-from lenet.evaluation import confidence, summary
+from lenet.evaluation import confidence, kept, summary
 from lenet.evaluation.evaluate import confusion
 from lenet.evaluation.significant import rounded
 from lenet.files import write_json
@@ -86,7 +85,9 @@ def write(params: Params, runs: Path, studies: Path, summary_out: Path, reports:
 
     Arguments and errors are those of ``compare``.
     """
-    by_variant = {name: [read(runs / f"{name}-{seed}") for seed in params.seeds] for name in params.compare}
+    by_variant = {
+        name: [read(runs / f"{name}-{seed}", summary_out.parent) for seed in params.seeds] for name in params.compare
+    }
     _check_alike(by_variant)
     content = rounded(describe(by_variant)) | {
         "ladder": committed.ladder(studies / "ladder.json"),
@@ -98,38 +99,25 @@ def write(params: Params, runs: Path, studies: Path, summary_out: Path, reports:
     write_json(reports / "comparison.json", content)
 
 
-def read(folder: Path) -> Run:
-    """Read a run's folder. Raises InputError if a file is missing or faulty, or holds a number that is not finite."""
-    try:
-        missed = load_file(folder / "missed.safetensors")
-        run = Run(
-            Record.read(folder / "run.json"),
-            pd.read_csv(folder / "history.csv", float_precision="round_trip"),
-            pd.read_csv(folder / "predictions.csv", float_precision="round_trip"),
-            dict(zip(missed["index"].tolist(), missed["images"], strict=True)),
-            _robustness(folder / "robustness.json"),
-        )
-        numbers = {
-            "predictions.csv": run.predictions[["index", "label", "answer", *confidence.OUTPUTS]],
-            "history.csv": run.history[[name for name in CURVES if name in run.history or name == CURVES[0]]],
-        }
-        for file, table in numbers.items():
-            if table.empty or not np.isfinite(table.to_numpy(dtype=float)).all():
-                raise ValueError(f"{file} is empty or holds numbers that are not finite")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{folder}: not a whole evaluated run ({reason}); `dvc repro` makes it") from None
-    return run
+def read(folder: Path, metrics: Path) -> Run:
+    """Read a run's folder, and check it with its metrics file, if it is there: in the folder of the summary.
 
-
-def _robustness(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    content = pd.read_json(path, typ="series").to_dict()
-    for kind, curve in content.items():
-        if len(curve["levels"]) != len(curve["errors"]) or not np.isfinite(curve["levels"] + curve["errors"]).all():
-            raise ValueError(f"{path.name}: {kind} is no curve of finite numbers")
-    return content
+    Raises InputError if a file is missing or faulty, or contradicts another.
+    """
+    record = Record.read(folder / "run.json")
+    history = kept.read(folder / "history.csv", kept.history)
+    predictions = kept.read(folder / "predictions.csv", kept.predictions)
+    missed = kept.read(folder / "missed.safetensors", kept.missed)
+    curves, told = folder / "robustness.json", metrics / f"{folder.name}.json"
+    robustness = kept.read(curves, kept.robustness) if curves.exists() else None
+    tested = kept.read(told, kept.metrics) if told.exists() else None
+    for fault in kept.disagreements(folder.name, record, history, tested, predictions, missed):
+        raise InputError(f"{folder}: {fault}; `lenet repro` makes them alike")
+    tables = ("history.csv", history, CURVES[:1]), ("predictions.csv", predictions, confidence.OUTPUTS)
+    for file, table, needed in tables:
+        if absent := [name for name in needed if name not in table]:
+            raise InputError(f"{folder / file}: line 1: no column {absent[0]}; {remedies.of(folder / file)}")
+    return Run(record, history, predictions, missed, robustness)
 
 
 def _check_alike(by_variant: ByVariant) -> None:

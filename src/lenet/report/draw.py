@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from lenet.errors import InputError
 from lenet.evaluation import confidence
-from lenet.files import whole, write_text
+from lenet.files import reading, whole, write_text
 from lenet.report import figures, report, results
 
 
@@ -25,12 +24,10 @@ def draw(reports: Path) -> None:
         InputError: there is no comparison.json, or it is not of this version of the code.
     """
     content, digest = results.load(reports), results.digest(reports)
-    try:
+    with reading(reports / "comparison.json", "of this version"):
         images = {one["index"]: image(one) for one in content["hardest"]}
         drawn = pictures(content) | {"hardest": _gallery(content["hardest"], images)}
         page = report.render(content, drawn, images, digest)
-    except KeyError as error:
-        raise InputError(f"{reports}/comparison.json: {error} is missing; `make repro` makes it anew") from None
     for name, figure in drawn.items():
         with whole(reports / f"{name}.png") as beside:
             figures.save(figure, beside)

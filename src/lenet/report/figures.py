@@ -17,6 +17,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from safetensors.numpy import load_file
 
+from lenet.files import reading
+
 COLOURS = ("#7a5195", "#ef5675", "#2f7ebc", "#ffa600", "#3a9d5d", "#555555")
 """One a variant, in the order of comparison."""
 
@@ -71,7 +73,8 @@ def learning_curve(history: Sequence[Mapping[str, Any]]) -> Figure:
 
 def kernels(weights: Path) -> Figure:
     """The kernels of C1; blue is negative, red positive, on one scale."""
-    kernels = load_file(weights)["C1.weight"][:, 0]
+    with reading(weights):
+        kernels = load_file(weights)["C1.weight"][:, 0]
     across, down = 6, -(-len(kernels) // 6)
     figure = Figure(figsize=(9, 1.9 * down), layout="constrained")
     limit = float(np.abs(kernels).max())

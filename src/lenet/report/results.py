@@ -1,23 +1,33 @@
 """The comparison's table, as the terminal, the report and the README show it. Light: it waits for no torch."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from rich.table import Table
 
 from lenet.config import Params
 from lenet.errors import InputError
+from lenet.files import read_json
+
+
+class Comparison(BaseModel):
+    """comparison.json, as far as what reads it would not say what it lacks."""
+
+    variants: dict[str, dict[str, Any]]
+    seeds: list[int] = []
+    hardest: list[dict[str, Any]] = []
+    frontier: dict[str, Any] | None = None
 
 
 def load(reports: Path) -> dict[str, Any]:
-    """Read reports/comparison.json. Raises InputError if there is none yet."""
-    try:
-        return json.loads((reports / "comparison.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{reports}/comparison.json is missing; `make repro` makes it") from None
+    """Read reports/comparison.json. Raises InputError if there is none yet, or it is damaged."""
+    path = reports / "comparison.json"
+    if not path.exists():
+        raise InputError(f"{path} is missing; `make repro` makes it")
+    return read_json(path, Comparison)
 
 
 def digest(reports: Path) -> str:

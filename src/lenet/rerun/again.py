@@ -1,6 +1,5 @@
 """One run again, from beginning to end."""
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -8,12 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from safetensors.torch import load_file
 
 from lenet import fingerprint, tracking
 from lenet.config import Params, flatten
 from lenet.errors import InputError
+from lenet.evaluation import kept
+from lenet.files import json_of, read_json, reading
 from lenet.rerun import evidence, preflight, sources, verdict, workplace
 from lenet.rerun.preflight import Preflight
 from lenet.rerun.sources import Snapshot
@@ -127,7 +127,7 @@ def rerun(
 
 def _block(run: Tracked) -> dict[str, Any] | None:
     """The variant's parameters as the run recorded them; None where it did not."""
-    record = run.parse("run.json", json.loads)
+    record = run.parse("run.json", json_of)
     return dict(record["parameters"]) if record else None
 
 
@@ -149,9 +149,10 @@ def _outputs(project: Path, name: str) -> dict[str, Path]:
 
 def _read(name: str, files: Mapping[str, Path]) -> Tracked:
     """A rerun's files as a run. Raises InputError where they tell of other weights than there are."""
-    record = json.loads(files["run.json"].read_bytes())
-    rows = pd.read_csv(files["history.csv"], float_precision="round_trip").to_dict("records")
-    weights = fingerprint.tensors_sha256(load_file(files["weights.safetensors"]))
+    record = read_json(files["run.json"])
+    rows = kept.read(files["history.csv"], kept.history).to_dict("records")
+    with reading(files["weights.safetensors"]):
+        weights = fingerprint.tensors_sha256(load_file(files["weights.safetensors"]))
     told = {"run.json": record["run"]["weights.sha256"], "history.csv": rows[-1].get("weights.sha256", weights)}
     for file, digest in told.items():
         if digest != weights:
@@ -177,7 +178,7 @@ def _misses_of_seeds(run: Tracked) -> list[int]:
     found = []
     for path in [*Path().glob(f"metrics/{variant}-*.json"), *Path().glob(f"*/metrics/{variant}-*.json")]:
         if re.fullmatch(rf"{re.escape(variant)}-\d+", path.stem):
-            found.append(int(json.loads(path.read_bytes())["test"]["misses"]))
+            found.append(kept.read(path, kept.metrics)["test"]["misses"])
     return found
 
 

@@ -1,16 +1,13 @@
 """What a run was a function of, and what came of it: read alike from a tracked run and from its rerun's files."""
 
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from lenet import fingerprint
 from lenet.errors import InputError
+from lenet.evaluation import kept
 from lenet.tracking import Tracked
 
 
@@ -74,10 +71,10 @@ class Outcome:
 
 def outcome(run: Tracked) -> Outcome:
     """What is known of what came of a tracked run, or of a rerun. Raises InputError for a faulty artifact."""
-    content = run.parse(f"{run.name}.json", json.loads) or {}
+    content = run.parse(f"{run.name}.json", kept.metrics) or {}
     tested = content.get("test", {})
     told = tested.get("answers.sha256")
-    answers = run.parse("predictions.csv", _answers) or told
+    answers = run.parse("predictions.csv", lambda table: kept.answers_sha256(kept.predictions(table))) or told
     if told not in (None, answers):
         raise InputError(f"{run.name}: predictions.csv has other answers than {run.name}.json tells of")
     epochs = tuple(str(row["weights.sha256"]) for row in run.history if "weights.sha256" in row)
@@ -99,9 +96,3 @@ def outcome(run: Tracked) -> Outcome:
 
 def _plain(part: Mapping[str, Any]) -> list[tuple[str, float]]:
     return [(name, value) for name, value in part.items() if isinstance(value, int | float)]
-
-
-def _answers(table: bytes) -> str:
-    """As evaluate computes ``answers.sha256``."""
-    answers = pd.read_csv(io.BytesIO(table), usecols=["index", "answer"]).sort_values("index")["answer"]
-    return fingerprint.sha256_of(answers.to_numpy(np.uint8).tobytes())

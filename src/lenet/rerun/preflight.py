@@ -1,6 +1,5 @@
 """What can be had of a run's sources, data, parameters and arithmetic here, and the best grade it allows."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 from lenet import fingerprint
 from lenet.arithmetic import conformance
 from lenet.config import flatten
+from lenet.files import read_json
 from lenet.lock import pins
 from lenet.rerun.evidence import Inputs
 from lenet.rerun.sources import Sources
@@ -132,7 +132,7 @@ def examine(run: Tracked, sources: Sources, place: Workplace, found: Mapping[str
 
 def _signature(then: Inputs, path: Path) -> Line:
     """The sources' file holds it unless their stage has to make it anew, for other parameters or an edit."""
-    signed = fingerprint.json_sha256(json.loads(path.read_bytes())) if path.exists() else None
+    signed = fingerprint.json_sha256(read_json(path)) if path.exists() else None
     if signed == then.signature:
         return Line("signature", _short(then.signature), _short(signed), True)
     return Line("signature", _short(then.signature), "to be computed", None)

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lenet.config import flatten
 from lenet.errors import InputError
-from lenet.files import write_json, write_text
+from lenet.files import FAULTY, reason, write_json, write_text
 from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Plan, blank
 
@@ -121,9 +121,8 @@ def of_folder(folder: Path) -> Result:
         return Result(content["study"], plan, [_from_row(row, plan) for row in rows])
     except OSError as error:
         raise InputError(f"{folder / Path(error.filename).name}: {error.strerror}") from None
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        said = str(error).splitlines()[0] if str(error) else ""
-        raise InputError(f"{folder}: holds no published study ({type(error).__name__}: {said})") from None
+    except FAULTY as error:
+        raise InputError(f"{folder}: holds no published study ({reason(error)})") from None
 
 
 def _to_csv(result: Result) -> str:

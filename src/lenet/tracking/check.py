@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from lenet import current
 from lenet.config import Params
+from lenet.errors import InputError
+from lenet.evaluation import kept
 from lenet.tracking import store
 from lenet.tracking.mirror import (
     TRAINED,
@@ -61,8 +61,12 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
             )
             yield f"{_name(run)} {state}"
     for folder in current.folders(params, runs):
-        record = Record.read(folder / "run.json")
-        files = outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+        try:
+            record = Record.read(folder / "run.json")
+            files = outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+        except InputError as error:
+            yield str(error)
+            continue
         count = keys[(record.key, record.variant)]
         found = store.find(client, record)
         if found is None:
@@ -70,7 +74,10 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
         else:
             if count > 1:
                 yield f"{record.name} is there {count} times"
-            yield from (f"{_name(found)}: {fault}" for fault in _compare(client, found, record, files))
+            try:
+                yield from (f"{_name(found)}: {fault}" for fault in _compare(client, found, record, files))
+            except InputError as error:
+                yield str(error)
     yield from _comparison(client, current.records(params, runs), metrics / "summary.json", reports)
 
 
@@ -96,7 +103,7 @@ def _compare(client: "MlflowClient", run: "MlflowRun", record: Record, files: Ma
     yield from _differ("parameter", run.data.params, expected_params(record.variant, record.seed, record.parameters))
     if not files.keys() >= {*TRAINED}:
         return
-    history = pd.read_csv(files["history.csv"], float_precision="round_trip")
+    history = kept.read(files["history.csv"], kept.history)
     for name in (name for name in history if "/" in name):
         logged = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
         if sorted(logged) != list(zip(history["epoch"], history[name], strict=True)):

@@ -4,8 +4,6 @@ A run is named by its MLflow id, by its ``run.key``, by eight or more first char
 ``<variant>-<seed>``: then it is the one behind the present outputs, in a fresh clone the one of the committed metrics.
 """
 
-import io
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -16,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
-import pandas as pd
-
 from lenet import fingerprint, journal
 from lenet.config import Params
 from lenet.errors import InputError
+from lenet.evaluation import kept
+from lenet.files import FAULTY, read_json, reason
 from lenet.tracking import store
 from lenet.tracking.mirror import digest_tags, expected_params, outputs
 from lenet.training.record import BEFORE, History, Record
@@ -127,10 +125,7 @@ def _places(runs: Path, metrics: Path) -> Places:
 
 def _key_of(path: Path) -> str | None:
     """The key in a metrics file of a run; None in a file of another kind."""
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     run = content.get("run") if isinstance(content, dict) else None
     return run.get("key") if isinstance(run, dict) else None
 
@@ -208,7 +203,7 @@ def _known(
         entry = None
     read = _reader(name, client, run, files)
     variant, _, seed = name.rpartition("-")
-    content = _parse(name, read, f"{name}.json", json.loads) or {}
+    content = _parse(name, read, f"{name}.json", kept.metrics) or {}
     record = Record.read(files["run.json"]) if "run.json" in files else None
     notes = []
     if record and content.get("run", record.fingerprints) != record.fingerprints:  # the same key, computed elsewhere
@@ -287,7 +282,7 @@ def _points(client: "MlflowClient", run: "MlflowRun") -> History:
 
 
 def _rows(text: bytes) -> History:
-    return pd.read_csv(io.BytesIO(text), float_precision="round_trip").to_dict("records")
+    return kept.history(text).to_dict("records")
 
 
 def _last(history: History) -> dict[str, float]:
@@ -302,8 +297,10 @@ def _parse(name: str, read: Read, path: str, how: Callable[[bytes], T]) -> T | N
     content = read(path)
     try:
         return None if content is None else how(content)
-    except (ValueError, KeyError, OSError, BadZipFile) as error:
-        raise InputError(f"{name}: {path} is faulty ({store.reason(error)})") from None
+    except (*FAULTY, BadZipFile) as error:
+        raise InputError(
+            f"{name}: {path} is faulty ({store.masked(reason(error))}); `lenet doctor` tells whether the file here is"
+        ) from None
 
 
 def _search(client: "MlflowClient | None", condition: str) -> "list[MlflowRun]":

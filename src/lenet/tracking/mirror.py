@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from safetensors.numpy import load_file
 
 from lenet import fingerprint, journal
 from lenet.config import Variant, flatten
-from lenet.evaluation import packaged
+from lenet.evaluation import kept, packaged
+from lenet.files import json_of, reading
 from lenet.journal import Entry, Point
 from lenet.report import figures
 from lenet.tracking import store
@@ -46,7 +45,7 @@ def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Pat
     if not (folder / "run.json").exists() or Record.read(folder / "run.json").key != record.key:
         return {}
     found = {name: folder / name for name in (*TRAINED, *EVALUATED) if (folder / name).exists()}
-    if metrics and metrics.exists() and json.loads(metrics.read_text(encoding="utf-8"))["run"]["key"] == record.key:
+    if metrics and metrics.exists() and kept.read(metrics, kept.metrics)["run"].get("key") == record.key:
         found[metrics.name] = metrics
     return found
 
@@ -70,7 +69,7 @@ def expected_params(variant: str, seed: int, block: Variant) -> dict[str, str]:
 
 def test_numbers(metrics: Path) -> dict[str, float]:
     """The test metrics of a metrics file, under MLflow's names."""
-    content = json.loads(metrics.read_text(encoding="utf-8"))["test"]
+    content = kept.read(metrics, kept.metrics)["test"]
     return {f"test/{name}": float(value) for name, value in content.items() if isinstance(value, int | float)}
 
 
@@ -110,7 +109,7 @@ class Mirror:
         self._log_points(self.entry.points)
         if files.keys() >= {*TRAINED}:
             self._add_tags(expected_tags(Record.read(files["run.json"])))
-            history = pd.read_csv(files["history.csv"], float_precision="round_trip")
+            history = kept.read(files["history.csv"], kept.history)
             names = [name for name in history if "/" in name or name == "learning_rate"]
             rows = history.to_dict("records")
             self._log_points([Point(self.entry.started, row["epoch"], {n: row[n] for n in names}) for row in rows])
@@ -303,7 +302,7 @@ class _Artifacts:
 
 
 def _learning_curve(name: str, files: Mapping[str, Path]) -> Any:
-    return figures.learning_curve(pd.read_csv(files["history.csv"]).to_dict("records"))
+    return figures.learning_curve(kept.read(files["history.csv"], kept.history).to_dict("records"))
 
 
 def _kernels(name: str, files: Mapping[str, Path]) -> Any:
@@ -313,15 +312,15 @@ def _kernels(name: str, files: Mapping[str, Path]) -> Any:
 def _confusion(name: str, files: Mapping[str, Path]) -> Any:
     from lenet.evaluation.evaluate import confusion  # which imports this in its turn
 
-    answers = pd.read_csv(files["predictions.csv"])
+    answers = kept.read(files["predictions.csv"], kept.predictions)
     return figures.confusion([(name, confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])
 
 
 def _misclassified(name: str, files: Mapping[str, Path]) -> Any:
-    missed = load_file(files["missed.safetensors"])
-    answers = pd.read_csv(files["predictions.csv"]).set_index("index").loc[missed["index"]]
+    missed = kept.read(files["missed.safetensors"], kept.missed)
+    answers = kept.read(files["predictions.csv"], kept.predictions).set_index("index").loc[[*missed]]
     captions = [f"{row.label}→{row.answer} #{row.Index}" for row in answers.itertuples()]
-    images: np.ndarray = missed["images"]
+    images = np.array([*missed.values()]).reshape(-1, 28, 28)
     return figures.gallery(images[:MISSES_SHOWN], captions[:MISSES_SHOWN])
 
 
@@ -336,15 +335,16 @@ def is_of(reports: Path, records: Sequence[Record]) -> bool:
     path = reports / "comparison.json"
     if not path.exists():
         return False
-    content = json.loads(path.read_bytes())
-    compared = {(variant, seed) for variant in content["variants"] for seed in content["seeds"]}
+    with reading(path):
+        content = json_of(path.read_bytes())
+        compared = {(variant, seed) for variant in content["variants"] for seed in content["seeds"]}
     return compared == {(record.variant, record.seed) for record in records}
 
 
 def means_of(summary: Path) -> dict[str, float]:
     """The variants' means by MLflow's names."""
-    found = json.loads(summary.read_bytes())
-    return {f"{variant}/{name}": float(value) for variant, means in found.items() for name, value in means.items()}
+    found = kept.read(summary, kept.summary)
+    return {f"{variant}/{name}": value for variant, means in found.items() for name, value in means.items()}
 
 
 def identity_of(records: Sequence[Record]) -> str:

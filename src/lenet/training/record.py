@@ -1,22 +1,31 @@
 """run.json: what a training was and what came of it. A function of its inputs: no time, no machine, no MLflow id."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from lenet.config import Variant
-from lenet.errors import InputError
-from lenet.files import write_json
+from lenet.files import read_json, reading, write_json
 
 BEFORE = ("source.sha256", "threads", "canary")
 """What the key of a run that was recorded before followed in place of a signature."""
 Row = dict[str, float | int | str]
 History = list[Row]
 """What FastLeNet.history holds: a row an epoch."""
+
+
+class _File(BaseModel):
+    """run.json."""
+
+    model_config = ConfigDict(strict=True)
+
+    variant: str
+    seed: int
+    run: dict[str, str]
+    parameters: Variant
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,8 @@ class Record:
     @classmethod
     def read(cls, path: Path) -> "Record":
         """Read run.json. Raises InputError if it is missing or not one."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, _File, "a run record")
+        with reading(path, "a run record"):
             run = content["run"]
             return cls(
                 variant=content["variant"],
@@ -89,8 +98,3 @@ class Record:
                 weights=run["weights.sha256"],
                 before={name: run[name] for name in BEFORE} if "canary" in run else {},
             )
-        except OSError as error:
-            raise InputError(f"{path}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, ValidationError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: not a run record ({reason}); train the run again") from None

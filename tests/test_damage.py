@@ -1,0 +1,194 @@
+"""Damaged files, merges and disks: one line that names file, place and remedy, from whatever reads them."""
+
+import json
+import re
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.numpy import save as save_arrays
+from safetensors.torch import save_file
+
+from conftest import HARDEST
+from lenet import diff, doctor, fingerprint, networks
+from lenet.config import Params
+from lenet.digits.data import load_digits
+from lenet.errors import InputError
+from lenet.evaluation import evaluate, robustness
+from lenet.files import write_json
+from lenet.report import compare
+from lenet.training import fit
+from lenet.training.record import Record
+
+NAMES = RUN, OTHER = "modern-1", "modern-2"
+METRICS, PLACES = Path("metrics"), doctor.Places()
+
+
+@pytest.fixture(scope="module")
+def small(params: Params) -> Params:
+    block = params.variants["modern"].model_copy(update={"train_size": 30, "validation_size": 10, "epochs": 2})
+    return params.model_copy(update={"compare": ("modern",), "seeds": (1, 2), "variants": {"modern": block}})
+
+
+@pytest.fixture(scope="module")
+def project(small: Params, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs whose files agree; their networks are as drawn."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "data").mkdir()
+    for name in ("train", "test"):
+        some = load_digits(prepared / f"{name}.safetensors")[:40]
+        parts = {part: getattr(some, part).clone() for part in ("images", "labels", "index")}
+        save_file(parts, folder / "data" / f"{name}.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("DISTURBANCES", "curves"):
+            patch.setattr(robustness, name, getattr(robustness, name))
+        exec(HARDEST, vars(robustness))
+        block = small.variants["modern"]
+        write_json(PLACES.signatures / "modern.json", {"digests": {}})
+        data = fingerprint.data_sha256(*load_digits(PLACES.train).split(block))
+        signature = fingerprint.json_sha256({"digests": {}})
+        for seed, name in enumerate(NAMES, 1):
+            weights = networks.build(block.network).initialise(block.initialisation, seed).state_dict()
+            digest = fingerprint.tensors_sha256(weights)
+            rows = [
+                {"epoch": epoch, "train/error": 0.5, "validation/error": 0.25, "weights.sha256": digest}
+                for epoch in (1, 2)
+            ]
+            key = fingerprint.run_key(block, seed, data, signature)
+            record = Record("modern", seed, block, key, data, signature)
+            fit.write(PLACES.runs / name, record, fit.Fitted(weights, rows, torch.zeros(2, 1), {}))
+            evaluate.evaluate(PLACES.runs / name, PLACES.test, METRICS / f"{name}.json", track=False)
+        read_with("compare", small)
+        assert read_with("doctor", small) == []
+    return folder
+
+
+def read_with(command: str, params: Params) -> list[str]:
+    """What a command says, read in the present folder."""
+    try:
+        if command == "evaluate":
+            evaluate.evaluate(PLACES.runs / RUN, PLACES.test, Path("out.json"), track=False)
+        elif command == "compare":
+            compare.write(params, PLACES.runs, PLACES.studies, METRICS / "summary.json", PLACES.reports)
+        elif command == "diff":
+            [*diff.sections(diff.look_up(NAMES, params, PLACES.runs, PLACES.metrics))]
+        else:
+            return [line for line in doctor.files(params, (), PLACES) if "recorded without their commit" not in line]
+    except InputError as error:
+        return [str(error)]
+    return []
+
+
+Damage = Callable[[bytes], bytes]
+HALF: Damage = lambda content: content[: len(content) // 2]  # noqa: E731
+EMPTY: Damage = lambda content: b""  # noqa: E731
+DEEP: Damage = lambda content: b"[" * 200_000  # noqa: E731
+LIST: Damage = lambda content: b"[]"  # noqa: E731
+HUGE: Damage = lambda content: struct.pack("<Q", 2**63) + content[8:]  # noqa: E731
+HEADER: Damage = lambda content: content[: content.index(b"\n") + 1]  # noqa: E731
+CUT: Damage = lambda content: content[:-5]  # noqa: E731
+
+
+def cell(line: int, column: int, value: str) -> Damage:
+    """Another value in one cell of a table."""
+
+    def damage(content: bytes) -> bytes:
+        lines = content.decode().splitlines()
+        cells = lines[line - 1].split(",")
+        lines[line - 1] = ",".join([*cells[:column], value, *cells[column + 1 :]])
+        return ("\n".join(lines) + "\n").encode()
+
+    return damage
+
+
+def entry(*path: str, value: object) -> Damage:
+    """Another value at a place of a JSON file; None: none."""
+
+    def damage(content: bytes) -> bytes:
+        whole = part = json.loads(content)
+        for name in path[:-1]:
+            part = part[name]
+        part[path[-1]] = value
+        if value is None:
+            del part[path[-1]]
+        return json.dumps(whole).encode()
+
+    return damage
+
+
+def tensors(**arrays: object) -> Damage:
+    return lambda content: save_arrays({name: torch.tensor(value).numpy() for name, value in arrays.items()})
+
+
+EVERY = ("compare", "evaluate", "doctor", "diff")
+ANSWERS, KEPT = ("compare", "doctor", "diff"), ("compare", "doctor")
+TABLE: list[tuple[str, Damage, str, tuple[str, ...]]] = [
+    ("runs/modern-1/run.json", HALF, "line 20 column", EVERY),
+    ("runs/modern-1/run.json", DEEP, "recursion", EVERY),
+    ("runs/modern-1/run.json", LIST, "content: ", EVERY),
+    ("runs/modern-1/run.json", entry("run", "key", value=None), "key is missing", EVERY),
+    ("runs/modern-1/run.json", entry("parameters", "epochs", value="x"), r"parameters\.epochs: ", EVERY),
+    ("runs/modern-1/history.csv", EMPTY, "line 1: cut off", EVERY),
+    ("runs/modern-1/history.csv", HEADER, "line 2: there is none", EVERY),
+    ("runs/modern-1/history.csv", cell(3, 1, "NaN"), "line 3: train/error nan", EVERY),
+    ("runs/modern-1/history.csv", cell(3, 1, "inf"), "line 3: train/error inf", EVERY),
+    ("runs/modern-1/history.csv", cell(2, 2, "text"), "line 2: validation/error text", EVERY),
+    ("runs/modern-1/history.csv", cell(3, 0, "5"), "line 3: epoch 5", EVERY),
+    ("runs/modern-1/history.csv", CUT, "line 3: cut off", EVERY),
+    ("runs/modern-1/history.csv", cell(3, 3, "0" * 64), "last weights.sha256", KEPT),
+    ("runs/modern-1/predictions.csv", EMPTY, "line 1: cut off", ANSWERS),
+    ("runs/modern-1/predictions.csv", HEADER, "line 2: there is none", ANSWERS),
+    ("runs/modern-1/predictions.csv", CUT, "line 41: cut off", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(5, 2, "11"), "line 5: answer 11 is no digit", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(5, 2, "-3"), "line 5: answer -3 is no digit", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(5, 2, "1.5"), "line 5: answer 1.5 is no digit", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(5, 1, "x"), "line 5: label x is no finite number", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(5, 0, "2"), "line 5: index 2 is a second time", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(5, 7, ""), "line 5: output 4 nan", ANSWERS),
+    ("runs/modern-1/predictions.csv", cell(1, 7, "x"), "no column output 4", ("compare",)),
+    ("runs/modern-1/missed.safetensors", HALF, "", KEPT),
+    ("runs/modern-1/missed.safetensors", HUGE, "header too large", KEPT),
+    ("runs/modern-1/missed.safetensors", tensors(index=[1.0]), "images is missing", KEPT),
+    ("runs/modern-1/missed.safetensors", tensors(index=[1.0], images=[1]), "index: float32", KEPT),
+    ("runs/modern-1/weights.safetensors", HALF, "", ("evaluate", "doctor")),
+    ("runs/modern-1/weights.safetensors", HUGE, "header too large", ("evaluate", "doctor")),
+    ("runs/modern-1/weights.safetensors", tensors(x=[1]), "Missing key", ("evaluate", "doctor")),
+    ("runs/modern-1/robustness.json", HALF, "line ", KEPT),
+    ("runs/modern-1/robustness.json", entry("shear", "errors", value=[0.1]), "shear: .*other num", KEPT),
+    ("runs/modern-1/robustness.json", entry("shear", "errors", value=[0.1, float("nan")]), "finite", KEPT),
+    ("metrics/modern-1.json", HALF, "line ", ANSWERS),
+    ("metrics/modern-1.json", DEEP, "recursion", ANSWERS),
+    ("metrics/modern-1.json", entry("test", "misses", value="7"), r"test\.misses: ", ANSWERS),
+    ("metrics/modern-1.json", entry("test", "answers.sha256", value="0" * 64), "other answers", KEPT),
+    ("metrics/summary.json", LIST, "content: ", ("doctor",)),
+    ("reports/comparison.json", DEEP, "recursion", ("doctor",)),
+    ("signatures/modern.json", DEEP, "recursion", ("doctor",)),
+    ("data/train.safetensors", HUGE, "not a digits file .*header too large", ("doctor",)),
+    ("data/train.safetensors", tensors(images=[1], labels=[1], index=[1]), "images: torch.int64", ("doctor",)),
+    ("data/test.safetensors", HALF, "not a digits file", ("evaluate",)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "damage", "said", "readers"), TABLE, ids=[f"{one[0]} {one[2]}" for one in TABLE])
+def test_a_damaged_file_is_named_with_place_and_remedy_by_whatever_reads_it(
+    file: str, damage: Damage, said: str, readers: tuple[str, ...], project: Path, small: Params, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    Path(file).write_bytes(damage(Path(file).read_bytes()))
+    for reader in readers:
+        if reader == "doctor":
+            Path("runs/modern-2/robustness.json").write_text("{")
+        lines = read_with(reader, small)
+        named = [line for line in lines if Path(file).name in line]
+        assert named, (reader, lines)
+        assert re.search(said, named[0]), named
+        assert "`lenet " in named[0] or reader == "doctor"
+        assert not [line for line in lines if "\n" in line]
+        if reader == "doctor":  # it goes on with the rest
+            assert any(line.startswith("runs/modern-2/robustness.json: not whole") for line in lines)
