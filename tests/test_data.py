@@ -1,6 +1,7 @@
 """IDX files, digits, network inputs and the batches of an epoch."""
 
 import gzip
+import hashlib
 import struct
 from pathlib import Path
 
@@ -10,7 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
+from conftest import ROOT
 from lenet import prepare
 from lenet.arithmetic.randomness import derive
 from lenet.config import Data, Params, Pixels
@@ -64,8 +68,12 @@ def test_faults_of_idx_files_are_named(tmp_path: Path) -> None:
         read_idx(path, LABELS)
     cut = tmp_path / "labels.gz"
     cut.write_bytes(gzip.compress(idx(np.arange(200, dtype=np.uint8)))[:-20])
-    with pytest.raises(InputError, match="truncated or damaged"):
-        read_idx(cut, LABELS)
+    content = bytearray(cut.read_bytes())
+    content[10] ^= 0xFF  # the first byte of what is compressed
+    for damaged in (cut.read_bytes(), content):
+        cut.write_bytes(damaged)
+        with pytest.raises(InputError, match="truncated or damaged"):
+            read_idx(cut, LABELS)
     cut.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match=r"labels.gz: .*gzip"):
         read_idx(cut, LABELS)
@@ -111,6 +119,7 @@ def test_every_start_of_the_order_holds_each_class_in_proportion(labels: np.ndar
 
 
 def test_the_digits_files_are_mnist(prepared: Path, mnist: Path) -> None:
+    lock = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]["prepare"]
     train, test = load_digits(prepared / "train.safetensors"), load_digits(prepared / "test.safetensors")
     assert (len(train), len(test)) == (60_000, 10_000)
     images = read_idx(mnist / "train-images-idx3-ubyte", IMAGES)
@@ -119,7 +128,8 @@ def test_the_digits_files_are_mnist(prepared: Path, mnist: Path) -> None:
     assert np.array_equal(train.images.numpy(), images[train.index])
     assert np.array_equal(train.labels.numpy(), labels[train.index])
     assert sorted(train.index.tolist()) == list(range(60_000))
-    assert train.index[:5].tolist() != list(range(5))
+    (locked,) = [out["md5"] for out in lock["outs"] if out["path"] == "data/train.safetensors"]
+    assert hashlib.md5((prepared / "train.safetensors").read_bytes()).hexdigest() == locked  # in the published order
     # class counts of MNIST as its authors' page has them
     assert np.bincount(train.labels).tolist() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
@@ -165,8 +175,10 @@ def test_a_digits_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         load_digits(tmp_path / "train.safetensors")
     (tmp_path / "junk").write_bytes(b"junk")
-    with pytest.raises(InputError, match="not a digits file"):
-        load_digits(tmp_path / "junk")
+    save_file({"images": torch.zeros(1, 28, 28, dtype=torch.uint8)}, tmp_path / "weights")
+    for name in ("junk", "weights"):
+        with pytest.raises(InputError, match=f"{name}: not a digits file"):
+            load_digits(tmp_path / name)
 
 
 def test_slices_of_digits_keep_images_with_labels(digits: Digits) -> None:

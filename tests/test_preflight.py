@@ -12,7 +12,7 @@ from rich.console import Console
 
 from conftest import ROOT
 from lenet import fingerprint
-from lenet.config import Params, flatten
+from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import write_json
 from lenet.rerun import again, preflight, view, workplace
@@ -20,6 +20,7 @@ from lenet.rerun.preflight import Line, Preflight
 from lenet.rerun.sources import Commit
 from lenet.rerun.workplace import Workplace
 from lenet.tracking import Tracked
+from lenet.tracking.mirror import expected_params
 
 SIGNED = {"block": "b", "data": "d", "digests": {}}
 SOURCES = Commit("c" * 40)
@@ -46,14 +47,14 @@ def run(params: Params) -> Tracked:
         "variant": "modern", "seed": "1", "run.key": "k" * 64, "data.sha256": "d" * 64, "source.sha256": "s" * 64,
         "signature": fingerprint.json_sha256(SIGNED), "conformance": "right", "threads": "1", "processor": "AVX512",
     }  # fmt: skip
-    parameters = {name: str(value) for name, value in flatten(params.variants["modern"]).items()}
+    parameters = expected_params("modern", 1, params.variants["modern"])
     return Tracked("modern-1", "id", parameters, tags, {}, [], (), {"source/environment.txt": PINS}.get)
 
 
 @pytest.fixture
 def older(run: Tracked, place: Workplace) -> Tracked:
     """As one was before; its sources have the lock of that time."""
-    (place.project / "requirements-numeric.lock").write_text("numpy==2.3.0\n")
+    (place.project / "requirements-numeric.lock").write_text("# of what computes\n\nnumpy==2.3.0\n")
     tags = {name: value for name, value in run.tags.items() if name not in ("signature", "conformance")}
     return replace(run, tags=tags | {"canary": "381da773b390aa3e"})
 
@@ -107,10 +108,29 @@ def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) ->
         assert flight.note == ""
 
 
-def test_parameters_that_are_not_known_are_those_of_the_sources(run: Tracked, place: Workplace) -> None:
-    flight, lines = examined(replace(run, parameters={}), place)
-    assert lines["parameters"] == Line("parameters", "unknown", "the sources' own", None)
+def test_what_is_not_known_is_no_reason(run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "raw_is_whole", lambda: False)
+    only = {name: run.tags[name] for name in ("variant", "seed", "run.key", "signature")}
+    flight, lines = examined(replace(run, tags=only, parameters={}, read=lambda _: None), place)
+    assert [name for name, line in lines.items() if line.same is not None] == ["signature", "conformance"]
+    assert {line.then for name, line in lines.items() if name != "signature"} == {"unknown"}
+    assert lines["data"].here == "not in data/raw: to be fetched"
+    assert lines["parameters"].here == "the sources' own"
     assert flight.best == "bitwise"
+
+
+def test_of_sources_that_are_not_executed_the_machine_is_known_and_the_code_is_not(
+    run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight.conformance, "faults", lambda: ["sqrt"])
+    flight, lines = examined(run, place, **preflight.here())
+    assert (lines["code"].same, lines["processor"].here, flight.faults) == (None, fingerprint.processor(), ["sqrt"])
+
+
+def test_of_much_that_differs_the_first_is_shown(run: Tracked, place: Workplace) -> None:
+    names = sorted(name for name in run.parameters if name not in ("variant", "seed"))[:8]
+    _, lines = examined(replace(run, parameters=run.parameters | dict.fromkeys(names, "x")), place)
+    assert lines["parameters"].then == ", ".join(f"{name} x" for name in names[:6]) + " and 2 more"
 
 
 def test_a_signature_that_its_stage_has_to_make_is_not_known_beforehand(run: Tracked, place: Workplace) -> None:
@@ -147,6 +167,10 @@ def test_an_older_run_is_said_to_depend_on_the_processor(older: Tracked, place: 
         assert [what for what, line in lines.items() if line.same is False] == [name]
         assert flight.best == "predictions"
         assert flight.note == preflight.OLDER
+    assert examined(older, place, **OLDER | {"conformance": ["sqrt"]})[0].faults == []  # today's need, not its own
+    bare = replace(older, tags={name: older.tags[name] for name in ("variant", "seed", "run.key")}, read=lambda _: None)
+    assert examined(bare, place, **OLDER)[1]["packages"].same  # by its lock
+    assert preflight.inputs_again(bare, FOUND | OLDER | {"threads": 2}).threads == "2"
     unknown = replace(older, tags={name: value for name, value in older.tags.items() if name != "processor"})
     assert examined(unknown, place, **OLDER)[0].best == "predictions"
 

@@ -12,8 +12,9 @@ from safetensors.torch import save_file
 from lenet import fingerprint
 from lenet.cli import cli
 from lenet.errors import InputError
-from lenet.rerun import again, verdict
+from lenet.rerun import again, evidence, verdict
 from lenet.rerun.evidence import Inputs, Outcome
+from lenet.tracking import Tracked
 
 THEN = Inputs(
     key="k", data="d", source="s", parameters={"optimizer.lr": "0.1", "epochs": "2"}, signature="g",
@@ -22,7 +23,8 @@ THEN = Inputs(
 OLDER = replace(THEN, signature=None, conformance=None, canary="c")
 OTHER = {"packages": {"torch": "2.14.0"}, "build": "2.14.0+cpu", "threads": "2", "processor": "AVX2"}
 LOSSES = np.arange(6, dtype="<u4").reshape(2, 3)
-BEFORE = Outcome("w", "a", 100, {"test/misses": 100.0, "validation/loss": 0.123456}, LOSSES, ("e1", "w"))
+NUMBERS = {"test/misses": 100.0, "validation/loss": 0.123456}
+BEFORE = Outcome("w", "a", 100, NUMBERS, LOSSES, ("e1", "w"))
 
 
 def judged(after: Outcome, now: Inputs = THEN, seeds: tuple[int, ...] = (), then: Inputs = THEN) -> verdict.Verdict:
@@ -34,7 +36,8 @@ def judged(after: Outcome, now: Inputs = THEN, seeds: tuple[int, ...] = (), then
     [
         (BEFORE, "bitwise"),
         (replace(BEFORE, weights="v"), "predictions"),
-        (replace(BEFORE, weights="v", answers="b", numbers=BEFORE.numbers | {"validation/loss": 0.12346}), "metrics"),
+        (replace(BEFORE, weights="v", answers="b", numbers=NUMBERS | {"validation/loss": 0.12351}), "metrics"),
+        (replace(BEFORE, weights="v", answers="b", numbers=NUMBERS | {"validation/loss": 0.1234}), "within-noise"),
         (replace(BEFORE, weights="v", answers="b", misses=101, numbers={"test/misses": 101.0}), "within-noise"),
         (replace(BEFORE, weights="v", answers="b", misses=150, numbers={"test/misses": 150.0}), "different"),
         (replace(BEFORE, weights="v", answers=None, misses=None, numbers={}), "different"),
@@ -162,10 +165,39 @@ def test_a_run_key_of_unknown_parts_is_said_to_differ() -> None:
     assert (cause.kind, cause.detail[:15]) == ("unknown", "run.key differs")
 
 
+def test_an_operation_that_was_off_then_is_a_cause() -> None:
+    (cause,) = judged(replace(BEFORE, weights="v"), then=replace(THEN, conformance="sqrt")).causes
+    assert (cause.kind, cause.detail) == ("conformance", "off then: sqrt")
+
+
 def test_a_canary_that_differs_on_an_unknown_processor_is_hardware_or_build() -> None:
     then, now = replace(OLDER, processor=None, build=None), replace(OLDER, canary="x")
     found = judged(replace(BEFORE, weights="v"), now, then=then)
     assert [(cause.kind, "processor or build" in cause.detail) for cause in found.causes] == [("hardware", True)]
+
+
+def test_what_came_of_a_run_is_read_from_its_artifacts_each_number_in_its_place() -> None:
+    """Of two epochs of three steps. What the files say counts before what a store has of the same."""
+    losses = np.array([[2.0, 1.5, 1.0], [0.75, 0.5, 0.25]], "<f4")
+    told = fingerprint.sha256_of(bytes([4, 5, 6]))
+    files = {
+        "trace": losses.tobytes(),
+        "predictions.csv": b"index,label,answer\n2,7,6\n0,7,4\n1,7,5\n",
+        "v-1.json": json.dumps({"validation": {"loss": 0.5}, "test": {"misses": 3, "answers.sha256": told}}).encode(),
+    }
+    history = [{"epoch": epoch, "weights.sha256": digest} for epoch, digest in ((1, "e1"), (2, "w"))]
+    stored = {"train/loss": 0.25, "validation/error": 0.125, "test/misses": 4.0}
+    run = Tracked("v-1", "id", {}, {"weights.sha256": "w"}, stored, history, (), files.get)
+    found = evidence.outcome(run)
+    assert found.losses is not None
+    assert found.losses.view("<f4").tolist() == losses.tolist()
+    assert (found.weights, found.epochs, found.answers, found.misses) == ("w", ("e1", "w"), told, 3)
+    assert found.numbers == {"validation/loss": 0.5, "validation/error": 0.125, "test/misses": 3.0}
+    assert evidence.outcome(replace(run, read=(files | {"predictions.csv": None}).get)).answers == told
+    assert evidence.outcome(replace(run, read=(files | {"trace": losses.tobytes()[:-4]}).get)).losses is None
+    other = files | {"predictions.csv": b"index,label,answer\n0,7,4\n1,7,5\n2,7,7\n"}
+    with pytest.raises(InputError, match=r"v-1: predictions\.csv has other answers than v-1\.json tells of"):
+        evidence.outcome(replace(run, read=other.get))
 
 
 def test_a_rerun_that_tells_of_other_weights_than_it_has_written_contradicts_itself(tmp_path: Path) -> None:
