@@ -28,10 +28,10 @@ from filelock import FileLock
 from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
-from lenet import config, fetch, journal, signing
+from leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+from lenet import config, fetch, lifetime, places
 from lenet.digits.data import Digits, load_digits
 from lenet.networks.lenet5 import LeNet5
-from lenet.rerun import workplace
 from lenet.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -113,14 +113,13 @@ def probed(few: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def journals(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Journals and checkpoints of trainings in this process go elsewhere than into this checkout."""
-    folder = tmp_path_factory.mktemp("journal")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Locks, journals and checkpoints of trainings in this process go elsewhere than into this checkout."""
+    folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal, "home", lambda: folder)
-        patch.setattr(checkpoint, "home", lambda: folder / "checkpoints")
-        patch.setattr(workplace, "home", lambda: folder / "reruns")
-        patch.setattr(signing, "home", lambda: folder / "signed")
+        patch.setattr(places, "kept", lambda what: folder / what)
+        locks = lifetime.locks
+        patch.setattr(lifetime, "locks", lambda: folder if Path.cwd() == ROOT else locks())
         yield
 
 
@@ -173,13 +172,6 @@ def published(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
             commit(folder, "results")
             folder.with_suffix(".whole").touch()
     return folder
-
-
-@pytest.fixture(scope="session")
-def arithmetic_of_the_published_runs() -> None:
-    """Skip where the published runs are from before signatures: then no machine need give their bits again."""
-    if "canary" in json.loads(run("git", "show", "HEAD:metrics/modern-1.json", cwd=ROOT).stdout)["run"]:
-        pytest.skip("the published runs were computed by the arithmetic of before")
 
 
 Checkout = Callable[..., Path]

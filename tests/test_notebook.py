@@ -62,7 +62,6 @@ def test_its_numbers_are_those_of_metrics(committed: nbformat.NotebookNode) -> N
 
 
 @pytest.mark.results
-@pytest.mark.usefixtures("arithmetic_of_the_published_runs")
 def test_it_shows_the_present_results(committed: nbformat.NotebookNode) -> None:
     present = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(present, timeout=300, resources={"metadata": {"path": str(NOTEBOOK.parent)}}).execute()

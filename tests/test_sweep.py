@@ -648,9 +648,10 @@ def test_the_record_is_live_goes_on_and_shows_every_trial(checkout: Path, alone:
     assert len(tracked(checkout)[1]) == 12
 
 
-def test_a_trial_taken_up_again_has_each_epoch_once(params: Params, tmp_path: Path) -> None:
+def test_a_trial_taken_up_again_has_each_epoch_once(params: Params, tmp_path: Path, monkeypatch) -> None:
     """It is seen with fewer rows than before until its worker has told them again."""
-    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    client = tracking.open_store()
     record = sweeps._Mirror(client, tracking.StudyRecord("study", "modern", 1, {}))
     block = params.variants["modern"].model_dump(mode="json")
     rows = [{"epoch": epoch, "train/loss": 1 / epoch} for epoch in (1, 2, 3)]
