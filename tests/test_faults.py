@@ -945,34 +945,79 @@ def archived() -> set[str]:
     return set(zipfile.ZipFile(io.BytesIO(snapshot.archive())).namelist())
 
 
-def plant() -> None:
-    """What must not get into a snapshot."""
-    key = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n"
-    planted = {
-        **dict.fromkeys(("data/train.safetensors", "src/lenet/data.csv", "src/lenet/weights.pt", ".env"), "secret"),
-        **dict.fromkeys(("src/.env", "src/lenet/.env.py", "src/.hidden/a.py", "src/lenet/ignored.py"), "secret"),
-        **dict.fromkeys(("src/lenet/id_rsa", "src/lenet/key.py", "src/lenet/key.yaml"), key), "secret.py": "secret",
-        "src/lenet/large.py": "secret" * 350_000,
-    }  # fmt: skip
-    for name, text in planted.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(text)
-    Path("src/lenet/link.py").symlink_to("/etc/passwd")
-    Path("src/lenet/linked").symlink_to("/etc")
+def write(name: str, text: str) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(text)
 
 
 def test_an_archive_has_the_sources_and_nothing_else(sources: Path) -> None:
     assert archived() == KEPT
-    plant()
+    for name in (
+        "data/train.safetensors", "src/lenet/data.csv", "src/lenet/weights.pt", ".env", "src/.env", "secret.py",
+        "src/lenet/.env.py", "src/.hidden/a.py", "src/lenet/ignored.py", "src/lenet/id_rsa", "src/lenet/key.yaml",
+    ):  # fmt: skip
+        write(name, "secret")
+    Path("src/lenet/linked").symlink_to("/etc")
     assert archived() == KEPT
     assert snapshot.diff() == b""
     run("git", "add", "-A", ".", cwd=sources)  # not even when Git has them
     run("git", "add", "-f", ".env", "src/.env", cwd=sources)
     assert archived() == KEPT
-    assert b"secret" not in snapshot.diff()
-    assert b"c2VjcmV0" not in snapshot.diff()
-    assert b"passwd" not in snapshot.diff()
+    assert snapshot.diff() == b""
     assert snapshot.archive() == snapshot.archive()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n", "--extra-index-url https://eve:s3cret@host/simple",
+        "-i http://s3cret@host/simple", "x @ git+https://${USER}:s3cret@host/x", "postgresql://:s3cret@db/trials",
+        "https://host/simple?Access_Token=s3cret", "https://host/?a=b&password=s3cret",
+    ],
+)  # fmt: skip
+def test_sources_with_a_secret_are_not_kept_and_the_line_is_told(sources: Path, text: str) -> None:
+    for name in ("requirements.lock", "src/lenet/new.py"):
+        before = Path(name).read_text() if Path(name).exists() else ""
+        write("src/lenet/a.py", f"a = '{name}'\n")
+        write(name, f"# first\n{text}\n")
+        for add in (False, True):
+            if add:
+                run("git", "add", "-A", ".", cwd=sources)
+            assert snapshot.archive() == b""
+            assert b"s3cret" not in snapshot.diff()
+            assert b"c2VjcmV0" not in snapshot.diff()
+            assert f"+a = '{name}'".encode() in snapshot.diff()
+            assert snapshot.withheld().startswith(f"{name}, line 2, has a key")
+            assert "s3cret" not in snapshot.withheld()
+        commit(sources, "secret")
+        write(name, before)  # taken out, it would be in the diff
+        assert b"s3cret" not in snapshot.diff()
+        assert b"c2VjcmV0" not in snapshot.diff()
+        assert archived() >= KEPT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "-i https://${TOKEN}@host/simple", "https://eve:${TOKEN}@host", "f'http://{user}:{word}@{host}'",
+        "postgresql://lenet@db/trials", "git+ssh://git@host/x", "https://host/a:b@c", "https://host/?tokens=3",
+    ],
+)  # fmt: skip
+def test_an_address_without_a_secret_is_kept(sources: Path, text: str) -> None:
+    write("requirements.lock", text)
+    assert archived() == KEPT
+    assert text.encode() in snapshot.diff()
+
+
+def test_sources_that_cannot_all_be_kept_are_not_kept(sources: Path) -> None:
+    """A part of changed ones may be another commit's whole, and would be rerun in their place."""
+    Path("src/lenet/link.py").symlink_to("/etc/passwd")
+    assert (snapshot.archive(), snapshot.withheld()) == (b"", "src/lenet/link.py is no file but a link or folder")
+    assert b"passwd" not in snapshot.diff()
+    Path("src/lenet/link.py").unlink()
+    write("src/lenet/large.py", "secret" * 350_000)
+    assert (snapshot.archive(), snapshot.withheld()) == (b"", "src/lenet/large.py has more than 1,048,576 bytes")
+    assert b"secret" not in snapshot.diff()
 
 
 def change(folder: Path) -> None:
@@ -1040,8 +1085,8 @@ def test_a_long_diff_is_cut_at_its_bound(sources: Path) -> None:
     text = snapshot.diff()
     assert snapshot.LIMIT < len(text) < snapshot.LIMIT + 100
     assert text.endswith(b"bytes in all\n")
-    content = zipfile.ZipFile(io.BytesIO(snapshot.archive()))
-    assert sum(one.file_size for one in content.infolist()) <= snapshot.LIMIT
+    assert snapshot.archive() == b""
+    assert snapshot.withheld() == "more than 1,000 files or 4,194,304 bytes of sources"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")

@@ -330,9 +330,10 @@ def test_passwords_of_addresses_are_neither_shown_nor_kept(
 
 
 def test_every_command_shows_masked_addresses_alone(tmp_path: Path, prepared: Path) -> None:
-    """Of a server that does not answer; and the journal of a training beside it."""
+    """Of a server that does not answer, and of package indexes; and the journal of a training beside it."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / ".dvc").mkdir()
+    (tmp_path / "requirements.lock").write_text("--index-url https://eve:s3cret@host/simple\ntorch==1\n")
     surroundings = {"MLFLOW_TRACKING_URI": "http://eve:s3cret@127.0.0.1:9/mlflow", "PYTHONPATH": str(ROOT / "src")}
     edit_params(tmp_path, lambda content: content["variants"]["modern"].update(epochs=1, train_size=100))
     words = ("train", "modern", "1", "--data", str(prepared / "train.safetensors"), "--out", "runs/modern-1")
@@ -342,10 +343,13 @@ def test_every_command_shows_masked_addresses_alone(tmp_path: Path, prepared: Pa
         said += done.stdout + done.stderr
     assert "127.0.0.1:9" in said
     assert "s3cret" not in said
-    kept = list((tmp_path / ".dvc" / "tmp" / "lenet" / "journal").rglob("*.*"))
-    assert kept
+    assert "modern-1 is recorded without its sources; requirements.lock, line 1, has a key, password or token" in said
+    home = tmp_path / ".dvc" / "tmp" / "lenet" / "journal"
+    kept = [home, *home.glob("modern-1-*/**/*")]
+    assert {"points.jsonl", "entry.json", "outputs", "weights.safetensors"} <= {path.name for path in kept}
     assert not [path for path in kept if path.is_file() and b"s3cret" in path.read_bytes()]
-    assert (tmp_path / ".dvc" / "tmp" / "lenet" / "journal").stat().st_mode & 0o77 == 0
+    assert {path.stat().st_mode & 0o777 for path in kept if path.is_file()} == {0o600}
+    assert {path.stat().st_mode & 0o777 for path in kept if path.is_dir()} == {0o700}
 
 
 def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:

@@ -167,6 +167,8 @@ def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
     """A run's files that contradict each other, params.yaml or the data."""
     if why := snapshot.silence():
         yield f"runs are recorded without their commit: {why}"
+    if why := snapshot.withheld():
+        yield f"runs are recorded without their sources: {why}"
     faults: list[str] = []
 
     def read(how: Callable[..., T], *words: Any) -> T | None:

@@ -32,10 +32,17 @@ def home() -> Path:
 
 def lock(name: str, patience: float) -> FileLock:
     """A lock among the processes that work on these journals; waiting longer than so many seconds raises Timeout."""
-    home().mkdir(parents=True, exist_ok=True)
-    with suppress(PermissionError):  # somebody else's
-        home().chmod(0o700)  # in it are sources that nobody may have published yet
+    _keep_private(home())
     return FileLock(home() / f"{name}.lock", timeout=patience)
+
+
+def _keep_private(*paths: Path) -> None:
+    """Let nobody else read folders, which are made, or files: in them are sources that may not be published yet."""
+    for path in paths:
+        if not path.is_file():
+            path.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # somebody else's, or gone
+            path.chmod(0o600 if path.is_file() else 0o700)
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class Entry:
 
     def begin(self) -> "Entry":
         """Write the beginning, with the sources; a training that was begun before goes on with its points."""
+        _keep_private(home(), self.folder)  # from the first byte on
         if before := read(self.folder):
             self.started, self.points = before.started, before.points
         self._write()
@@ -103,6 +111,7 @@ class Entry:
                     beside.write_bytes(content)
             else:
                 (self.folder / name).unlink(missing_ok=True)
+        _keep_private(*self.folder.iterdir())
         return self
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -120,10 +129,11 @@ class Entry:
 
     def keep(self, files: Mapping[str, Path]) -> None:
         """Copy outputs, by name, until MLflow has them: the next training may replace them."""
-        self.outputs.mkdir(parents=True, exist_ok=True)
+        _keep_private(home(), self.folder, self.outputs)
         for name, path in files.items():
             if path.parent != self.outputs:
                 shutil.copyfile(path, self.outputs / name)
+        _keep_private(*self.outputs.iterdir())
         self._write()  # one made from outputs has not been written yet
 
     def forget_outputs(self) -> None:
@@ -157,6 +167,7 @@ class Entry:
             "ended": self.ended,
         }
         write_json(self.folder / "entry.json", content)
+        _keep_private(self.folder / "entry.json")
 
 
 def _line(point: Point) -> str:

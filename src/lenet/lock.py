@@ -15,7 +15,7 @@ def pins(path: Path) -> dict[str, str]:
     """The versions for this platform and this Python, by canonical name. Raises InputError for what is no such file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-        stated = [line.rstrip(" \\") for line in lines if line.strip() and not line.startswith(("#", " "))]
+        stated = [line.rstrip(" \\") for line in lines if line.strip() and not line.startswith(("#", " ", "-"))]
         found = [Requirement(line) for line in stated]
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).splitlines()[0]

@@ -1,8 +1,8 @@
 """The sources behind a run: the commit, an archive, and a readable diff of what is not committed.
 
 Both hold files of an allow-list alone, so never data, and nothing that Git is told to ignore. Where Git does not
-answer, there is an archive all the same. What is read from an archive, which may be a stranger's, keeps to the same
-limits.
+answer, there is an archive all the same. An archive is whole or there is none: without a changed file it might be some
+commit's sources. What is read from an archive, which may be a stranger's, keeps to the same limits.
 """
 
 import io
@@ -12,7 +12,7 @@ import struct
 import subprocess
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 PATHS = (
@@ -22,10 +22,15 @@ PATHS = (
 """What makes a result, as Git's globs; a difference from the commit in one of these is ``git.dirty``."""
 RECORDS = ("dvc.lock", "*/dvc.lock")
 """What a result leaves in Git: kept in the archive, but no part of the diff."""
-FILE_LIMIT = 2**20  # bytes; a larger file is left out
+FILE_LIMIT = 2**20  # bytes of a file
 LIMIT = 4 * 2**20  # bytes of a whole archive, before compression, or of a diff
 MOST = 1000  # files in an archive
-SECRET = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")  # a file with one in it is left out
+SECRET = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+    rb"|://[^/\s@:]*:(?!\$?\{)[^/\s@]+@"  # a password in an address; ${NAME}, which pip replaces, is none
+    rb"|https?://(?!\$?\{)[^/\s@:]+@"  # a token there
+    rb"|://\S*[?&;](?i:[a-z_]*(?:password|token|secret))=(?!\$?\{)[^&;\s]"
+)
 
 _KEPT = re.compile(
     "|".join(re.escape(glob).replace(r"\*\*/", "(?:.+/)?").replace(r"\*", "[^/]*") for glob in PATHS + RECORDS)
@@ -62,19 +67,58 @@ def silence() -> str:
 
 
 def archive() -> bytes:
-    """A ZIP of the sources as they are now; its bytes are a function of theirs."""
-    content, room = io.BytesIO(), LIMIT
+    """A ZIP of the sources as they are now, its bytes a function of theirs; nothing if ``withheld`` says why."""
+    try:
+        files = _files()
+    except ValueError:
+        return b""
+    content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as target:
-        names = _names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)
-        if silence():
-            found = (path for pattern in PATHS + RECORDS for path in Path().glob(pattern))
-            names = _plain(path.as_posix() for path in found)
-        for path in [*_present(names)][:MOST]:
-            source = path.read_bytes()
-            if len(source) <= room:
-                room -= len(source)
-                target.writestr(zipfile.ZipInfo(path.as_posix()), source, zipfile.ZIP_DEFLATED)
+        for name, source in files.items():
+            target.writestr(zipfile.ZipInfo(name), source, zipfile.ZIP_DEFLATED)
     return content.getvalue()
+
+
+def withheld() -> str:
+    """Why the sources are not kept; empty where they are."""
+    try:
+        _files()
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def content(path: Path) -> bytes:
+    """A source file's bytes. Raises ValueError if it is too large to be kept, or holds what must not be published."""
+    if path.stat().st_size > FILE_LIMIT:
+        raise ValueError(f"{path} has more than {FILE_LIMIT:,} bytes")
+    found = path.read_bytes()
+    if secret := SECRET.search(found):
+        line = found.count(b"\n", 0, secret.start()) + 1
+        raise ValueError(f"{path}, line {line}, has a key, password or token in it; the environment is its place")
+    return found
+
+
+def _files() -> dict[str, bytes]:
+    """The sources, by name. Raises ValueError if not all of them can be kept."""
+    names = _names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)
+    if silence():
+        names = _plain(path.as_posix() for pattern in PATHS + RECORDS for path in Path().glob(pattern))
+    try:
+        files = {name: _content(name) for name in names if os.path.lexists(name)}
+    except OSError as error:
+        raise ValueError(f"{error.filename}: {error.strerror}") from None
+    if len(files) > MOST or sum(map(len, files.values())) > LIMIT:
+        raise ValueError(f"more than {MOST:,} files or {LIMIT:,} bytes of sources")
+    return files
+
+
+def _content(name: str) -> bytes:
+    """As ``content``; of no link either, which could lead anywhere."""
+    path = Path(name)
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(f"{name} is no file but a link or folder")
+    return content(path)
 
 
 def read(archive: bytes) -> dict[str, bytes]:
@@ -107,17 +151,16 @@ def _fits(member: zipfile.ZipInfo) -> bool:
 def diff() -> bytes:
     """What the sources differ by from the commit, new files included, as ``git apply`` takes it; empty if clean.
 
-    A diff beyond LIMIT is cut and says so.
+    Files that cannot be kept are not in it. A diff beyond LIMIT is cut and says so.
     """
     changed = _names("diff", "--relative", "--no-renames", "--name-only", "HEAD", patterns=PATHS)
-    kept = [name for name in changed if not os.path.lexists(name) or list(_present([name]))]
-    new = _present(_names("ls-files", "--others", "--exclude-standard", patterns=PATHS))
+    new = _names("ls-files", "--others", "--exclude-standard", patterns=PATHS)
     here = os.fsdecode(_git("rev-parse", "--show-prefix")).strip("\n")  # the project may be a folder of a repository
-    changes = [*_DIFF, "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "HEAD", "--", *kept]
+    changes = [*_DIFF, "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "HEAD", "--"]
     addition = [*_DIFF, f"--src-prefix=a/{here}", f"--dst-prefix=b/{here}", "--no-index", "--", "/dev/null"]
-    parts = [_git(*changes)] if kept else []  # without names it would be of everything
-    parts += [_git(*addition, str(path)) for path in new]
-    text = b"".join(parts)
+    parts = [_git(*changes, name) for name in changed if _is_fit(name)]
+    parts += [_git(*addition, name) for name in new if _is_fit(name)]
+    text = b"".join(part for part in parts if not SECRET.search(part))  # nor one that has been taken out
     return text if len(text) <= LIMIT else text[:LIMIT] + f"\n# cut here: {len(text):,} bytes in all\n".encode()
 
 
@@ -136,15 +179,14 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") for part in Path(name).parts)
 
 
-def _present(names: list[str]) -> Iterator[Path]:
-    """Those that are fit to be shown: files of moderate size without secrets; no link, which could lead anywhere."""
-    for path in map(Path, names):
-        try:
-            fit = path.is_file() and not path.is_symlink() and path.stat().st_size <= FILE_LIMIT
-            if fit and not SECRET.search(path.read_bytes()):
-                yield path
-        except OSError:  # gone, or not ours to read
-            continue
+def _is_fit(name: str) -> bool:
+    """Whether a file can be kept, or is gone."""
+    try:
+        if os.path.lexists(name):
+            _content(name)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _globs(patterns: tuple[str, ...]) -> list[str]:

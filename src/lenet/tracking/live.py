@@ -51,7 +51,9 @@ class Run:
         if self.experiment:
             with self.voice.harmless():
                 if why := snapshot.silence():
-                    _warn(f"{self.record.name} is recorded without a commit, with its sources", why)
+                    warn(f"{self.record.name} is recorded without a commit, with its sources", why)
+                if why := snapshot.withheld():
+                    warn(f"{self.record.name} is recorded without its sources", why)
                 entry = Entry(self.record, self.experiment, store.shown(), surroundings(), journal.now()).begin()
                 self.follower = _Follower(entry, self.voice)
                 self.follower.start()
@@ -156,7 +158,7 @@ def mark_current(found: current.Runs, mark: str | None = None) -> None:
         if bounded("which runs are current", record):
             current.note(mark)
             if missing:
-                _warn(f"{missing} of the {len(found)} present runs are not in MLflow")
+                warn(f"{missing} of the {len(found)} present runs are not in MLflow")
 
 
 def surroundings() -> dict[str, str]:
@@ -277,7 +279,7 @@ class Voice:
 
     def tell(self, error: Exception, remedy: str = SYNC) -> None:
         if self.told.acquire(blocking=False):
-            _warn(f"{self.name} goes on without its MLflow record ({store.reason(error)})", remedy)
+            warn(f"{self.name} goes on without its MLflow record ({store.reason(error)})", remedy)
 
     @contextmanager
     def harmless(self) -> Iterator[None]:
@@ -342,7 +344,7 @@ def bounded(what: str, action: "Callable[[MlflowClient], None]", remedy: str = S
     questions.wait(thread, PATIENCE)
     fault = outcome.exception() if outcome.done() else _silent(PATIENCE)
     if fault:
-        _warn(f"{what} is not in MLflow ({store.reason(fault)})", remedy)
+        warn(f"{what} is not in MLflow ({store.reason(fault)})", remedy)
     return fault is None
 
 
@@ -350,5 +352,6 @@ def _silent(patience: float) -> TimeoutError:
     return TimeoutError(f"the store has not answered for {patience:.0f} seconds")
 
 
-def _warn(text: str, remedy: str = SYNC) -> None:
+def warn(text: str, remedy: str = SYNC) -> None:
+    """Say on standard error what a record lacks, and what helps."""
     print(f"lenet: warning: {text}; {remedy}", file=sys.stderr)

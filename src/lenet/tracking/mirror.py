@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lenet import fingerprint, journal
+from lenet import fingerprint, journal, snapshot
 from lenet.config import Variant, flatten
 from lenet.evaluation import kept, packaged
 from lenet.files import json_of, reading
@@ -248,7 +248,7 @@ def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Pa
         for path in source.rglob("*.py") if source.is_dir() else (source,):
             target = code / path.relative_to(fingerprint.PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            target.write_bytes(snapshot.content(path))
     example = packaged.example()
     answers = packaged.load(data).predict(example)
     mlflow.pyfunc.save_model(

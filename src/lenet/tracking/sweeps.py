@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lenet import journal, snapshot
 from lenet.config import Variant, flatten
 from lenet.tracking import store
-from lenet.tracking.live import PATIENCE, PATIENCE_KILLED, PAUSE, Questions, Voice, surroundings
+from lenet.tracking.live import PATIENCE, PATIENCE_KILLED, PAUSE, Questions, Voice, surroundings, warn
 from lenet.tracking.mirror import BATCH, digest_tags, expected_params
 from lenet.training.record import Row
 
@@ -188,6 +188,8 @@ class _Mirror:
         run_id = str(self.client.create_run(self.experiment, tags=tags, run_name=self.record.name).info.run_id)
         given = {name: str(value) for name, value in flatten(self.record.settings).items()}
         self.client.log_batch(run_id, params=[Param(name, value) for name, value in given.items()])
+        if why := snapshot.withheld():
+            warn(f"study {self.record.name} is recorded without its sources", why)
         if content := snapshot.archive():
             with TemporaryDirectory() as scratch:
                 (Path(scratch) / "source.zip").write_bytes(content)
