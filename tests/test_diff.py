@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from rich.console import Console
 
 from conftest import ROOT, commit, lenet_command, run
@@ -67,6 +68,11 @@ def trained(project: Path, params: Params, prepared: Path) -> dict[str, Record]:
                 evaluate.evaluate(folder, prepared / "test.safetensors", project / label / "modern-1.json", True)
             found[label] = Record.read(folder / "run.json")
     return found
+
+
+def create(client: MlflowClient, key: str, **tags: str) -> Run:
+    """A training's run, of v-1 unless its tags say otherwise."""
+    return client.create_run("1", tags={"kind": "training", "run.key": key, "variant": "v", "seed": "1"} | tags)
 
 
 @pytest.fixture
@@ -193,8 +199,8 @@ def test_a_run_is_found_by_its_id_its_key_and_as_the_current_one_of_its_name(cli
 
 
 def test_of_two_records_of_one_training_the_current_one_is_meant(client, params: Params) -> None:
-    for name, current in (("v-1", "false"), ("twin-1", "true"), ("w-1", "false")):
-        client.create_run("1", run_name=name, tags={"kind": "training", "run.key": "cafecafe9", "current": current})
+    for name, current in (("v", "false"), ("twin", "true"), ("w", "false")):
+        create(client, "cafecafe9", variant=name, current=current)
     assert tracking.lookup("cafecafe", params, *HERE).name == "twin-1"
 
 
@@ -271,7 +277,7 @@ def test_results_of_other_weights_with_the_same_key_are_not_a_run_s(
 
 
 def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params) -> None:
-    made = client.create_run("1", run_name="v-1", tags={"kind": "training", "run.key": "0123456789" * 6})
+    made = create(client, "0123456789" * 6)
     for epoch, value in ((1, 0.5), (2, 0.25)):
         client.log_metric(made.info.run_id, "train/loss", value, step=epoch)
     client.set_terminated(made.info.run_id, "KILLED")
@@ -282,15 +288,13 @@ def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params
 
 
 def test_surroundings_of_a_rebuilt_record_are_not_taken_for_the_training_s(client, params: Params) -> None:
-    tags = {"kind": "training", "run.key": "ab" * 32, "rebuilt": "true", "environment.sha256": "e", "canary": "c"}
-    tags |= {"threads": "1", "source.sha256": "s"}
-    client.create_run("1", run_name="v-1", tags=tags)
+    tags = {"threads": "1", "source.sha256": "s", "rebuilt": "true"}
+    create(client, "ab" * 32, **tags, **{"environment.sha256": "e", "canary": "c"})
     found = tracking.lookup("abababab", params, *HERE)
     assert "environment.sha256" not in found.tags
     assert [found.tags[name] for name in ("canary", "threads", "source.sha256")] == ["c", "1", "s"]  # of its files
     assert "rebuilt" in found.notes[-1]
-    signed = {"kind": "training", "run.key": "cd" * 32, "rebuilt": "true", "signature": "g", "conformance": "right"}
-    client.create_run("1", run_name="v-2", tags=signed | {"threads": "1", "source.sha256": "s", "processor": "AVX2"})
+    create(client, "cd" * 32, **tags, signature="g", conformance="right", processor="AVX2")
     found = tracking.lookup("cdcdcdcd", params, *HERE)
     assert set(found.tags) == {"kind", "variant", "seed", "run.key", "rebuilt", "signature", "mlflow.runName"}
 
@@ -535,7 +539,7 @@ def test_a_store_that_does_not_answer_is_one_line(clone: Path, params: Params, m
 
 def test_a_beginning_that_fits_two_runs_is_refused_with_both(client, params: Params) -> None:
     for key in ("feedfeed1", "feedfeed2"):
-        client.create_run("1", run_name="v-1", tags={"kind": "training", "run.key": key})
+        create(client, key)
     with pytest.raises(InputError, match="feedfeed fits several runs: v-1 feedfeed1…, v-1 feedfeed2…"):
         tracking.lookup("feedfeed", params, *HERE)
     assert tracking.lookup("feedfeed2", params, *HERE).key == "feedfeed2"
@@ -553,21 +557,23 @@ def test_a_run_that_is_no_training_of_ours_is_refused(client, params: Params) ->
         tracking.lookup("beefbeef", params, *HERE)
 
 
-def test_a_name_in_the_store_is_none_of_the_shell_s_and_its_tags_do_not_rename_it(client, params: Params) -> None:
-    tags = {"kind": "training", "variant": "[/x]", "seed": "one"}
-    client.create_run("1", run_name="x; touch y-1", tags=tags | {"run.key": "c0ffee03"})
-    with pytest.raises(InputError, match="the run 'x; touch y-1' has no name of a training"):
-        tracking.lookup("c0ffee03", params, *HERE)
-    client.create_run("1", run_name="v-7", tags=tags | {"run.key": "c0ffee04"})
-    found = tracking.lookup("c0ffee04", params, *HERE)
-    assert (found.tags["variant"], found.tags["seed"]) == ("v", "7")
+def test_a_run_s_name_is_that_of_its_tags_and_none_of_the_shell_s(client, params: Params) -> None:
+    for variant, seed in (("x; touch y", "1"), ("[/x]", "7"), ("v", "one"), ("v", "")):
+        create(client, "c0ffee03", variant=variant, seed=seed)
+        with pytest.raises(InputError, match="has no name of a training") as caught:
+            tracking.lookup("c0ffee03", params, *HERE)
+        assert f"the run '{variant}-{seed}'" in str(caught.value)
+        client.delete_run(client.search_runs(["1"], "tags.`run.key` = 'c0ffee03'")[0].info.run_id)
+    create(client, "c0ffee04", seed="7", current="true", **{"mlflow.runName": "[/x]"})
+    for reference in ("c0ffee04", "v-7"):
+        assert tracking.lookup(reference, params, *HERE).name == "v-7"
 
 
 def test_two_current_runs_of_one_name_need_a_key(client, params: Params) -> None:
     for key in ("c0ffee01", "c0ffee02"):
-        client.create_run("1", run_name="v-7", tags={"kind": "training", "run.key": key, "current": "true"})
-    with pytest.raises(InputError, match="v-7 fits several runs"):
-        tracking.lookup("v-7", params, *HERE)
+        create(client, key, current="true")
+    with pytest.raises(InputError, match="v-1 fits several runs"):
+        tracking.lookup("v-1", params, *HERE)
 
 
 def test_faulty_files_are_named(client, trained, params: Params, project: Path, tmp_path, monkeypatch) -> None:

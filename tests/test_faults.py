@@ -44,6 +44,7 @@ EXTRA_SECONDS = 30.0  # 10 are promised; MLflow's own retries take many minutes
 BUSY = 4  # times the whole training without a tracker: on a busy machine the import of MLflow, too, takes long
 EPOCHS = 4
 HERE = Path("runs"), Path("metrics"), Path("reports")
+OF_A_PLACE = {"process", "checkout", "mlflow.note.content"}
 SURROUNDINGS = {"git.commit", "git.dirty", "environment.sha256", "mlflow.user", "mlflow.source.git.commit"}
 
 
@@ -140,7 +141,7 @@ def whole_run(client: MlflowClient, found: Run) -> dict:
     """A run without ids and process, its files by their digests; under ``measured`` what no second training repeats."""
     run_id = found.info.run_id
     names = {one.info.run_id: str(one.info.run_name) for one in store_module.search(client, "")}
-    tags = {name: value for name, value in found.data.tags.items() if name not in ("process", "mlflow.note.content")}
+    tags = {name: value for name, value in found.data.tags.items() if name not in OF_A_PLACE}
     if "compares" in tags:
         tags["compares"] = sorted(names[one] for one in tags["compares"].split())
     history = {name: client.get_metric_history(run_id, name) for name in found.data.metrics}
@@ -587,8 +588,13 @@ def test_values_are_corrected_once_whatever_the_clock_says(
         assert list(tracking.check(made.params, *HERE)) == []
 
 
-def test_a_comparison_is_recorded_of_exactly_its_runs(recorded, tmp_path: Path, template: Path) -> None:
+def test_a_comparison_is_recorded_of_exactly_its_runs(recorded, tmp_path: Path, template: Path, capfd) -> None:
     made = copied(recorded[0], tmp_path / "copy", template)
+    summary, reports = made.folder / "metrics" / "summary.json", made.folder / "reports"
+    with made.entered():
+        tracking.compared(made.params, Path("runs"), summary, reports)
+    assert "not in MLflow (of its runs MLflow lacks modern-1, modern-2); `lenet sync`" in capfd.readouterr().err
+    assert made.record() == {}
     edit_params(made.folder, lambda content: content.update(seeds=[1]))
     made.sync()
     assert made.record().keys() == {"modern-1"}
@@ -603,6 +609,80 @@ def test_a_comparison_is_recorded_of_exactly_its_runs(recorded, tmp_path: Path, 
         assert "metric modern/test_error is 0.5" in fault
         client.delete_run(found.info.run_id)
         assert list(tracking.check(made.params, *HERE)) == ["the comparison is not there; `lenet sync` records it"]
+    metrics = made.folder / "metrics" / "modern-1.json"
+    text = metrics.read_text()
+    for name, value in (("run", {"key": "another's"}), ("test", {"misses": -1})):  # trained again, not compared again
+        content = json.loads(text)
+        content[name] |= value
+        metrics.write_text(json.dumps(content))
+        made.sync()
+        assert made.record().keys() == {"modern-1", "modern-2"}  # its comparison was deleted
+        with made.entered():
+            tracking.compared(made.params, Path("runs"), summary, reports)
+        assert "not in MLflow (it is of other runs than there are by now)" in capfd.readouterr().err
+
+
+def test_what_is_deleted_in_mlflow_is_restored_by_sync_and_not_doubled(
+    recorded, tmp_path: Path, template: Path, capfd
+) -> None:
+    made = copied(recorded[0], tmp_path / "copy", template)
+    made.sync()
+    whole = made.record()
+    with made.entered():
+        client = tracking.open_store()
+        experiment = client.get_experiment_by_name("lenet5").experiment_id
+        runs = {run.info.run_name: run.info.run_id for run in store_module.search(client, "")}
+        client.delete_experiment(experiment)
+    capfd.readouterr()
+    assert made.sync() == 0
+    assert capfd.readouterr().err == "lenet: experiment lenet5 was deleted in MLflow, and is restored\n"
+    assert made.record() == whole
+    for name in whole:
+        client.delete_run(runs[name])
+        assert made.sync() == 0
+        told = f"lenet: run {name} ({runs[name][:8]}) was deleted in MLflow, and is restored\n"
+        assert capfd.readouterr().err == told
+        assert made.record() == whole
+    # somebody's copy of a run that is there stays deleted
+    tags = client.get_run(runs["modern-1"]).data.tags
+    client.delete_run(client.create_run(experiment, tags=tags).info.run_id)
+    assert made.sync() == 0
+    assert made.record() == whole
+    with made.entered():
+        assert list(tracking.check(made.params, *HERE)) == []
+
+
+def test_two_checkouts_leave_each_other_s_current_runs_alone(recorded, tmp_path: Path, template: Path) -> None:
+    one, other = (copied(recorded[0], tmp_path / name, template) for name in ("one", "other"))
+    uri = places.sqlite(one.database)
+
+    def compare_seeds(project: Project, *seeds: int) -> dict[int, list[str]]:
+        """The current runs after this project's sync, and what each project's doctor says of it."""
+        edit_params(project.folder, lambda content: content.update(seeds=[*seeds]))
+        project.sync(uri)
+        for each in (one, other):
+            with each.entered(uri):
+                said[each.folder.name] = [
+                    line for line in tracking.check(each.params, *HERE) if "current" in line
+                ]  # fmt: skip
+        return {name for name, run in one.record().items() if run["tags"].get("current") == "true"}
+
+    said: dict[str, list[str]] = {}
+    edit_params(other.folder, lambda content: content.update(seeds=[2]))
+    assert compare_seeds(one, 1) == {"modern-1"}
+    assert compare_seeds(other, 2) == {"modern-1", "modern-2"}
+    assert said == {"one": [], "other": []}
+    assert compare_seeds(other, 1) == {"modern-1"}
+    assert compare_seeds(other, 2) == {"modern-2"}  # of what both had, the last one's mark goes, and the other is told
+    (line,) = said.pop("one")
+    assert line.startswith("modern-1 (")
+    assert line.endswith(") is not tagged current")
+    assert said == {"other": []}
+    assert compare_seeds(one, 1) == {"modern-1", "modern-2"}
+    shutil.rmtree(other.folder / "runs")
+    other.folder.rename(tmp_path / "gone")
+    other.folder = tmp_path / "gone"
+    assert compare_seeds(one, 1) == {"modern-1"}
 
 
 def test_a_running_training_is_left_alone_by_sync(project, recorded) -> None:

@@ -51,15 +51,14 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
     except Exception as error:
         yield f"{store.shown()}: {store.reason(error)}"
         return
-    keys = Counter((run.data.tags.get("run.key"), run.data.tags.get("variant")) for run in trainings)
+    counts = Counter(map(store.identity, trainings))
     present = current.present(params, runs)
     for run in trainings:
-        pair = (str(run.info.run_name), str(run.data.tags.get("run.key")))
-        if (run.data.tags.get("current") == "true") != (pair in present):
-            state = (
-                "is not tagged current" if pair in present else "is tagged current, and is no run of params.yaml here"
-            )
-            yield f"{_name(run)} {state}"
+        if store.identity(run) in present:
+            if run.data.tags.get("current") != "true":
+                yield f"{_name(run)} is not tagged current"
+        elif store.is_current(run):
+            yield f"{_name(run)} is tagged current, and is no run of params.yaml here"
     for folder in current.folders(params, runs):
         try:
             record = Record.read(folder / "run.json")
@@ -67,7 +66,7 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
         except InputError as error:
             yield str(error)
             continue
-        count = keys[(record.key, record.variant)]
+        count = counts[record.name, record.key]
         found = store.find(client, record)
         if found is None:
             yield f"{record.name} is not there; `lenet sync` records it"
@@ -78,18 +77,19 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
                 yield from (f"{_name(found)}: {fault}" for fault in _compare(client, found, record, files))
             except InputError as error:
                 yield str(error)
-    yield from _comparison(client, current.records(params, runs), metrics / "summary.json", reports)
+    yield from _comparison(client, current.records(params, runs), metrics, reports)
 
 
-def _comparison(client: "MlflowClient", records: Sequence[Record], summary: Path, reports: Path) -> Iterator[str]:
+def _comparison(client: "MlflowClient", records: Sequence[Record], metrics: Path, reports: Path) -> Iterator[str]:
     """The record of the present comparison, where it is of the present runs."""
-    if not is_of(reports, records):
+    if not is_of(reports, metrics, records):
         return
     found = store.search(client, f"tags.kind = 'comparison' and tags.`run.key` = '{identity_of(records)}'")
     if not found:
         yield "the comparison is not there; `lenet sync` records it"
+    means = means_of(metrics / "summary.json")
     for run in found:
-        yield from (f"{_name(run)}: {fault}" for fault in _differ("metric", run.data.metrics, means_of(summary)))
+        yield from (f"{_name(run)}: {fault}" for fault in _differ("metric", run.data.metrics, means))
 
 
 def _name(run: "MlflowRun") -> str:

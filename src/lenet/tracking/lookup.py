@@ -138,8 +138,9 @@ def _published(name: str, places: Places) -> str | None:
 def _by_name(name: str, client: "MlflowClient | None", places: Places) -> Found:
     """The run behind the present outputs, else the one of the files."""
     published = _published(name, places)
-    condition = f"attributes.run_name = '{name}' and tags.kind = 'training'"
-    current = _search(client, f"{condition} and tags.current = 'true'")
+    variant, _, seed = name.rpartition("-")
+    same = _search(client, f"tags.variant = '{variant}' and tags.seed = '{seed}' and tags.kind = 'training'")
+    current = [run for run in same if store.is_current(run)]
     current = [run for run in current if _key(run) == published] or current
     if len({_key(run) for run in current}) > 1:
         raise _ambiguous(name, [(name, _key(run)) for run in current])
@@ -148,8 +149,7 @@ def _by_name(name: str, client: "MlflowClient | None", places: Places) -> Found:
     if published is None:
         names = ", ".join(dict.fromkeys(other for other, _ in places)) or "none"
         raise InputError(f"{name}: no present run of this name, {_where(client)}; runs with files here: {names}")
-    same = _search(client, f"{condition} and tags.`run.key` = '{published}'")
-    return name, published, same[0] if same else None
+    return name, published, next((run for run in same if _key(run) == published), None)
 
 
 def _by_digest(start: str, client: "MlflowClient | None", places: Places) -> Found:
@@ -160,9 +160,9 @@ def _by_digest(start: str, client: "MlflowClient | None", places: Places) -> Fou
             what = run.data.tags.get("kind") or "another project's: it has no tag run.key"
             raise InputError(f"{start}: the run {run.info.run_name!r} in {store.shown()} is no training ({what})")
     by_key = _search(client, f"tags.`run.key` LIKE '{start}%' and tags.kind = 'training'")
-    by_key.sort(key=lambda run: run.data.tags.get("current") != "true")
+    by_key.sort(key=lambda run: not store.is_current(run))
     here = [place for place in places if place[1].startswith(start)]
-    fits = [(str(run.info.run_name), _key(run)) for run in by_id + by_key] + here
+    fits = [store.identity(run) for run in by_id + by_key] + here
     if not fits:
         raise InputError(f"{start}: no run with such an id or run.key, {_where(client)}")
     if len({key for _, key in fits}) > 1 or len(by_id) > 1:

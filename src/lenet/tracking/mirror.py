@@ -13,7 +13,7 @@ import numpy as np
 from lenet import fingerprint, journal, snapshot
 from lenet.config import Variant, flatten
 from lenet.evaluation import kept, packaged
-from lenet.files import json_of, reading
+from lenet.files import FAULTY, json_of
 from lenet.journal import Entry, Point
 from lenet.report import figures
 from lenet.tracking import store
@@ -87,10 +87,11 @@ class Mirror:
         self.added = 0
         self.lock = journal.lock(entry.folder.name, patience)
         with self.lock:
-            found = store.find(client, entry.record)
+            experiment = store.experiment_id(client, entry.experiment)
+            found = next(iter(store.reclaim(client, store.training_of(entry.record))), None)
             if found is None:
                 found = client.create_run(
-                    store.experiment_id(client, entry.experiment),
+                    experiment,
                     start_time=entry.started,
                     tags={"current": "false"} | entry.tags | expected_tags(entry.record),
                     run_name=entry.record.name,
@@ -330,15 +331,19 @@ def _later(client: "MlflowClient", run_id: str, names: Iterable[str]) -> int:
     return max([journal.now(), *(time + 1 for time in times)])
 
 
-def is_of(reports: Path, records: Sequence[Record]) -> bool:
-    """Whether the comparison in a folder of reports is there, and of exactly these runs."""
-    path = reports / "comparison.json"
-    if not path.exists():
+def is_of(reports: Path, metrics: Path, records: Sequence[Record]) -> bool:
+    """Whether the comparison in a folder of reports is there, and of exactly these runs and their present metrics."""
+    found = {}
+    try:
+        for name, variant in json_of((reports / "comparison.json").read_bytes())["variants"].items():
+            for seed, tested in variant["seeds"].items():
+                content = kept.metrics((metrics / f"{name}-{seed}.json").read_bytes())
+                if content["test"]["misses"] != tested["misses"]:
+                    return False
+                found[f"{name}-{seed}"] = content["run"]["key"]
+    except FAULTY:
         return False
-    with reading(path):
-        content = json_of(path.read_bytes())
-        compared = {(variant, seed) for variant in content["variants"] for seed in content["seeds"]}
-    return compared == {(record.variant, record.seed) for record in records}
+    return found == {record.name: record.key for record in records}
 
 
 def means_of(summary: Path) -> dict[str, float]:
@@ -360,25 +365,30 @@ def mirror_comparison(
 ) -> int:
     """Record a comparison as a run of its own that links the runs it compares; return how many things were added.
 
-    It is the same run as long as the same trainings are compared.
+    It is the same run as long as the same trainings are compared. Raises LookupError if MLflow lacks one of them, or
+    the comparison is of others.
     """
     from mlflow.entities import Metric, Param, RunTag
 
-    runs = {record.name: store.find(client, record) for record in records}
+    if not is_of(reports, summary.parent, records):
+        raise LookupError("it is of other runs than there are by now")
+    found = {record.name: store.find(client, record) for record in records}
+    runs = {name: run for name, run in found.items() if run}
+    if missing := found.keys() - runs.keys():
+        raise LookupError(f"of its runs MLflow lacks {', '.join(sorted(missing))}")
     key = identity_of(records)
-    links = [
-        f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" for name, run in runs.items() if run
-    ]
+    links = [f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" for name, run in runs.items()]
     tags = {
-        "compares": " ".join(run.info.run_id for run in runs.values() if run),
+        "compares": " ".join(run.info.run_id for run in runs.values()),
         "mlflow.note.content": "Compares " + ", ".join(links),
     }
-    found = store.search(client, f"tags.kind = 'comparison' and tags.`run.key` = '{key}'")
+    experiment = store.experiment_id(client, store.EXPERIMENT)
+    there = store.reclaim(client, f"tags.kind = 'comparison' and tags.`run.key` = '{key}'")
     run = (
-        found[0]
-        if found
+        there[0]
+        if there
         else client.create_run(
-            store.experiment_id(client, store.EXPERIMENT),
+            experiment,
             tags={"kind": "comparison", "run.key": key} | tags,
             run_name="comparison",
         )
@@ -399,4 +409,4 @@ def mirror_comparison(
     files = artifacts.save({f"report/{path.name}": path for path in sorted(reports.iterdir()) if path.is_file()})
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id, "FINISHED")
-    return (not found) + len(new_tags) + len(new_params) + len(new_means) + len(files)
+    return (not there) + len(new_tags) + len(new_params) + len(new_means) + len(files)

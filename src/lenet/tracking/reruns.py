@@ -56,7 +56,7 @@ def trainings(condition: str | None) -> list[tuple[str, str]]:
         return []
     both = " and ".join(filter(None, ["tags.kind = 'training' and attributes.status = 'FINISHED'", condition]))
     try:
-        return [(str(run.info.run_name), run.info.run_id) for run in store.search(client, both)]
+        return [(store.identity(run)[0], run.info.run_id) for run in store.search(client, both)]
     except Exception as error:
         raise InputError(f"--filter {condition!r}: {store.reason(error)}") from None
 

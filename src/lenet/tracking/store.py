@@ -124,10 +124,16 @@ def look() -> "MlflowClient | None":
 
 
 def experiment_id(client: "MlflowClient", name: str) -> str:
-    """The id of an experiment, made if it is not there. A server chooses its own place for artifacts."""
+    """The id of an experiment, made if it is not there, and restored with its runs if somebody has deleted it.
+
+    A server chooses its own place for artifacts.
+    """
     import mlflow
 
     found = client.get_experiment_by_name(name)
+    if found and found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+        _tell_restored(f"experiment {name}")
     if found is None:
         database = _database()
         with suppress(mlflow.MlflowException):  # another process was first
@@ -138,25 +144,69 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
     return str(found.experiment_id)
 
 
-def search(client: "MlflowClient", condition: str) -> "list[MlflowRun]":
-    """The runs of all our experiments that meet a condition, the oldest first."""
+def search(client: "MlflowClient", condition: str, deleted: bool = False) -> "list[MlflowRun]":
+    """The runs of all our experiments that meet a condition, or those that somebody has deleted, the oldest first."""
+    from mlflow.entities import ViewType
+
+    view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
     found: list[MlflowRun] = []
     token: str | None = None
     while experiments and token != "":
         page = client.search_runs(
-            [one.experiment_id for one in experiments], condition, order_by=["attributes.start_time"], page_token=token
+            [one.experiment_id for one in experiments],
+            condition,
+            view,
+            order_by=["attributes.start_time"],
+            page_token=token,
         )
         found += page
         token = page.token or ""
     return found
 
 
-def find(client: "MlflowClient", record: Record) -> "MlflowRun | None":
-    """The run of this training, the oldest if there are several: by key and variant, as two names may share a block."""
-    condition = f"tags.`run.key` = '{record.key}' and tags.variant = '{record.variant}' and tags.kind = 'training'"
+def reclaim(client: "MlflowClient", condition: str, tag: str = "run.key") -> "list[MlflowRun]":
+    """The runs that meet a condition, as ``search``; one that was deleted is restored if no other has its tag's value.
+
+    Another one made in its place would be a second one as soon as somebody restores the first.
+    """
     found = search(client, condition)
-    return found[0] if found else None
+    for run in search(client, condition, deleted=True):
+        if run.data.tags.get(tag) not in [other.data.tags.get(tag) for other in found]:
+            client.restore_run(run.info.run_id)
+            _tell_restored(f"run {run.info.run_name} ({run.info.run_id[:8]})")
+            found.append(client.get_run(run.info.run_id))
+    return found
+
+
+def _tell_restored(what: str) -> None:
+    print(f"lenet: {what} was deleted in MLflow, and is restored", file=sys.stderr)
+
+
+def training_of(record: Record) -> str:
+    """The condition that the runs of a training meet: by key, variant and seed, as two names may share a block."""
+    names = f"tags.variant = '{record.variant}' and tags.seed = '{record.seed}'"
+    return f"tags.kind = 'training' and tags.`run.key` = '{record.key}' and {names}"
+
+
+def find(client: "MlflowClient", record: Record) -> "MlflowRun | None":
+    """The run of this training, the oldest if there are several."""
+    return next(iter(search(client, training_of(record))), None)
+
+
+def identity(run: "MlflowRun") -> tuple[str, str]:
+    """Name and key of a training, by the tags that it began with: what MLflow displays, anybody may change."""
+    tags = run.data.tags
+    return f"{tags.get('variant', '')}-{tags.get('seed', '')}", tags.get("run.key", "")
+
+
+def is_current(run: "MlflowRun") -> bool:
+    """Whether a run is tagged current, and not by another checkout, which has outputs of its own."""
+    tags = run.data.tags
+    host, _, folder = tags.get("checkout", "").partition(":")
+    elsewhere = _database() is None and host not in ("", socket.gethostname())  # else the file is here, and so is it
+    there = folder and Path(folder) != places.root() and Path(folder).is_dir()
+    return tags.get("current") == "true" and not (elsewhere or there)
 
 
 def end_dead_runs(client: "MlflowClient") -> None:
@@ -167,14 +217,20 @@ def end_dead_runs(client: "MlflowClient") -> None:
 
 
 def mark(client: "MlflowClient", found: Runs) -> int:
-    """Tag exactly the trainings behind the present outputs ``current = true``; return how many are not there."""
+    """Tag exactly the trainings behind the present outputs ``current = true``; return how many are not there.
+
+    What another checkout has tagged stays.
+    """
     trainings = search(client, "tags.kind = 'training'")
-    pairs = {run.info.run_id: (str(run.info.run_name), str(run.data.tags.get("run.key"))) for run in trainings}
+    here = {"current": "true", "checkout": f"{socket.gethostname()}:{places.root()}"}
     for run in trainings:
-        is_current = str(pairs[run.info.run_id] in found).lower()
-        if run.data.tags.get("current") != is_current:
-            client.set_tag(run.info.run_id, "current", is_current)
-    return len(found - set(pairs.values()))
+        tags = run.data.tags
+        wanted = here if identity(run) in found else {"current": "false"}
+        if wanted is here or is_current(run) or "current" not in tags:
+            for name in wanted:
+                if tags.get(name) != wanted[name]:
+                    client.set_tag(run.info.run_id, name, wanted[name])
+    return len(found - set(map(identity, trainings)))
 
 
 def this_process() -> str:

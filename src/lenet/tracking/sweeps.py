@@ -153,7 +153,7 @@ class _Mirror:
         self.best: Sequence[int] = ()
         self.ended = dict[int, str]()  # trials that are told, with their runs
         self.runs = dict[int, tuple[str, int]]()  # of others: the run, and how many epochs it has
-        for run in store.search(client, f"tags.kind = 'trial' and tags.study = '{record.name}'"):
+        for run in store.reclaim(client, f"tags.kind = 'trial' and tags.study = '{record.name}'", "trial"):
             self._know(run)
 
     def update(self, trials: Sequence[TrialRecord], best: Sequence[int]) -> None:
@@ -178,7 +178,7 @@ class _Mirror:
     def _parent(self) -> str:
         from mlflow.entities import Param
 
-        found = store.search(self.client, f"tags.kind = 'study' and tags.study = '{self.record.name}'")
+        found = store.reclaim(self.client, f"tags.kind = 'study' and tags.study = '{self.record.name}'")
         if found:
             run_id = str(found[0].info.run_id)
             self.client.update_run(run_id, "RUNNING")

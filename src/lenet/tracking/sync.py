@@ -45,12 +45,15 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
         try:
             client = store.open_store()
             store.end_dead_runs(client)
+            done = set()
             for entry, files in _everything(params, runs, metrics):
                 mirror = Mirror(client, entry, PATIENCE)
                 mirror.update(files)
                 entry.forget_outputs()
+                done.add((entry.record.name, entry.record.key))
                 yield Synced(entry.record.name, mirror.added)
-            if is_of(reports, records := current.records(params, runs)):
+            records = current.records(params, runs)
+            if done >= {(one.name, one.key) for one in records} and is_of(reports, metrics, records):
                 with journal.lock("comparison", PATIENCE):
                     added = mirror_comparison(client, records, metrics / "summary.json", reports)
                 yield Synced("comparison", added)
