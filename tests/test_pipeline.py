@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -301,9 +302,9 @@ def test_queued_experiments_run_their_own_code_and_record_into_the_same_store(ch
 
 
 @pytest.mark.slow
-def test_an_experiment_in_the_workspace_is_named_in_its_run(checkout: Checkout, mnist: Path) -> None:
+def test_an_experiment_in_the_workspace_is_named_in_its_run_and_can_be_applied(checkout: Checkout, mnist: Path) -> None:
     folder = checkout(seeds=[1], compare=["modern"])
-    changes = ["-S", "variants.modern.optimizer.lr=0.002", "-S", "variants.modern.batch_size=30"]
+    changes = ["-S", "seeds=[2]", "-S", "variants.modern.optimizer.lr=0.002", "-S", "variants.modern.batch_size=30"]
     run("dvc", "exp", "run", "-n", "e1", *changes, cwd=folder, LENET_DATA_DIR=str(mnist))
     (found,) = tracked(folder)
     assert found.data.tags["dvc.experiment"] == "e1"
@@ -311,6 +312,14 @@ def test_an_experiment_in_the_workspace_is_named_in_its_run(checkout: Checkout, 
     assert found.data.tags["git.dirty"] == "true"
     assert current(folder) == keys(folder)
     assert config.load(folder / "params.yaml").variants["modern"].batch_size == 30
+    experiment = stages(folder), keys(folder)
+    run("git", "reset", "-q", "--hard", cwd=folder)
+    shutil.rmtree(folder / "runs")
+    shutil.rmtree(folder / "metrics")
+    run("dvc", "exp", "apply", "-q", "e1", cwd=folder, status=255)  # if no longer, README need not tell of it
+    run("dvc", "checkout", "dvc.yaml", cwd=folder)
+    assert (stages(folder), keys(folder)) == experiment
+    assert "up to date" in run("dvc", "status", "dvc.yaml", cwd=folder).stdout
 
 
 @pytest.mark.slow
