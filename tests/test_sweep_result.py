@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -469,8 +470,20 @@ def test_only_the_lines_that_change_are_written(params: Params, yaml_file: Path)
     assert [line for line in shown.splitlines() if re.match(r"[-+] ", line)] == [
         sign + line for old, new in lines_that_differ(before, after) for sign, line in (("-", old), ("+", new))
     ]
-    assert promote(tuned(params, "original-tanh", tried), 0, yaml_file) == ""
+    again = promote(tuned(params, "original-tanh", tried), 0, yaml_file)
+    assert again == f"{yaml_file}: variants.original-tanh is already trial 0 of study tuned"
     assert yaml_file.read_text() == after
+
+
+@pytest.mark.parametrize("variant", ["original-sigmoid", "original-tanh", "modern"])
+def test_a_published_study_s_winner_is_what_params_yaml_has(variant: str, yaml_file: Path) -> None:
+    published = result.of_folder(ROOT / "sweep" / "studies" / variant)
+    shutil.copy(ROOT / "params.yaml", yaml_file)
+    assert f"variants.{variant} is already trial" in promote(published, None, yaml_file)
+    assert yaml_file.read_bytes() == (ROOT / "params.yaml").read_bytes()
+    worst = max(published.complete, key=lambda trial: trial.value or 0)
+    assert "\n+" in promote(published, worst.number, yaml_file)
+    assert variants(yaml_file.read_text())[0][variant] == published.block(worst)
 
 
 def test_a_part_of_another_kind_is_replaced_as_a_whole(params: Params, yaml_file: Path) -> None:

@@ -16,7 +16,9 @@ from lenet.sweep.result import Result
 
 
 def promote(result: Result, number: int | None, path: Path) -> str:
-    """Write a trial's block into params.yaml, in place of its variant's; return the difference as a unified diff.
+    """Write a trial's block into params.yaml, in place of its variant's.
+
+    Returns the difference as a unified diff, or that there is none.
 
     Args:
         result: the study.
@@ -38,6 +40,8 @@ def promote(result: Result, number: int | None, path: Path) -> str:
             f"params.yaml: variants.{result.plan.variant} is not what study {result.name} was made with; "
             f"changed since: {', '.join(names)}"
         )
+    if block == now:
+        return f"{path}: variants.{result.plan.variant} is already trial {trial.number} of study {result.name}"
     text = path.read_text(encoding="utf-8")
     changed = text
     try:

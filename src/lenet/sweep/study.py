@@ -67,9 +67,16 @@ class Plan:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Plan":
-        """A plan as ``to_json`` gave it. One of a study from before has a digest of sources in place of a signature."""
+        """A plan as ``to_json`` gave it. One of a study from before has a digest of sources in place of a signature.
+
+        Its block may lack what blocks could not say then; it was so.
+        """
         known = {name: part for name, part in content.items() if name != "source"}
-        return cls(**({"signature": ""} if "source" in content else {}) | known)
+        if "source" in content:
+            base = content["base"]
+            initialisation = {"biases": "zero"} | base["initialisation"]
+            known |= {"signature": "", "base": {"order": "shuffled"} | base | {"initialisation": initialisation}}
+        return cls(**known)
 
     @property
     def example(self) -> Variant:
