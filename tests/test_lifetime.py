@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import psutil
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, commit, run
-from lenet import lifetime
+from lenet import lifetime, places
 from lenet.errors import InputError
 from lenet.files import whole, write_json
 
@@ -167,6 +169,43 @@ def test_a_second_training_on_the_same_outputs_is_refused_with_the_first_s_numbe
         holder.communicate()
     with lifetime.sole_writer(Path("runs/a-1")):
         pass  # a dead holder holds nothing
+
+
+def test_a_lock_s_name_is_short_however_long_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path.joinpath("a" * 100, "b" * 200)
+    (folder / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with lifetime.sole_writer(Path("runs/modern-1")):
+        (lock,) = Path(".dvc/tmp/lenet").glob("*.lock")
+    assert lock.name.startswith("modern-1-")
+    names = {places.named(Path(path)) for path in ("a/b-c", "a-b/c", "a/b/c", "a/b-c/../b-c")}
+    assert len(names) == 3
+
+
+def test_temporary_files_of_users_are_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    folder = lifetime.locks()
+    assert folder == lifetime.locks()  # for all processes
+    assert places.kept("journal").is_relative_to(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+    def foreign() -> None:
+        folder.mkdir(mode=0o700)
+        os.chown(folder, 12345, -1)
+
+    (tmp_path / "mine").mkdir(mode=0o700)
+    for make in (
+        lambda: folder.symlink_to(tmp_path / "mine"),
+        lambda: folder.symlink_to(tmp_path / "nowhere"),
+        lambda: folder.touch(),
+        lambda: (folder.mkdir(), folder.chmod(0o755)),
+        *([foreign] if os.geteuid() == 0 else []),
+    ):
+        folder.rmdir() if folder.is_dir() and not folder.is_symlink() else folder.unlink()
+        make()
+        with pytest.raises(InputError, match=f"{folder} is not a folder of your own alone"):
+            lifetime.locks()
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:

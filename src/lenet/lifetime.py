@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from types import FrameType
 import psutil
 from filelock import FileLock, Timeout
 
+from lenet import places
 from lenet.errors import InputError
 
 PATIENCE = 15.0  # seconds that an orphan gets to notice and end
@@ -24,8 +24,8 @@ _orphaned = threading.Event()
 
 
 def locks() -> Path:
-    """The folder of locks and logs: in DVC's temporary folder, or the system's where there is no DVC project."""
-    folder = Path(".dvc/tmp/lenet") if Path(".dvc").is_dir() else Path(tempfile.gettempdir()) / "lenet"
+    """The folder of locks and logs: in DVC's temporary folder, or the user's own where there is no DVC project."""
+    folder = Path(".dvc/tmp/lenet") if Path(".dvc").is_dir() else places.private()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -56,7 +56,7 @@ def check() -> None:
 @contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
     """Hold the lock on an output folder. Raises InputError if another living process keeps it."""
-    with _hold(str(out.resolve()).replace(os.sep, "-"), PATIENCE, f"{out} is being written"):
+    with _hold(places.named(out), PATIENCE, f"{out} is being written"):
         yield
 
 

@@ -1,10 +1,14 @@
 """Where this project keeps what is neither an input nor an output of a stage."""
 
+import hashlib
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from urllib.parse import quote, unquote
+
+from lenet.errors import InputError
 
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]+)(\?.*)?")
 
@@ -18,11 +22,32 @@ def root() -> Path:
 
 
 def kept(what: str) -> Path:
-    """A folder in the main checkout's ``.dvc/tmp``; where there is no DVC project, in the system's temporary folder."""
+    """A folder in the main checkout's ``.dvc/tmp``; where there is no DVC project, in ``private``."""
     project = root()
     if (project / ".dvc").is_dir():
         return project / ".dvc" / "tmp" / "lenet" / what
-    return Path(tempfile.gettempdir()) / "lenet" / str(project).replace(os.sep, "-") / what
+    return private() / named(project) / what
+
+
+def named(path: Path) -> str:
+    """A name for a path, however long that is; no other path has it."""
+    return f"{path.name[:40]}-{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:24]}"
+
+
+def private() -> Path:
+    """This user's own folder among the temporary files, the same for all processes. Nobody else can write there.
+
+    Raises InputError if something else has its name.
+    """
+    folder = Path(tempfile.gettempdir()) / f"lenet-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+    except OSError:  # a file, or a link to nowhere
+        pass
+    raise InputError(f"{folder} is not a folder of your own alone; remove it, or set TMPDIR to another place")
 
 
 def sqlite(file: Path) -> str:
