@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import stat
 import tarfile
 import threading
@@ -242,10 +243,18 @@ def test_a_folder_of_plain_or_gzipped_files_is_the_only_source(mnist, tmp_path: 
     own.mkdir()
     for i, name in enumerate(fetch.SHA256):
         content = (mnist / name).read_bytes()
-        (own / (name if i % 2 else f"{name}.gz")).write_bytes(content if i % 2 else gzip.compress(content, 1))
-    monkeypatch.setenv("LENET_DATA_DIR", str(own))
-    fetch.fetch(tmp_path / "out")
-    assert_mnist(tmp_path / "out", mnist)
+        spelt = name if i < 2 else name.replace("-idx", ".idx")
+        (own / (spelt if i % 2 else f"{spelt}.gz")).write_bytes(content if i % 2 else gzip.compress(content, 1))
+    (own / next(iter(fetch.SHA256))).write_bytes(b"cut short")  # beside a good one
+    (tmp_path / "copy").mkdir()
+    monkeypatch.chdir(tmp_path / "copy")  # as DVC's for an experiment
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given in (str(own), "own", "~/own"):
+        monkeypatch.setenv("LENET_DATA_DIR", given)
+        fetch.fetch(tmp_path / "out")
+        assert_mnist(tmp_path / "out", mnist)
+        shutil.rmtree(tmp_path / "out")
 
 
 @pytest.mark.parametrize(

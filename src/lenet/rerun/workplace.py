@@ -108,8 +108,10 @@ class Workplace:
 
     def digits(self) -> Path:
         """A folder of MNIST's files. Where there is none here, they are fetched: the sources would need a network."""
-        if "LENET_DATA_DIR" in os.environ or raw_is_whole():
-            return Path(os.environ.get("LENET_DATA_DIR", RAW)).expanduser().resolve()
+        if own := fetch.own_folder():
+            return own.resolve()
+        if raw_is_whole():
+            return RAW.resolve()
         folder = self.project.parent / "raw"
         fetch.fetch(folder)
         return folder
