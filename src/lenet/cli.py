@@ -1,8 +1,11 @@
 """The console command `lenet`. A job's module is imported only when that job runs: help needs no torch."""
 
 import atexit
+import codecs
 import functools
 import gc
+import getpass
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +17,7 @@ import click
 from lenet.errors import InputError
 
 HERE = click.Path(path_type=Path)
+LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "→": ">", "’": "'"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -31,12 +35,30 @@ def main() -> None:
     # and one at the end, cost a stage two seconds
     gc.set_threshold(700, 10, 1000)
     atexit.register(gc.freeze)
+    _name_the_user()
+    codecs.register_error("plain", _plain)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="plain")
     try:
         cli(prog_name="lenet")
     except InputError as error:
         for line in str(error).splitlines():
             print(f"lenet: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """For an output whose encoding lacks some characters: a like one, so that tables stay in line."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(LIKE.get(one, "?") for one in error.object[error.start : error.end]), error.end
+
+
+def _name_the_user() -> None:
+    """A container may run under a user id without a name; DVC and what is started here ask for one, and end without."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = str(os.getuid())
 
 
 def job_of(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -107,12 +129,10 @@ def summary(params: Any, variant: str) -> None:
 
     Example: lenet summary original-tanh
     """
-    from rich.console import Console
-
     from lenet.evaluation import summary as module
+    from lenet.screen import Screen
 
-    width = None if sys.stdout.isatty() else 160
-    Console(width=width).print(module.table(variant, params.variant(variant).network))
+    Screen().print(module.table(variant, params.variant(variant).network))
 
 
 @job
@@ -334,12 +354,11 @@ def results(params: Any) -> None:
 
     Example: lenet results
     """
-    from rich.console import Console
-
     from lenet.report import results as module
+    from lenet.screen import Screen
 
     content = module.load(Path("reports"))
-    Console(width=None if sys.stdout.isatty() else 140).print(module.table(content))
+    Screen().print(module.table(content))
     if not module.is_of(content, params):
         print("lenet: params.yaml compares other runs by now; `make repro` computes them", file=sys.stderr)
 
@@ -445,11 +464,10 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
              lenet verify --here --against HEAD~1
              lenet verify --signatures modern
     """
-    from rich.console import Console
-
     from lenet import stale
     from lenet import verify as module
     from lenet.rerun import published
+    from lenet.screen import Screen
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -468,7 +486,7 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
         verdicts = module.verify(params, against, Path(), names)
     else:
         verdicts = published.compute(against, names, cores(), tell)
-    Console(width=None if sys.stdout.isatty() else 140).print(module.table(verdicts))
+    Screen().print(module.table(verdicts))
     if not all(verdict.same for verdict in verdicts):
         raise SystemExit(1)
 
@@ -630,13 +648,12 @@ def show(params: Any, study: str, storage: str | None, out: Path | None) -> None
 
     Example: lenet sweep show modern
     """
-    from rich.console import Console
-
+    from lenet.screen import Screen
     from lenet.sweep import report, result
     from lenet.sweep import storage as storages
 
     found = result.find(study, storage or storages.default())
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Screen()
     console.print(report.best_table(found))
     if report.importances(found):
         console.print(report.importance_table(found))
@@ -692,12 +709,11 @@ def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
 
     Example: lenet diff modern-1 modern-2
     """
-    from rich.console import Console
-
     from lenet import diff as module
+    from lenet.screen import Screen
 
     module.show(
         module.look_up(references, params, Path("runs"), Path("metrics")),
         code,
-        Console(width=None if sys.stdout.isatty() else 160),
+        Screen(),
     )

@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lenet import current, lifetime
+from lenet import current, lifetime, snapshot
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import read_json, write_json
@@ -144,7 +144,9 @@ def _stale(pipeline: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set
             files = sorted({stage.path_in_repo for stage in repo.index.stages if stage.addressing in needed})
             changed = set(busy(repo.status, targets=files))
     except DvcException as error:
-        raise InputError(f"DVC: {' '.join(str(error).split())}") from None
+        raise InputError(
+            "; ".join(filter(None, [f"DVC: {' '.join(str(error).split())}", snapshot.silence()]))
+        ) from None
     needed_by = graph.reverse(copy=False)
     return graph, needed & changed.union(*(networkx.descendants(needed_by, name) for name in changed))
 

@@ -13,8 +13,8 @@ from lenet.rerun.again import Report, rerun
 from lenet.rerun.many import Result, rerun_all, worst
 from lenet.rerun.preflight import Preflight
 from lenet.rerun.verdict import Verdict
+from lenet.screen import Screen
 
-WIDTH = 140  # where the output is no terminal
 SAME = {True: "yes", False: "[red]NO[/red]", None: "not known"}
 
 
@@ -29,7 +29,7 @@ def show(
     trust: bool,
 ) -> int:
     """Rerun a run and print what there is to know; return the exit status."""
-    console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+    console = Screen(highlight=False)
 
     def tell(what: object) -> None:
         if isinstance(what, str):
@@ -75,7 +75,7 @@ def show_all(params: Params, condition: str | None, options: Sequence[str], jobs
             sources = report.get("sources", "")
             cells = result.name, sources, _grade(result), where, causes, str(report.get("seconds", ""))
             table.add_row(*map(escape, cells))
-        Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(table)
+        Screen(highlight=False).print(table)
     return worst(results)
 
 

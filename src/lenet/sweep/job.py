@@ -108,9 +108,9 @@ def _milliseconds(time: datetime | None) -> int | None:
 
 def tell(found: Result) -> None:
     """The outcome on standard output, and what may come next on standard error."""
-    from rich.console import Console
+    from lenet.screen import Screen
 
-    Console(width=None if sys.stdout.isatty() else 160).print(report.best_table(found))
+    Screen().print(report.best_table(found))
     more = f"`lenet sweep show {found.name}` tells what mattered"
     if found.best:
         more += f"; `lenet sweep promote {found.name}` writes the winner into params.yaml"

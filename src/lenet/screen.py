@@ -1,0 +1,26 @@
+"""Tables on standard output, whole in a terminal of any width."""
+
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+WIDTH = 160  # where the output is no terminal
+
+
+class Screen(Console):
+    """Standard output. A table is wider than the terminal rather than that a name or a number in it is cut short."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"width": None if sys.stdout.isatty() else WIDTH} | options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        unlimited = self.options.update(max_width=10_000)
+        for table in (thing for thing in objects if isinstance(thing, Table)):
+            for column in table.columns:
+                words = (Measurement.get(self, unlimited, cell).minimum for cell in (column.header, *column.cells))
+                column.min_width = max(words)
+            options["crop"] = False
+        super().print(*objects, **options)
