@@ -17,7 +17,7 @@ import click
 from lenet.errors import InputError
 
 HERE = click.Path(path_type=Path)
-LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "→": ">", "’": "'"}
+LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "±": "~", "→": ">", "’": "'"}
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
