@@ -50,6 +50,7 @@ from lenet.cli import cli
 from lenet.digits.data import load_digits
 from lenet.errors import InputError
 from lenet.sweep import storage as storages
+from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
 from lenet.sweep.worker import Worker, join
@@ -303,6 +304,38 @@ def test_a_worker_that_comes_before_its_study_or_finds_several_is_told_so(tmp_pa
     storage.set_study_user_attr(one, "ended", True)
     assert said("far") == "no study far; there are: one, two, three"
     assert said(None) == "--study is needed to choose among the studies under way: two, three"
+
+
+@pytest.mark.parametrize("scheme", FILES)
+def test_a_study_deleted_under_its_coordinator_or_worker_is_one_line(
+    scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.chdir(tmp_path)
+    storage, deleted = storages.connect(f"{scheme}:///trials"), "has been deleted from its storage"
+
+    def begin() -> int:
+        study = storages.begin(storage, "study", PLAN)
+        for _ in range(3):
+            storage.create_new_trial(study, template_trial=WAITING)
+        return study
+
+    study = begin()
+    coordinator = Coordinator(
+        storage, "", "study", study, PLAN, 3, 0, [], see=lambda trials: storage.delete_study(study)
+    )  # fmt: skip
+    with pytest.raises(InputError, match=f"^study: it {deleted}"), storages.asking("study"):
+        coordinator.run()
+    assert storages.names(storage) == {}
+    study = begin()
+    worker = Worker(storage, study, PLAN, None, lambda line: None)
+    monkeypatch.setattr(
+        Worker, "_train", lambda self, trial: storage.delete_study(study) or (TrialState.FAIL, None, "x")
+    )
+    with pytest.raises(InputError, match=f"^study: it {deleted}"), storages.asking("study"):
+        worker.work()
+    with pytest.raises(KeyError, match="fault"), storages.asking("study"):
+        raise KeyError("fault of ours")
 
 
 def awkward() -> list[float]:

@@ -23,6 +23,8 @@ PATIENCE = 60  # seconds for another process's write
 LINE = 2**20  # bytes; longer than any line of a journal
 JOURNAL = b'{"op_code":'  # how one begins
 LEGAL = "sqlite:///FILE, journal:///FILE, postgresql://USER@HOST/DATABASE"
+GONE = "Record does not exist."
+"""What Optuna says of a study or trial that it does not find."""
 FAULTS = (SQLAlchemyError, StorageInternalError, OSError)
 """What a storage that fails raises."""
 
@@ -187,8 +189,12 @@ def _reason(error: BaseException) -> str:
 
 @contextmanager
 def asking(what: str) -> Iterator[None]:
-    """A storage that fails is bad input."""
+    """A storage that fails is bad input, and so is one from which somebody has deleted the study."""
     try:
         yield
     except FAULTS as error:
         raise InputError(f"{what}: {_reason(error)}") from None
+    except KeyError as error:
+        if error.args != (GONE,):
+            raise
+        raise InputError(f"{what}: it has been deleted from its storage; the same command begins it anew") from None
