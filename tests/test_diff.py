@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
-from rich.console import Console
 
 from conftest import ROOT, commit, lenet_command, run
 from lenet import diff, fingerprint, tracking
@@ -19,6 +18,7 @@ from lenet.diff import Section
 from lenet.errors import InputError
 from lenet.evaluation import evaluate
 from lenet.files import write_json
+from lenet.screen import Screen
 from lenet.tracking import Tracked
 from lenet.train import train
 from lenet.training.record import Record
@@ -393,7 +393,7 @@ def test_a_run_equals_itself_in_all_sections() -> None:
     twins = [tracked(name, {"objective.loss": "mse"}, {"test/misses": 0.0}, **files) for name in ("v-1", "v-2")]
     runs = {run_.name: run_ for run_ in (twins[0], Tracked(**vars(twins[1]) | {"tags": twins[0].tags}))}
     assert all(not section.rows and section.compared for section in diff.sections(runs))
-    console = Console(file=io.StringIO(), width=100)
+    console = Screen(width=100, file=io.StringIO())
     diff.show(runs, True, console)
     printed = [line for line in console.file.getvalue().splitlines() if line and not line.startswith(" ")]  # type: ignore[attr-defined]
     assert printed[2:] == [
@@ -425,14 +425,14 @@ def test_answers_to_other_digits_are_not_compared() -> None:
 def test_the_unified_diff_is_printed_when_asked_for() -> None:
     runs = {
         "v-1": tracked("v-1", source__source_zip=archive({"src/a.py": "x\ny\n", "src/gone.py": "z\n"})),
-        "v-2": tracked("v-2", source__source_zip=archive({"src/a.py": "x\n[b]Y\n"})),
+        "[/x]": tracked("v-2", source__source_zip=archive({"src/a.py": "x\n[b]Y\n"})),
     }
-    console = Console(file=io.StringIO(), width=40)
+    console = Screen(width=40, file=io.StringIO())
     diff.show(runs, True, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "--- v-1/src/a.py\n+++ v-2/src/a.py\n@@ -1,2 +1,2 @@\n x\n-y\n+[b]Y\n" in text
+    assert "--- v-1/src/a.py\n+++ [/x]/src/a.py\n@@ -1,2 +1,2 @@\n x\n-y\n+[b]Y\n" in text
     assert "--- v-1/src/gone.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-z\n" in text
-    console = Console(file=io.StringIO())
+    console = Screen(file=io.StringIO())
     diff.show(runs, False, console)
     assert "@@" not in console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from conftest import ROOT
 from lenet import fingerprint
@@ -19,6 +18,7 @@ from lenet.rerun import again, preflight, view, workplace
 from lenet.rerun.preflight import Line, Preflight
 from lenet.rerun.sources import Commit
 from lenet.rerun.workplace import Workplace
+from lenet.screen import Screen
 from lenet.tracking import Tracked
 from lenet.tracking.mirror import expected_params
 
@@ -91,11 +91,13 @@ def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Track
 
 def test_what_a_store_says_is_shown_as_it_stands(run: Tracked, place: Workplace) -> None:
     flight, _ = examined(replace(run, tags=run.tags | {"processor": "[/x]", "threads": "[red]1"}), place)
-    console = Console(width=140, file=io.StringIO())
+    console = Screen(width=140, file=io.StringIO())
     console.print(view.preflight_table(flight))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[/x]" in shown
     assert "[red]1" in shown
+    makers = {path.name for path in (ROOT / "src").rglob("*.py") if "Console(" in path.read_text()}
+    assert makers == {"screen.py", "progress.py", "fetch.py"}  # the last two show names of ours alone
 
 
 def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) -> None:

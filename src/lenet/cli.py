@@ -712,8 +712,5 @@ def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
     from lenet import diff as module
     from lenet.screen import Screen
 
-    module.show(
-        module.look_up(references, params, Path("runs"), Path("metrics")),
-        code,
-        Screen(),
-    )
+    found = module.look_up(references, params, Path("runs"), Path("metrics"))
+    module.show(found, code, Screen())

@@ -12,7 +12,6 @@ from typing import TypeVar
 
 import pandas as pd
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 from scipy import stats
@@ -100,7 +99,7 @@ def show(runs: Runs, code: bool, console: Console) -> None:
         verdict = "" if section.rows else ": same" if section.compared else ": unknown"
         console.print(Text(f"\n{section.title}", "bold").append(verdict, "not bold"))
         if section.rows:
-            table = Table("", *map(escape, section.columns))
+            table = Table("", *section.columns)
             for name, cells in section.rows.items():
                 table.add_row(Text(name), *(Text(cell) for cell in cells))
             console.print(table)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -26,6 +25,7 @@ from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import read_json, write_json
 from lenet.report import results
+from lenet.screen import Screen
 
 if TYPE_CHECKING:
     import networkx
@@ -197,7 +197,7 @@ class _Scheduler:
         self.graph, self.waiting, self.jobs, self.costs, self.timeline = graph, set(waiting), jobs, costs, timeline
         self.running: list[Running] = []
         self.total, self.failed = len(waiting), False
-        self.console = Console(stderr=True)
+        self.console = Screen(stderr=True)
         self.logs = lifetime.locks() / "logs"
 
     def run(self) -> None:
@@ -248,13 +248,13 @@ class _Scheduler:
                 self.running.append(self._launch(stage.name, stage.attempt + 1))
             elif status:
                 self.failed = True
-                self.console.print(f"[red]{stage.name} failed[/red]; its log, {stage.log}:")
+                self.console.print(Text.assemble((f"{stage.name} failed", "red"), f"; its log, {stage.log}:"))
                 self.console.print(Text(text.strip()))
             else:
                 self.timeline.add(stage)
                 how = "from DVC's cache" if "is cached" in text else f"{stage.seconds}"
                 how = "unchanged" if "didn't change" in text else how
-                self.console.print(f"{stage.name}: {how}", highlight=False)
+                self.console.print(f"{stage.name}: {how}")
 
     def _stop(self) -> None:
         """End what still runs: each `dvc` is told, and the stage below it follows its end."""

@@ -1,4 +1,4 @@
-"""Tables on standard output, whole in a terminal of any width."""
+"""What is shown to a reader: plain text, whatever a store, a file or a user calls something; tables whole."""
 
 import sys
 from typing import Any
@@ -11,10 +11,14 @@ WIDTH = 160  # where the output is no terminal
 
 
 class Screen(Console):
-    """Standard output. A table is wider than the terminal rather than that a name or a number in it is cut short."""
+    """A console. Square brackets in a text are no markup.
+
+    A table is wider than the terminal rather than that a name or a number in it is cut short.
+    """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"width": None if sys.stdout.isatty() else WIDTH} | options)
+        width = None if options.get("stderr") or sys.stdout.isatty() else WIDTH
+        super().__init__(**{"width": width, "markup": False, "highlight": False} | options)
 
     def print(self, *objects: Any, **options: Any) -> None:
         unlimited = self.options.update(max_width=10_000)

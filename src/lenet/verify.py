@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 from safetensors.torch import load_file
 from scipy import stats
 
@@ -212,7 +213,7 @@ def table(verdicts: list[Verdict]) -> Table:
     """The verdicts for a terminal."""
     view = Table("stage or file", "same", "judged")
     for verdict in verdicts:
-        view.add_row(verdict.name, "yes" if verdict.same else "[red]NO[/red]", verdict.how)
+        view.add_row(verdict.name, "yes" if verdict.same else Text("NO", "red"), verdict.how)
     return view
 
 

@@ -1,12 +1,12 @@
-"""Reruns on a terminal, and as JSON."""
+"""Reruns on a and as JSON."""
 
 import json
 import sys
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lenet.config import Params
 from lenet.rerun.again import Report, rerun
@@ -15,7 +15,7 @@ from lenet.rerun.preflight import Preflight
 from lenet.rerun.verdict import Verdict
 from lenet.screen import Screen
 
-SAME = {True: "yes", False: "[red]NO[/red]", None: "not known"}
+SAME: dict[bool | None, str | Text] = {True: "yes", False: Text("NO", "red"), None: "not known"}
 
 
 def show(
@@ -29,14 +29,14 @@ def show(
     trust: bool,
 ) -> int:
     """Rerun a run and print what there is to know; return the exit status."""
-    console = Screen(highlight=False)
+    console = Screen()
 
     def tell(what: object) -> None:
         if isinstance(what, str):
             print(what, file=sys.stderr, flush=True)
         elif isinstance(what, Preflight) and not as_json:
             console.print(preflight_table(what))
-            console.print(f"best grade in reach here: [bold]{what.best}[/bold]")
+            console.print(Text.assemble("best grade in reach here: ", (what.best, "bold")))
             if what.note:
                 console.print(what.note)
 
@@ -45,7 +45,7 @@ def show(
         print(json.dumps(report.to_json() | {"seconds": round(report.seconds, 1)}, indent=2))
     elif report.verdict:
         console.print(verdict_table(report.verdict))
-        console.print(f"{report.run.name}: {report.verdict.summary}", style="bold", markup=False)
+        console.print(f"{report.run.name}: {report.verdict.summary}", style="bold")
         _print_place(report, console)
     return report.exit_status(accepted)
 
@@ -74,8 +74,8 @@ def show_all(params: Params, condition: str | None, options: Sequence[str], jobs
             causes = "; ".join(cause["kind"] for cause in found.get("causes", []))
             sources = report.get("sources", "")
             cells = result.name, sources, _grade(result), where, causes, str(report.get("seconds", ""))
-            table.add_row(*map(escape, cells))
-        Screen(highlight=False).print(table)
+            table.add_row(*cells)
+        Screen().print(table)
     return worst(results)
 
 
@@ -91,7 +91,7 @@ def preflight_table(preflight: Preflight) -> Table:
     table = Table("", "Then", "Here", "Same")
     for line in preflight.lines:
         same = "no; it need not be" if line.same is False and not line.decides else SAME[line.same]
-        table.add_row(line.what, escape(line.then), escape(line.here), same)
+        table.add_row(line.what, line.then, line.here, same)
     return table
 
 
@@ -99,5 +99,5 @@ def verdict_table(verdict: Verdict) -> Table:
     """What each stage has reproduced."""
     table = Table("Stage", "Reproduced", "Same", "")
     for stage in verdict.stages:
-        table.add_row(stage.name, escape(stage.reproduced), SAME[stage.same], escape(stage.note))
+        table.add_row(stage.name, stage.reproduced, SAME[stage.same], stage.note)
     return table

@@ -1,4 +1,4 @@
-"""What a study shows while it runs: a table in a terminal, else a line for each trial that has ended."""
+"""What a study shows while it runs: a table in a else a line for each trial that has ended."""
 
 import sys
 import time
@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from lenet.screen import Screen
 from lenet.sweep.study import STATES
 
 Trials = Sequence[FrozenTrial]
@@ -20,7 +21,7 @@ Trials = Sequence[FrozenTrial]
 def board(name: str, count: int) -> Iterator[Callable[[Trials], None]]:
     """The display of a study of so many trials; to be called with all of them now and then."""
     shown = _Board(name, count)
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     if console.is_terminal:
         with Live(console=console, get_renderable=shown.table, refresh_per_second=2) as live:
             yield shown.see
@@ -64,7 +65,7 @@ class _Board:
 
     def table(self) -> Table:
         view = Table.grid(padding=(0, 2))
-        view.add_row(f"[bold]{self.name}[/bold]", self.state())
+        view.add_row(Text(self.name, "bold"), self.state())
         for trial in self.trials:
             if trial.state == TrialState.RUNNING:
                 view.add_row(f"  trial {trial.number}", f"{_epochs(trial)}  {values_of(trial)}")

@@ -197,6 +197,8 @@ class _Mirror:
         return run_id
 
     def _know(self, run: "MlflowRun") -> None:
+        if not run.data.tags.get("trial", "").isdecimal():  # a tag that somebody has edited
+            return
         number, run_id = int(run.data.tags["trial"]), str(run.info.run_id)
         if run.data.tags.get("state") in ENDED:
             self.ended[number] = run_id
