@@ -659,6 +659,12 @@ def test_a_trial_taken_up_again_has_each_epoch_once(params: Params, tmp_path: Pa
         record.update([tracking.TrialRecord(0, "running", block, {}, rows[:seen], "", None, None)], [])
     points = client.get_metric_history(record.runs[0][0], "train/loss")
     assert sorted(point.step for point in points) == [1, 2, 3]
+    # deleted by hand it is restored; what is no trial's number is no trial
+    run_id = record.runs[0][0]
+    client.delete_run(run_id)
+    assert sweeps._Mirror(client, record.record).runs == {0: (run_id, 3)}
+    client.set_tag(run_id, "trial", "[/x]")
+    assert sweeps._Mirror(client, record.record).runs == {}
 
 
 @pytest.mark.slow
