@@ -97,7 +97,7 @@ def test_what_a_store_says_is_shown_as_it_stands(run: Tracked, place: Workplace)
     assert "[/x]" in shown
     assert "[red]1" in shown
     makers = {path.name for path in (ROOT / "src").rglob("*.py") if "Console(" in path.read_text()}
-    assert makers == {"screen.py", "progress.py", "fetch.py"}  # the last two show names of ours alone
+    assert makers == {"progress.py", "fetch.py"}  # they show names of ours alone; all others make a Screen
 
 
 def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) -> None:
