@@ -196,7 +196,7 @@ def test_nothing_is_computed_where_an_operation_is_off(
     monkeypatch.setattr(again, "_execute", lambda *_: pytest.fail("it has been executed"))
     for only in (True, False):
         with pytest.raises(InputError, match=r"modern-1: it cannot be rerun here: sqrt is off .* nothing is trained"):
-            again.rerun("modern-1", params, told.append, only, False, False, False)
+            again.rerun("modern-1", params, told.append, only_preflight=only)
     assert [type(what) for what in told] == [Preflight, Preflight]
     monkeypatch.setattr(workplace, "probe", lambda _: FOUND)
-    assert again.rerun("modern-1", params, told.append, True, False, False, False).exit_status("bitwise") == 0
+    assert again.rerun("modern-1", params, told.append, only_preflight=True).exit_status("bitwise") == 0

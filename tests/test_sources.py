@@ -1,6 +1,7 @@
 """A run's sources for its rerun: a commit that Git vouches for, or an archive that keeps to the writer's limits."""
 
 import io
+import os
 import struct
 import zipfile
 from collections.abc import Callable
@@ -135,3 +136,14 @@ def test_an_archive_beyond_the_writer_s_limits_is_one_line(archive: Callable[[],
         sources.of(tracked(archive(), git_commit="none", git_dirty="true"))
     assert str(raised.value).startswith("modern-1: source/source.zip is faulty (")
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_git_that_fails_or_is_not_there_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path, said in ((os.environ["PATH"], "not a git repository"), ("", "No such file or directory: 'git'")):
+        monkeypatch.setenv("PATH", path)
+        assert snapshot.git("log", "-1", missing="none") == b"none"
+        with pytest.raises(InputError, match=rf"^git log -1: .*{said}.*$"):
+            snapshot.git("log", "-1")
+        with pytest.raises(InputError, match=r"^git rev-parse .*$"):
+            sources.commit("HEAD")

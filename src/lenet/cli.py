@@ -543,7 +543,8 @@ def rerun(
     try:
         if everything:
             raise SystemExit(view.show_all(params, condition, options, jobs or cores(), as_json))
-        raise SystemExit(view.show(params, str(reference), preflight, env, accept, as_json, track, trust_sources))
+        how = {"only_preflight": preflight, "build_environment": env, "track": track, "trust": trust_sources}
+        raise SystemExit(view.show(params, str(reference), accept, as_json, **how))
     except KeyboardInterrupt:
         print("lenet: interrupted; nothing is left of this rerun", file=sys.stderr)
         raise SystemExit(130) from None

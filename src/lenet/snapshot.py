@@ -15,6 +15,8 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from lenet.errors import InputError
+
 PATHS = (
     "src/**/*.py", "src/**/*.html", "params.yaml", "dvc.yaml", "*/params.yaml", "*/dvc.yaml", "pyproject.toml",
     "requirements*.lock",
@@ -40,14 +42,14 @@ _DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
 
 def commit() -> str:
     """The checked-out commit's hash; ``none`` where there is none, or Git does not answer."""
-    return _git("rev-parse", "--verify", "--quiet", "HEAD").decode().strip() or "none"
+    return git("rev-parse", "--verify", "--quiet", "HEAD", missing="").decode().strip() or "none"
 
 
 def state() -> str:
     """Whether what makes a result differs from the commit: ``true``, ``false``, or ``unknown`` without an answer."""
     if silence():
         return "unknown"
-    return str(bool(_git("status", "--porcelain", "--untracked-files=all", "--", *_globs(PATHS)))).lower()
+    return str(bool(git("status", "--porcelain", "--untracked-files=all", "--", *_globs(PATHS), missing=""))).lower()
 
 
 def silence() -> str:
@@ -155,18 +157,19 @@ def diff() -> bytes:
     """
     changed = _names("diff", "--relative", "--no-renames", "--name-only", "HEAD", patterns=PATHS)
     new = _names("ls-files", "--others", "--exclude-standard", patterns=PATHS)
-    here = os.fsdecode(_git("rev-parse", "--show-prefix")).strip("\n")  # the project may be a folder of a repository
+    # the project may be a folder of a repository
+    here = os.fsdecode(git("rev-parse", "--show-prefix", missing="")).strip("\n")
     changes = [*_DIFF, "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "HEAD", "--"]
     addition = [*_DIFF, f"--src-prefix=a/{here}", f"--dst-prefix=b/{here}", "--no-index", "--", "/dev/null"]
-    parts = [_git(*changes, name) for name in changed if _is_fit(name)]
-    parts += [_git(*addition, name) for name in new if _is_fit(name)]
+    parts = [git(*changes, name, missing="") for name in changed if _is_fit(name)]
+    parts += [git(*addition, name, missing="") for name in new if _is_fit(name)]
     text = b"".join(part for part in parts if not SECRET.search(part))  # nor one that has been taken out
     return text if len(text) <= LIMIT else text[:LIMIT] + f"\n# cut here: {len(text):,} bytes in all\n".encode()
 
 
 def _names(*words: str, patterns: tuple[str, ...]) -> list[str]:
     """The names that a Git command lists, from the present folder on, in order; none that is hidden."""
-    names = _git(*words, "-z", "--", *_globs(patterns)).split(b"\0")
+    names = git(*words, "-z", "--", *_globs(patterns), missing="").split(b"\0")
     return _plain(os.fsdecode(name) for name in names if name)
 
 
@@ -194,10 +197,25 @@ def _globs(patterns: tuple[str, ...]) -> list[str]:
     return [f":(glob){pattern}" for pattern in patterns]
 
 
-def _git(*words: str) -> bytes:
-    """What a Git command prints; nothing where there is no Git or no repository."""
+def git(*words: str, missing: str | None = None, given: bytes = b"") -> bytes:
+    """What a Git command prints; a user's own are not in its way.
+
+    Args:
+        words: the command.
+        missing: what counts as printed where it fails or there is no Git.
+        given: its input.
+
+    Raises:
+        InputError: it fails, and there is no ``missing``.
+    """
     try:
-        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # a user's own Git commands are not in its way
-        return subprocess.run(["git", *words], capture_output=True, timeout=30, env=environment).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return b""
+        environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}
+        done = subprocess.run(["git", *words], input=given, capture_output=True, timeout=60, env=environment)
+        if done.returncode in (0, 1):  # 1: something differs
+            return done.stdout
+        fault = done.stderr.decode(errors="replace") or f"ended with {done.returncode}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        fault = str(error)
+    if missing is None:
+        raise InputError(f"git {' '.join(words)}: {' '.join(fault.split())}")
+    return missing.encode()

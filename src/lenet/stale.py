@@ -4,12 +4,12 @@ Their bits are those of one kind of processor.
 """
 
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lenet.files import FAULTY, json_of
+from lenet.snapshot import git
 
 HASH = 12  # characters of a commit's shown
 
@@ -43,8 +43,5 @@ def pipelines(metrics: Path) -> Iterator[str]:
 
 def _commit(folder: Path) -> str:
     """The commit that published a folder."""
-    command = ["git", "log", "-1", f"--abbrev={HASH}", "--format=commit %h", "--", str(folder)]
-    try:
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "an earlier commit"
-    except OSError:  # no Git
-        return "an earlier commit"
+    said = git("log", "-1", f"--abbrev={HASH}", "--format=commit %h", "--", str(folder), missing="")
+    return said.decode().strip() or "an earlier commit"

@@ -29,6 +29,7 @@ from lenet.config import Params
 from lenet.errors import InputError, ParamsError
 from lenet.evaluation import kept
 from lenet.files import FAULTY, reading, reason
+from lenet.snapshot import git
 from lenet.stale import is_stale
 
 T = TypeVar("T")
@@ -218,21 +219,14 @@ def table(verdicts: list[Verdict]) -> Table:
 
 
 def _is_at(revision: str, path: Path) -> bool:
-    return bool(_git("ls-tree", revision, str(path)))
+    return bool(git("ls-tree", revision, str(path)))
 
 
 def _at(revision: str, path: Path, how: Callable[[bytes], T]) -> T:
     try:
-        return how(_git("show", f"{revision}:./{path}"))
+        return how(git("show", f"{revision}:./{path}"))
     except FAULTY as error:
         raise InputError(f"{path} at {revision}: {reason(error)}; --against names another commit") from None
-
-
-def _git(*words: str) -> bytes:
-    found = subprocess.run(["git", *words], capture_output=True)
-    if found.returncode:
-        raise InputError(f"git {' '.join(words)}: {' '.join(found.stderr.decode(errors='replace').split())}")
-    return found.stdout
 
 
 def _stages(lock: bytes) -> dict[str, Any]:

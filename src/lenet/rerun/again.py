@@ -65,10 +65,11 @@ def rerun(
     reference: str,
     params: Params,
     tell: Callable[[object], None],
-    only_preflight: bool,
-    build_environment: bool,
-    track: bool,
-    trust: bool,
+    *,
+    only_preflight: bool = False,
+    build_environment: bool = False,
+    track: bool = False,
+    trust: bool = False,
 ) -> Report:
     """Build a run's sources, parameters and data again, execute its stages, and compare what comes out.
 

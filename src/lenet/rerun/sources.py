@@ -8,7 +8,6 @@ files: then it is that commit. One that no commit vouches for is told apart, and
 import hashlib
 import io
 import json
-import subprocess
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from lenet import snapshot
 from lenet.errors import InputError
+from lenet.snapshot import git
 from lenet.tracking import Tracked
 
 SHOWN = 5
@@ -34,7 +34,7 @@ class Commit:
 
     def unpack(self, folder: Path) -> None:
         """Write its files into a folder. The project may be a folder of a larger repository: its part alone."""
-        with tarfile.open(fileobj=io.BytesIO(_git("archive", "--format=tar", f"{self.hash}:{_prefix()}"))) as archive:
+        with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", f"{self.hash}:{_prefix()}"))) as archive:
             archive.extractall(folder, filter="data")
 
 
@@ -91,14 +91,14 @@ def of(run: Tracked) -> Sources:
 
 def commit(revision: str) -> Commit:
     """The commit that a revision names. Raises InputError if there is none."""
-    return Commit(_git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip())
+    return Commit(git("rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip())
 
 
 def _publisher(run: Tracked) -> Commit | None:
     paths = [Path("metrics") / f"{run.name}.json", *sorted(Path().glob(f"*/metrics/{run.name}.json"))]
     for path in paths:
-        for one in _git("log", "--format=%H", "--", str(path), missing="").decode().split():
-            text = _git("show", f"{one}:./{path}", missing="")
+        for one in git("log", "--format=%H", "--", str(path), missing="").decode().split():
+            text = git("show", f"{one}:./{path}", missing="")
             if text and json.loads(text).get("run", {}).get("key") == run.key:
                 return Commit(one)
     return None
@@ -106,13 +106,13 @@ def _publisher(run: Tracked) -> Commit | None:
 
 def _commits(first: str = "") -> list[str]:
     """The commits that this repository's branches, tags and DVC experiments lead to, the newest first, or ``first``."""
-    found = _git("log", "--all", "--format=%H", missing="").decode().split()
+    found = git("log", "--all", "--format=%H", missing="").decode().split()
     return sorted(found, key=lambda commit: commit != first)
 
 
 def _others(files: Mapping[str, bytes], commit: str) -> list[str]:
     """The files that are not in a commit, or not as they are there, by Git's own digests."""
-    tree = _git("ls-tree", "-r", "-z", f"{commit}:{_prefix()}", missing="").decode().split("\0")
+    tree = git("ls-tree", "-r", "-z", f"{commit}:{_prefix()}", missing="").decode().split("\0")
     entries = (entry.partition("\t") for entry in tree if entry.startswith("100"))  # files; not links, not submodules
     known = {name: head.split()[2] for head, _, name in entries}
     return sorted(name for name, content in files.items() if known.get(name) != _blob(content))
@@ -121,7 +121,7 @@ def _others(files: Mapping[str, bytes], commit: str) -> list[str]:
 def _all_known(files: Mapping[str, bytes]) -> bool:
     """Whether this repository has each content at all: quick to tell, and then commits are worth looking at."""
     digests = "\n".join(map(_blob, files.values()))
-    found = subprocess.run(["git", "cat-file", "--batch-check"], input=digests.encode(), capture_output=True).stdout
+    found = git("cat-file", "--batch-check", missing="", given=digests.encode())
     return bool(found) and b"missing" not in found
 
 
@@ -134,12 +134,12 @@ def _blob(content: bytes) -> str:
 
 @cache
 def _digest_name() -> str:
-    return _git("rev-parse", "--show-object-format", missing="sha1").decode().strip()
+    return git("rev-parse", "--show-object-format", missing="sha1").decode().strip()
 
 
 def _prefix() -> str:
     """Of the project in a larger repository; empty where it is the repository."""
-    return _git("rev-parse", "--show-prefix").decode().strip()
+    return git("rev-parse", "--show-prefix").decode().strip()
 
 
 def _origin(run: Tracked, files: Mapping[str, bytes], at: str) -> str:
@@ -147,12 +147,3 @@ def _origin(run: Tracked, files: Mapping[str, bytes], at: str) -> str:
     named = ", ".join(others[:SHOWN]) + (f" and {len(others) - SHOWN} more" if len(others) > SHOWN else "")
     beside = f"{len(others)} of them not as in commit {at[:12]}: {named}" if others else "of no commit here"
     return f"{len(files)} files, {beside}; {run.origin}"
-
-
-def _git(*words: str, missing: str | None = None) -> bytes:
-    done = subprocess.run(["git", *words], capture_output=True)
-    if done.returncode and missing is not None:
-        return missing.encode()
-    if done.returncode:
-        raise InputError(f"git {words[0]}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout

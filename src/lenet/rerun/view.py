@@ -18,17 +18,8 @@ from lenet.screen import Screen
 SAME: dict[bool | None, str | Text] = {True: "yes", False: Text("NO", "red"), None: "not known"}
 
 
-def show(
-    params: Params,
-    reference: str,
-    only_preflight: bool,
-    environment: bool,
-    accepted: str,
-    as_json: bool,
-    track: bool,
-    trust: bool,
-) -> int:
-    """Rerun a run and print what there is to know; return the exit status."""
+def show(params: Params, reference: str, accepted: str, as_json: bool, **how: bool) -> int:
+    """Rerun a run and print what there is to know; return the exit status. ``how`` is what ``rerun`` takes."""
     console = Screen()
 
     def tell(what: object) -> None:
@@ -40,7 +31,7 @@ def show(
             if what.note:
                 console.print(what.note)
 
-    report = rerun(reference, params, tell, only_preflight, environment, track, trust)
+    report = rerun(reference, params, tell, **how)
     if as_json:
         print(json.dumps(report.to_json() | {"seconds": round(report.seconds, 1)}, indent=2))
     elif report.verdict:
