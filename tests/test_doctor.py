@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from safetensors.numpy import load_file, save_file
 
 from conftest import HARDEST, edit_params, lenet_command, run
 from lenet import config, doctor, tracking
+from lenet.cli import cli
 from lenet.errors import InputError
 from lenet.evaluation import robustness
 from lenet.report import compare
@@ -203,6 +205,58 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     assert any(f"metrics/modern-1.json: test.error is {misses / 10_000}, and" in fault for fault in found["again"])
     assert any(fault.startswith("runs/modern-1/predictions.csv") for fault in found["again"])
     assert any(fault.startswith("metrics/summary.json") for fault in found["again"])
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder / "runs")
+    shutil.rmtree(folder / "reports")
+
+
+def halve(folder: Path) -> None:
+    shutil.rmtree(folder / "runs" / "modern-2")
+    (folder / "runs" / "modern-1" / "weights.safetensors").unlink()
+
+
+def edit_block(folder: Path) -> None:
+    edit_params(folder, lambda content: content["variants"]["modern"]["optimizer"].update(lr=0.00123))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (empty, {"verify --here": "2 not computed", "doctor": "2 no run here", "results": "2 is missing"}),
+        (
+            halve,
+            {
+                "verify --here": "2 not computed",
+                "doctor": "1 deleted",
+                "doctor --deep": "1 weights.safetensors: No such file",
+                "results": "0 not the runs of params.yaml",
+            },
+        ),
+        # of verify: what was computed is still what the commit says
+        (
+            edit_block,
+            {
+                "verify --here": "0 bitwise",
+                "doctor": "1 not those of",
+                "results": "0 not the runs of params.yaml",
+            },
+        ),
+    ],
+)
+def test_a_check_that_has_compared_nothing_never_says_yes(folder: Path, change, said: dict[str, str]) -> None:
+    before = [CliRunner().invoke(cli, command.split()) for command in said]
+    assert {done.exit_code for done in before} == {0}
+    assert not any("not the runs" in done.output for done in before)
+    change(folder)
+    for command, expected in said.items():
+        status, words = expected.split(" ", 1)
+        done = CliRunner().invoke(cli, command.split())
+        refused = done.exception if isinstance(done.exception, InputError) else ""
+        assert refused or isinstance(done.exception, SystemExit | None), done.exception
+        assert str(2 if refused else done.exit_code) == status, command
+        assert words in f"{refused}{done.output}", command
 
 
 def test_before_any_run_there_is_nothing_to_examine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import config, lock
+from lenet import config, current, lock
 from lenet.config import Params
 from lenet.experiments import facsimile, published
 from lenet.experiments.paper import RECIPES
@@ -211,9 +211,12 @@ def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it()
 
 
 @pytest.mark.results
-@pytest.mark.usefixtures("arithmetic_of_the_published_runs")
-def test_the_readme_s_verdicts_are_the_report_s() -> None:
-    for pair in results.load(ROOT / "reports")["pairs"]:
+def test_the_readme_s_verdicts_are_the_report_s(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    report = results.load(Path("reports"))
+    assert results.is_of(report, params, current.records(params, Path("runs")))
+    assert report["pairs"]
+    for pair in report["pairs"]:
         assert f"- {pair['verdict']}\n" in README
 
 

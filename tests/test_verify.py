@@ -30,7 +30,8 @@ def published(tmp_path: Path, params: Params, monkeypatch) -> Path:
     """A repository with a committed dvc.lock and metrics."""
     monkeypatch.chdir(tmp_path)
     run("git", "init", "-q", cwd=tmp_path)
-    stages = {"fetch": {"outs": [{"path": "data/raw", "md5": "1"}]}, "train@modern-1": {"outs": [{"md5": "2"}]}}
+    made = {"fetch": "1", "prepare": "5", "train@modern-1": "2"}
+    stages = {name: {"outs": [{"md5": digest}]} for name, digest in made.items()}
     YAML().dump({"schema": "2.0", "stages": stages}, tmp_path / "dvc.lock")
     for name, seed in params.runs():
         write(name, seed, MISSES[name][seed - 1])
@@ -124,6 +125,11 @@ def test_older_results_of_another_processor_are_judged_by_the_seeds_spread(publi
     assert differing(params) == ["modern"]
     (published / "dvc.lock").write_text(lock.replace("md5: '1'", "md5: '9'"))
     assert differing(params) == ["fetch", "modern"]  # the data is promised bit for bit everywhere
+    (published / "dvc.lock").write_text("stages: {}\n")
+    assert differing(params) == ["fetch", "prepare", "modern"]
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    run("git", *author, "commit", "-qm", "a lock of nothing", "dvc.lock", cwd=published)
+    assert differing(params) == ["fetch", "prepare", "modern"]  # what neither has was not compared
 
 
 def test_a_run_s_signature_is_judged_with_it(published: Path, params: Params) -> None:

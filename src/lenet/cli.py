@@ -354,13 +354,14 @@ def results(params: Any) -> None:
 
     Example: lenet results
     """
+    from lenet import current
     from lenet.report import results as module
     from lenet.screen import Screen
 
     content = module.load(Path("reports"))
     Screen().print(module.table(content))
-    if not module.is_of(content, params):
-        print("lenet: params.yaml compares other runs by now; `make repro` computes them", file=sys.stderr)
+    if not module.is_of(content, params, current.records(params, Path("runs"))):
+        print("lenet: these are not the runs of params.yaml as it is; `make repro` computes them", file=sys.stderr)
 
 
 @job

@@ -91,7 +91,8 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
         told = {str(weights[name]): before[name]["run"]["weights.sha256"] for name in runs}
         metrics = ({f"metrics/{name}.json": content[name] for name in runs} for content in (before, after))
         return judge_bits(*locks) + judge_bits(*metrics) + judge_bits(told, digests)
-    data = [{name: lock.get(name) for name in DATA_STAGES} for lock in locks]
+    # what neither lock has is not the same
+    data = [{name: lock.get(name, side) for name in DATA_STAGES} for side, lock in enumerate(locks)]
     spread = []
     for variant in dict.fromkeys(variant for variant, _ in runs.values()):
         misses = (

@@ -1,7 +1,7 @@
 """The comparison's table, as the terminal, the report and the README show it. Light: it waits for no torch."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import read_json
+from lenet.training.record import Record
 
 
 class Comparison(BaseModel):
@@ -43,10 +44,11 @@ def is_drawn(reports: Path) -> bool:
     return page.exists() and digest(reports) in page.read_text(encoding="utf-8")
 
 
-def is_of(content: dict[str, Any], params: Params) -> bool:
-    """Whether the comparison is of the runs that params.yaml names."""
+def is_of(content: dict[str, Any], params: Params, records: Sequence[Record]) -> bool:
+    """Whether the comparison is of params.yaml's runs, and these are here with the blocks that it has now."""
     found = [(name, int(seed)) for name, variant in content["variants"].items() for seed in variant["seeds"]]
-    return sorted(found) == sorted(params.runs())
+    here = [(one.variant, one.seed) for one in records if one.parameters == params.variants.get(one.variant)]
+    return sorted(found) == sorted(params.runs()) == sorted(here)
 
 
 def with_frontier(content: Mapping[str, Any]) -> dict[str, Any]:
