@@ -1,6 +1,7 @@
 """A run's sources for its rerun: a commit that Git vouches for, or an archive that keeps to the writer's limits."""
 
 import io
+import json
 import os
 import struct
 import zipfile
@@ -59,6 +60,41 @@ def test_an_archive_that_a_commit_has_is_that_commit_whatever_the_store_says_of_
     assert sources.of(tracked(archive, git_commit="0" * 40, git_dirty="false")) == Commit(new)
     run("git", "checkout", "-q", old, cwd=Path())
     assert sources.of(tracked(snapshot.archive(), git_commit=new, git_dirty="true")) == Commit(old)
+
+
+def test_of_commits_with_the_same_sources_the_run_s_own_is_meant_else_the_newest(repository: Path) -> None:
+    (repository / "README.md").write_text("no source\n")
+    commit(repository, "the same sources")
+    newest, new, _ = hashes()
+    for at, meant in ((new, new), (newest, newest), ("0" * 40, newest)):
+        assert sources.of(tracked(snapshot.archive(), git_commit=at, git_dirty="true")) == Commit(meant)
+
+
+def test_of_a_project_within_a_repository_its_part_alone_counts_and_is_unpacked(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = {A: "a = 3\n", "params.yaml": "seeds: [2]\n"}
+    for name, content in part.items():
+        (repository / "part" / name).parent.mkdir(parents=True, exist_ok=True)
+        (repository / "part" / name).write_text(content)
+    commit(repository, "a project beside another")
+    monkeypatch.chdir(repository / "part")
+    found = sources.of(tracked(snapshot.archive(), git_commit="0" * 40, git_dirty="true"))
+    assert found == Commit(hashes()[0])
+    found.unpack(repository / "there")
+    files = [path for path in (repository / "there").rglob("*") if path.is_file()]
+    assert {str(path.relative_to(repository / "there")): path.read_text() for path in files} == part
+
+
+def test_a_run_known_by_its_metrics_alone_is_of_the_last_commit_that_publishes_its_key(repository: Path) -> None:
+    for folder, key in (("metrics", "k"), ("metrics", "later"), ("ladder/metrics", "other")):
+        (repository / folder).mkdir(parents=True, exist_ok=True)
+        (repository / folder / "modern-1.json").write_text(json.dumps({"run": {"key": key}}))
+        commit(repository, key)
+    found = [sources.of(tracked(None, run_key=key)) for key in ("other", "later", "k")]
+    assert found == [Commit(one) for one in hashes()[:3]]
+    with pytest.raises(InputError, match=r"modern-1: no commit here publishes metrics with its run\.key"):
+        sources.of(tracked(None, run_key="none"))
 
 
 def test_a_file_that_no_commit_has_makes_it_a_snapshot_that_is_told_about(repository: Path) -> None:

@@ -77,6 +77,8 @@ def test_unknown_answers_are_not_the_same_answers() -> None:
     found = verdict.judge((THEN, then), (THEN, after), ())
     assert found.grade == "within-noise"
     assert [stage.same for stage in found.stages] == [True, False, None]
+    assert found.stages[2].note == "test misses 100 → 101"
+    assert judged(BEFORE).stages[2].note == ""
 
 
 def test_the_first_step_and_epoch_that_differ_are_named() -> None:
@@ -98,6 +100,8 @@ def test_the_first_step_and_epoch_that_differ_are_named() -> None:
     [
         ({"data": "x", "signature": "x"}, ["data"]),  # a signature is of the digits and the block, too
         ({"parameters": {"optimizer.lr": "0.2", "epochs": "2"}, "signature": "x"}, ["parameters"]),
+        ({"parameters": {"epochs": "2"}}, ["parameters"]),
+        ({"parameters": THEN.parameters | {"weight_decay": "0.1"}}, ["parameters"]),
         ({"signature": "x"}, ["code"]),
         ({"signature": "x", "source": "x"}, ["code"]),
         ({"source": "x"}, ["code"]),

@@ -33,8 +33,8 @@ class Commit:
         return f"commit {self.hash[:12]}"
 
     def unpack(self, folder: Path) -> None:
-        """Write its files into a folder. The project may be a folder of a larger repository: its part alone."""
-        with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", f"{self.hash}:{_prefix()}"))) as archive:
+        """Write its files into a folder. Of a larger repository Git gives the part of the present folder alone."""
+        with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", self.hash))) as archive:
             archive.extractall(folder, filter="data")
 
 
@@ -111,8 +111,8 @@ def _commits(first: str = "") -> list[str]:
 
 
 def _others(files: Mapping[str, bytes], commit: str) -> list[str]:
-    """The files that are not in a commit, or not as they are there, by Git's own digests."""
-    tree = git("ls-tree", "-r", "-z", f"{commit}:{_prefix()}", missing="").decode().split("\0")
+    """The files that are not in a commit, or not as they are there, by Git's digests, from the present folder on."""
+    tree = git("ls-tree", "-r", "-z", commit, missing="").decode().split("\0")
     entries = (entry.partition("\t") for entry in tree if entry.startswith("100"))  # files; not links, not submodules
     known = {name: head.split()[2] for head, _, name in entries}
     return sorted(name for name, content in files.items() if known.get(name) != _blob(content))
@@ -135,11 +135,6 @@ def _blob(content: bytes) -> str:
 @cache
 def _digest_name() -> str:
     return git("rev-parse", "--show-object-format", missing="sha1").decode().strip()
-
-
-def _prefix() -> str:
-    """Of the project in a larger repository; empty where it is the repository."""
-    return git("rev-parse", "--show-prefix").decode().strip()
 
 
 def _origin(run: Tracked, files: Mapping[str, bytes], at: str) -> str:
