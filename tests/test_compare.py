@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -429,9 +430,22 @@ def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params,
         results.load(tmp_path / "reports")
 
 
-def test_the_present_runs_are_those_with_outputs(two: Params, runs: Path) -> None:
-    found = current.present(two.model_copy(update={"seeds": (3, 4)}), runs)
-    assert found == {("original-tanh-3", "key original-tanh 3"), ("modern-3", "key modern 3")}
+def test_the_present_runs_are_those_with_outputs(
+    two: Params, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other pipelines' too; none from before there were signatures; and one that cannot be read is told about."""
+    monkeypatch.chdir(runs.parent)
+    before = {"run": {"key": "b", "canary": "c"}}
+    for name, content in (("runs/modern-2", before), ("ladder/runs/modern-6", before), ("ladder/runs/modern-7", {})):
+        write_json(Path(name) / "run.json", content)
+    Path("ladder/runs/modern-5").mkdir()
+    shutil.copy("runs/modern-1/run.json", "ladder/runs/modern-5")
+    some = two.model_copy(update={"seeds": (2, 3, 4)})
+    compared = {("original-tanh-2", "key original-tanh 2"), ("original-tanh-3", "key original-tanh 3")}
+    compared |= {("modern-3", "key modern 3")}
+    assert current.present(some, Path("runs")) == compared | {("modern-1", "key modern 1")}
+    assert "ladder/runs/modern-7/run.json" in capsys.readouterr().err
+    assert {(record.name, record.key) for record in current.records(some, Path("runs"))} == compared
 
 
 def test_a_mark_is_noted_until_runs_or_store_change(tmp_path: Path, monkeypatch) -> None:
@@ -441,7 +455,8 @@ def test_a_mark_is_noted_until_runs_or_store_change(tmp_path: Path, monkeypatch)
     assert not current.is_noted(mark)
     current.note(mark)
     assert current.is_noted(mark)
-    assert not current.is_noted(current.mark_of(frozenset({("a-1", "k")})))
+    for other in ({("a-1", "k")}, {("a-1", "k"), ("b-1", "another key")}):
+        assert not current.is_noted(current.mark_of(frozenset(other)))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
     assert not current.is_noted(current.mark_of(frozenset({("a-1", "k"), ("b-1", "l")})))
 
