@@ -59,7 +59,17 @@ def test_an_archive_that_a_commit_has_is_that_commit_whatever_the_store_says_of_
     assert sources.of(tracked(archive, git_commit=old, git_dirty="true")) == Commit(new)
     assert sources.of(tracked(archive, git_commit="0" * 40, git_dirty="false")) == Commit(new)
     run("git", "checkout", "-q", old, cwd=Path())
+    assert sources.of(tracked(archive, git_commit=new, git_dirty="false")) == Commit(new)  # by its branch
     assert sources.of(tracked(snapshot.archive(), git_commit=new, git_dirty="true")) == Commit(old)
+
+
+def test_a_revision_names_a_commit_or_is_refused_in_a_line(repository: Path) -> None:
+    new, old = hashes()
+    run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "tag", "-am", "old", "v1", old, cwd=Path())
+    assert (sources.commit("v1"), sources.commit("HEAD")) == (Commit(old), Commit(new))
+    for wrong in ("nowhere", "--all", "HEAD:README.md"):
+        with pytest.raises(InputError, match=r"^git rev-parse: fatal: .*$"):
+            sources.commit(wrong)
 
 
 def test_of_commits_with_the_same_sources_the_run_s_own_is_meant_else_the_newest(repository: Path) -> None:
