@@ -685,6 +685,38 @@ def test_two_checkouts_leave_each_other_s_current_runs_alone(recorded, tmp_path:
     assert compare_seeds(one, 1) == {"modern-1"}
 
 
+def test_what_the_record_lacks_or_has_twice_is_named(recorded, tmp_path: Path) -> None:
+    copy = Project(tmp_path / "copy", recorded[0].digits)
+    shutil.copytree(recorded[0].folder, copy.folder)
+    with copy.entered():
+        client = tracking.open_store()
+        assert list(tracking.check(copy.params, *HERE)) == []
+        first, second = (tracking.find(client, Record.read(Path(f"runs/modern-{seed}/run.json"))) for seed in (1, 2))
+        assert first
+        assert second
+        (model,) = client.search_logged_models([first.info.experiment_id], f"source_run_id = '{first.info.run_id}'")
+        client.delete_logged_model(model.model_id)
+        client.set_terminated(first.info.run_id, "KILLED")
+        client.set_tag(first.info.run_id, "data.sha256", "other")
+        twin = client.create_run(second.info.experiment_id, run_name="modern-2", tags=second.data.tags).info.run_id
+        named = f"modern-1 ({first.info.run_id[:8]})"
+        assert list(tracking.check(copy.params, *HERE)) == [
+            f"{named}: status KILLED, not FINISHED",
+            f"{named}: tag data.sha256 is other, and {first.data.tags['data.sha256']} in the files",
+            f"{named}: it has no model",
+            "modern-2 is there 2 times",
+        ]
+        client.delete_run(twin)
+        client.delete_run(second.info.run_id)
+        assert "modern-2 is not there; `lenet sync` records it" in list(tracking.check(copy.params, *HERE))
+    with copy.entered(f"sqlite:///{tmp_path}/none.db"):
+        (said,) = tracking.check(copy.params, *HERE)
+        assert said == f"sqlite:///{tmp_path}/none.db: no runs there yet; `lenet sync` records them"
+    with copy.entered("nonsense://x"):
+        (said,) = tracking.check(copy.params, *HERE)
+        assert said.startswith("nonsense://x: ")
+
+
 def test_a_running_training_is_left_alone_by_sync(project, recorded) -> None:
     with project.entered():
         shutil.copytree(recorded[0].folder / "runs", "runs")
