@@ -1,5 +1,6 @@
 """`lenet doctor` on a small pipeline: each planted disagreement is named, and nothing else."""
 
+import hashlib
 import json
 import shutil
 import sqlite3
@@ -11,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
+from ruamel.yaml import YAML
 from safetensors.numpy import load_file, save_file
 
 from conftest import HARDEST, edit_params, lenet_command, run
-from lenet import config, doctor, tracking
+from lenet import config, doctor, tracking, verify
 from lenet.cli import cli
 from lenet.errors import InputError
-from lenet.evaluation import robustness
+from lenet.evaluation import evaluate, robustness
 from lenet.report import compare
 
 pytestmark = pytest.mark.slow
@@ -96,6 +98,37 @@ def test_an_edited_hash_in_the_lock_is_named(folder: Path) -> None:
     found = findings()
     assert set(found) == {LOCK}
     assert any("runs/modern-1/weights.safetensors" in fault for fault in found[LOCK])
+
+
+@pytest.mark.parametrize("path", ["runs/modern-1/weights.safetensors", "data/raw/t10k-labels-idx1-ubyte", None])
+def test_a_damaged_object_of_the_cache_is_named_and_removed_does_not_come_back(folder: Path, path: str | None) -> None:
+    """DVC gives the damage back, as often as it is asked, and its status finds nothing. None: the list of a folder."""
+    lock = YAML(typ="safe").load(Path("dvc.lock"))["stages"]["fetch"]["outs"][0]
+    oid = hashlib.md5(Path(path).read_bytes()).hexdigest() if path else lock["md5"]
+    kept = Path(".dvc/cache/files/md5") / oid[:2] / oid[2:]
+    content = bytearray(kept.read_bytes())
+    content[-2] ^= 1
+    kept.unlink()
+    kept.write_bytes(content)
+    kept.chmod(0o444)  # as DVC has them, and so believes them
+    if path:
+        Path(path).unlink()
+        run("dvc", "checkout", "-q", path, cwd=folder)
+        assert Path(path).read_bytes() == content
+        assert path not in run("dvc", "status", "dvc.yaml", cwd=folder).stdout
+    params, place = config.load(), doctor.Places()
+    found = [*doctor.pipeline(params, (), place)]
+    told = f"what DVC's cache has of it is damaged: `rm -f {kept}`, then `lenet repro`"
+    assert any(told in fault for fault in found), found
+    assert any("is not what dvc.lock says" in fault for fault in found) == bool(path)
+    if path and path.startswith("runs"):
+        weighed = [one for one in verify.verify(params, "HEAD", Path()) if not one.same]
+        assert [told in one.how for one in weighed] == [True]
+        with pytest.raises(InputError, match=rf"not those of run\.json; .*`rm -f {kept}`"):
+            evaluate.evaluate(folder / "runs" / "modern-1", place.test, folder / "out.json", track=False)
+        kept.unlink()
+        run(*lenet_command("repro", "--no-track", "modern-1"), cwd=folder)
+        assert [*doctor.pipeline(params, (), place)] == []
 
 
 def test_an_edited_missing_or_foreign_artifact_is_named(folder: Path) -> None:

@@ -17,13 +17,20 @@ def of(path: Path) -> str:
     """What brings a file of results back, in a clause."""
     pipeline = next((place for place in path.parents if (place / "dvc.yaml").exists()), Path())
     again = f"`lenet repro{'' if pipeline == Path() else f' --pipeline {pipeline}'}` makes it again"
-    objects = [found for out in _outs(path) for found in damaged(out)]
+    objects = behind(path)
     return remove(objects, again) if objects else again
+
+
+def behind(path: Path) -> list[Path]:
+    """The damaged objects of DVC's cache behind a file of results."""
+    return [found for out in _outs(path) for found in damaged(out)]
 
 
 def remove(objects: list[Path], then: str = "`lenet repro` or `dvc pull` brings it back") -> str:
     """What is to be done with damaged objects, in a clause."""
-    return f"what DVC's cache has of it is damaged: `rm -f {' '.join(map(str, objects))}`, then {then}"
+    here = Path().resolve()
+    names = (str(path.relative_to(here) if path.is_relative_to(here) else path) for path in objects)
+    return f"what DVC's cache has of it is damaged: `rm -f {' '.join(names)}`, then {then}"
 
 
 def damaged(out: Any) -> list[Path]:
@@ -58,7 +65,7 @@ def _md5(path: Path) -> str:
 
 
 def _outs(path: Path) -> list[Any]:
-    """DVC's outputs that a file is, or is in; none where there is no DVC or it cannot read its files."""
+    """DVC's outputs that a file or a folder is, is in, or has in it; none where DVC cannot tell."""
     try:
         from dvc.exceptions import DvcException
         from dvc.repo import Repo
@@ -66,7 +73,7 @@ def _outs(path: Path) -> list[Any]:
         return []
     try:
         with Repo() as repo:
-            return list(repo.find_outs_by_path(str(path.resolve()), strict=False))
+            return list(repo.find_outs_by_path(str(path.resolve()), recursive=True, strict=False))
     except (DvcException, OSError):
         return []
 

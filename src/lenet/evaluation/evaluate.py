@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
-from lenet import fingerprint, lifetime, tracking
+from lenet import fingerprint, lifetime, remedies, tracking
 from lenet.arithmetic import exact
 from lenet.digits.data import Digits, load_digits
 from lenet.errors import InputError
@@ -45,7 +45,8 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         recogniser = packaged.load(folder)
         record = recogniser.record
         if fingerprint.tensors_sha256(recogniser.network.state_dict()) != record.weights:
-            raise InputError(f"{folder}: the weights are not those of run.json; train the run again")
+            weights = folder / "weights.safetensors"
+            raise InputError(f"{weights}: the weights are not those of run.json; {remedies.of(weights)}")
         digits = load_digits(test)
         try:
             answers = answer(recogniser, digits)
@@ -59,8 +60,8 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         epochs = {}
         if (snapshots := folder / "snapshots.safetensors").exists():
             with reading(snapshots):
-                weights = load_tensors(snapshots)
-            epochs = {"epochs": {"misses": misses(recogniser, weights, digits)}}
+                passes = load_tensors(snapshots)
+            epochs = {"epochs": {"misses": misses(recogniser, passes, digits)}}
         lifetime.check()
         write_text(folder / "predictions.csv", to_csv(answers, digits))
         missed = np.flatnonzero(answers.decided != digits.labels)

@@ -112,7 +112,7 @@ def read(folder: Path, metrics: Path) -> Run:
     robustness = kept.read(curves, kept.robustness) if curves.exists() else None
     tested = kept.read(told, kept.metrics) if told.exists() else None
     for fault in kept.disagreements(folder.name, record, history, tested, predictions, missed):
-        raise InputError(f"{folder}: {fault}; `lenet repro` makes them alike")
+        raise InputError(f"{folder}: {fault}; {remedies.of(folder)}")
     tables = ("history.csv", history, CURVES[:1]), ("predictions.csv", predictions, confidence.OUTPUTS)
     for file, table, needed in tables:
         if absent := [name for name in needed if name not in table]:
