@@ -1,10 +1,14 @@
 """Damaged files, merges and disks: one line that names file, place and remedy, from whatever reads them."""
 
+import errno
 import json
 import re
 import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,13 +16,13 @@ import torch
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
-from conftest import HARDEST
-from lenet import diff, doctor, fingerprint, networks
+from conftest import HARDEST, ROOT, run, small_disk
+from lenet import cli, diff, doctor, fingerprint, networks
 from lenet.config import Params
 from lenet.digits.data import load_digits
 from lenet.errors import InputError
 from lenet.evaluation import evaluate, robustness
-from lenet.files import write_json
+from lenet.files import write_json, write_text
 from lenet.report import compare
 from lenet.training import fit
 from lenet.training.record import Record
@@ -192,3 +196,80 @@ def test_a_damaged_file_is_named_with_place_and_remedy_by_whatever_reads_it(
         assert not [line for line in lines if "\n" in line]
         if reader == "doctor":  # it goes on with the rest
             assert any(line.startswith("runs/modern-2/robustness.json: not whole") for line in lines)
+
+
+@pytest.mark.parametrize("file", ["dvc.lock", "metrics/modern-1.json", "ladder/dvc.lock", "reports/comparison.json"])
+def test_a_merge_s_both_sides_are_one_line_for_every_command_that_reads_results(
+    file: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    shutil.copy(ROOT / "params.yaml", "params.yaml")
+    write_text(Path(file), "schema: '2.0'\n<<<<<<< HEAD\na\n=======\nb\n>>>>>>> other\n")
+    compare_words = "compare --runs runs --studies studies --summary metrics/summary.json --reports reports"
+    for words in ("doctor", "verify --here", compare_words, "results", "repro", "sync", "diff modern-1 modern-2"):
+        said = refused(words, monkeypatch, capsys)
+        assert said == (
+            f"lenet: error: {file}: line 2: a merge has left both sides in it; `git checkout HEAD -- {file}` takes "
+            "this branch's (delete it if Git has none), then `lenet repro`\n"
+        )
+
+
+def refused(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that ends with exit status 2 says."""
+    monkeypatch.setattr("sys.argv", ["lenet", *words.split()])
+    for name in ("gc.set_threshold", "atexit.register", "lenet.lifetime.follow_parents"):
+        monkeypatch.setattr(name, lambda *given: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x"),
+            "runs/x: No space left on device; make room",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "runs/x"), "runs/x: Read-only file system; make it writable"),
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied; make it writable"),
+        (OSError("of a library\nin two lines"), "of a library in two lines"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    error: OSError, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails() -> None:
+        raise error
+
+    monkeypatch.setattr("lenet.config.load", fails)
+    found = refused("results", monkeypatch, capsys)
+    assert found.startswith(f"lenet: error: {said}")
+    assert found.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_read_only_or_full_folder_is_one_line_from_every_command(project: Path, tmp_path: Path) -> None:
+    """A real one: tensors are written by a library that has an error of its own."""
+    with small_disk(tmp_path, "2m"):
+        for name in ("data", "runs", "metrics", "signatures", ".dvc"):
+            shutil.copytree(project / name, tmp_path / name) if (project / name).exists() else (tmp_path / name).mkdir()
+        shutil.copy(ROOT / "params.yaml", tmp_path)
+        data, signed = "--data data/train.safetensors", "signature modern --out signatures/modern.json"
+        commands = (
+            "evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json", f"{signed} {data}",
+            f"train modern 1 {data} --out runs/modern-1", "prepare --raw raw --train data/a --test data/b",
+            "compare --runs runs --studies studies --summary metrics/summary.json --reports reports", "repro", "clean",
+        )  # fmt: skip
+        with suppress(OSError), (tmp_path / "filler").open("wb", buffering=0) as file:
+            while file.write(bytes(512)):
+                pass
+        for state in ("full", "read-only"):
+            if state == "read-only":
+                subprocess.run(["mount", "-o", "remount,ro", tmp_path], check=True)
+            for words in commands:
+                done = run(sys.executable, "-m", "lenet", *words.split(), cwd=tmp_path, status=2, LENET_TRACK="0")
+                assert "Traceback" not in done.stderr, (state, words)
+                assert done.stderr.count("lenet: error: ") == 1, (state, words)

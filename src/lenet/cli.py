@@ -2,6 +2,7 @@
 
 import atexit
 import codecs
+import errno
 import functools
 import gc
 import getpass
@@ -41,8 +42,9 @@ def main() -> None:
         sys.stdout.reconfigure(errors="plain")
     try:
         cli(prog_name="lenet")
-    except InputError as error:
-        for line in str(error).splitlines():
+    except (InputError, OSError) as error:
+        said = str(error) if isinstance(error, InputError) else of_system(error)
+        for line in said.splitlines():
             print(f"lenet: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -59,6 +61,14 @@ def _name_the_user() -> None:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = str(os.getuid())
+
+
+def of_system(error: OSError) -> str:
+    """What the system refuses, in a line: a disk that is full, a folder that is read-only."""
+    what = f"{error.filename}: {error.strerror}" if error.filename else " ".join(str(error).split())
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    denied = error.errno in (errno.EROFS, errno.EACCES, errno.EPERM)
+    return what + ("; make room there, and repeat it" if full else "; make it writable, or work in a copy" * denied)
 
 
 def job_of(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -88,6 +98,19 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
         from lenet import lifetime
 
         lifetime.follow_parents()
+        function(*arguments, **options)
+
+    return run
+
+
+def merged(function: Callable[..., None]) -> Callable[..., None]:
+    """A job that refuses results in which a merge has left both sides."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        from lenet import remedies
+
+        remedies.refuse_conflicts()
         function(*arguments, **options)
 
     return run
@@ -240,6 +263,7 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 @path_option("--reports", "The folder of the report.")
 @tracking_option
 @stage
+@merged
 def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path, track: bool) -> None:
     """Stage: compare all runs, and draw the report.
 
@@ -349,6 +373,7 @@ def baseline(params: Any, name: str, train: Path, test: Path, out: Path) -> None
 
 
 @job
+@merged
 def results(params: Any) -> None:
     """Print the comparison's table.
 
@@ -370,6 +395,7 @@ def results(params: Any) -> None:
 @click.option("--pipeline", type=HERE, default=Path(), help="The folder of another dvc.yaml than the root's.")
 @tracking_option
 @stage
+@merged
 def repro(params: Any, names: tuple[str, ...], jobs: int | None, pipeline: Path, track: bool) -> None:
     """Run what is out of date, side by side; all of it, or what these runs need.
 
@@ -402,6 +428,7 @@ def ui(params: Any, port: int) -> None:
 
 
 @job
+@merged
 def sync(params: Any) -> None:
     """Complete MLflow's record from files.
 
@@ -422,6 +449,7 @@ def sync(params: Any) -> None:
 @job
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @click.option("--deep", is_flag=True, help="Also compute all results again from weights and test digits.")
+@merged
 def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
     """Check that lock, files, record and machine agree; of all that is here, or of these runs.
 
@@ -454,6 +482,7 @@ def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
 @click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
 @click.option("--signatures", is_flag=True, help="Sign all variants, or these, under all instructions and threads.")
 @stage
+@merged
 def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signatures: bool) -> None:
     """Compute the published result again, and compare.
 
@@ -510,6 +539,7 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
 @click.option("--jobs", type=click.IntRange(min=1), help="Reruns at once with --all; by default the number of cores.")
 @tracking_option
 @stage
+@merged
 def rerun(
     params: Any,
     reference: str | None,
@@ -701,6 +731,7 @@ def clean(params: Any, dry_run: bool) -> None:
 @job
 @click.argument("references", metavar="RUN RUN…", nargs=-1)
 @click.option("--code", is_flag=True, help="Print the unified diffs of the sources, too.")
+@merged
 def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
     """Show what differs between runs.
 
