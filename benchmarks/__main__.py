@@ -178,7 +178,7 @@ def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
 @click.command()
 @click.argument("names", nargs=-1)
 @click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True)
-@click.option("--keep", is_flag=True, help="Put the figures into benchmarks/results.json and docs/performance.md.")
+@click.option("--keep", is_flag=True, help="Put the figures into benchmarks/results.json and the page on performance.")
 @click.option("--compiler/--no-compiler", default=True, help="Whether to measure torch.compile, which needs one.")
 @click.option("--against", type=click.Path(path_type=Path, exists=True), help="Warn of ratios that got worse.")
 def main(names: tuple[str, ...], repetitions: int, keep: bool, compiler: bool, against: Path | None) -> None:

@@ -1,10 +1,10 @@
-"""Results as Markdown, between two marks in docs/performance.md."""
+"""Results as Markdown, between two marks in docs/explanation/performance.md."""
 
 from pathlib import Path
 
 from benchmarks.suite import HIGHER_IS_BETTER, Group, Results
 
-DOCUMENT = Path("docs/performance.md")
+DOCUMENT = Path("docs/explanation/performance.md")
 MARKS = "<!-- results, by `make bench` -->", "<!-- end of results -->"
 WIDTH = 72  # of the timeline, in characters
 

@@ -38,7 +38,7 @@ def then_and_now() -> None:
 
 
 def main() -> None:
-    """Draw the README's picture; walk through docs/mlflow-ui.md and photograph its stations."""
+    """Draw the README's picture; walk through docs/how-to/read-mlflow.md and photograph its stations."""
     then_and_now()
     if not browser.installed():
         raise SystemExit("pictures: chromium or chromedriver is not installed")

@@ -1,32 +1,37 @@
-"""The project's promises beside its code: locks, names, help, the wheel, and the README's numbers."""
+"""The project's promises beside its code: locks, names, help, the wheel; commands, links and numbers of its pages."""
 
 import hashlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 
+import click
 import pytest
+from dvc.cli.parser import get_main_parser
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import config, current, lock
+from lenet import cli, config, current, lock
 from lenet.config import Params
 from lenet.experiments import facsimile, published
 from lenet.experiments.paper import RECIPES
 from lenet.report import committed, report, results
+from lenet.report.statistics import LEVEL
 from lenet.sweep import report as study_report
 from lenet.sweep import result as study_result
 from lenet.sweep.likeness import by_likeness
 
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FORMER = results.FORMER
 OPEN = "lecun1998-held-out"  # the variant whose study is of what the paper leaves open
 
@@ -47,7 +52,7 @@ def test_the_locks_pin_everything_with_hashes_and_name_no_index_and_no_host() ->
     assert second == {"torch": "2.13.0"}
     assert first.keys().isdisjoint(second)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    wanted = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains((first | second)[canonicalize_name(requirement.name)]), requirement
     assert first["mlflow"] == "3.17.2"
@@ -89,13 +94,17 @@ def test_every_job_s_help_has_an_example() -> None:
 
 def test_make_help_lists_the_targets() -> None:
     shown = run("make", "help", cwd=ROOT).stdout
-    for target in ("repro", "test", "test-slow", "check", "bench", "environment", "ui", "pictures"):
+    for target in ("repro", "test", "test-slow", "check", "bench", "docs", "environment", "ui", "pictures"):
         assert f"make {target} " in shown
     assert run("make", cwd=ROOT).stdout == shown
 
 
 def test_ci_and_the_workflow_run_the_same_commands() -> None:
     assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
+    assert "run: make docs" in (ROOT / ".github/workflows/docs.yml").read_text()
+    assert re.search(
+        r"^check: .*docs ##.*\n(.*\n)*docs: .*\n\tmkdocs build --strict", (ROOT / "Makefile").read_text(), re.M
+    )
     ci = (ROOT / ".ci/run").read_text()
     for command in (
         "programs",
@@ -136,12 +145,17 @@ def test_a_wheel_holds_the_package_and_its_template(tmp_path: Path) -> None:
     assert "Requires-Python: >=3.11" in metadata
 
 
-# README
+# pages
 
 
-def section(heading: str) -> str:
-    """The README's section of this heading, its lines joined."""
-    return " ".join(README[README.index(f"{heading}\n") :].partition("\n## ")[0].split())
+def page(name: str) -> str:
+    """A page, its lines joined."""
+    return " ".join((ROOT / name).read_text().split())
+
+
+def numbers(verdict: str) -> str:
+    """A pattern of a verdict's difference and interval, whatever stands between them."""
+    return "[^()]*?".join(map(re.escape, re.findall(r"−?\d+\.\d+", verdict)))
 
 
 def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are() -> None:
@@ -150,18 +164,19 @@ def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are
     ladder, sizes, frontier = (
         getattr(committed, name)(ROOT / "studies" / f"{name}.json") for name in ("ladder", "sizes", "frontier")
     )
-    for text, shown in (
-        (section("# LeNet-5, of 1998 and of today"), [frontier]),
-        (section("## Step by step, with fewer digits, and further"), [ladder, sizes]),
-        (section("## The paper's own recipe"), [paper]),
-        ((ROOT / "docs" / "paper.md").read_text(), [paper]),
-        ((ROOT / "reports" / "paper.html").read_text(), [paper]),
+    for name, shown in (
+        ("README.md", [frontier]),
+        ("docs/explanation/results.md", [frontier, ladder, sizes]),
+        ("docs/explanation/paper.md", [paper]),
+        ("docs/explanation/open-choices.md", [paper]),
+        ("reports/paper.html", [paper]),
     ):
-        assert text.count(FORMER) == sum(map(results.is_former, shown)), text[:80]
+        assert page(name).count(FORMER) == sum(map(results.is_former, shown)), name
 
 
-def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
-    """The rows of the README's first table whose header starts with ``first_column``, by their first cell."""
+def table_rows(name: str, first_column: str) -> dict[str, list[str]]:
+    """The rows of a page's first table whose header starts with ``first_column``, by their first cell."""
+    text = (ROOT / name).read_text()
     lines = iter(text[text.index(f"| {first_column} |") :].splitlines())
     next(lines), next(lines)
     rows = {}
@@ -173,8 +188,9 @@ def table_rows(text: str, first_column: str) -> dict[str, list[str]]:
     return rows
 
 
-def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
-    rows = table_rows(README, "variant")
+@pytest.mark.parametrize("page", ["README.md", "docs/explanation/results.md"])
+def test_the_results_are_those_of_metrics(page: str, params: Params) -> None:
+    rows = table_rows(page, "variant")
     assert list(rows) == list(params.compare)
     summary = json.loads((ROOT / "metrics" / "summary.json").read_text())
     for name, cells in rows.items():
@@ -191,10 +207,10 @@ def test_the_readme_s_results_are_those_of_metrics(params: Params) -> None:
         assert cells[-4:] == list(results.cells(found)), name
 
 
-def test_the_readme_s_networks_of_today_are_the_frontier_s(params: Params) -> None:
+def test_the_networks_of_today_are_the_frontier_s(params: Params) -> None:
     """In a table of their own: their runs may be of another arithmetic than the compared variants'."""
     frontier = committed.frontier(ROOT / "studies" / "frontier.json")["variants"]
-    rows = table_rows(README, "network of today")
+    rows = table_rows("docs/explanation/results.md", "network of today")
     assert list(rows) == [name for name in frontier if name not in params.compare]
     for name, cells in rows.items():
         assert cells[-4:] == list(results.cells(frontier[name])), name
@@ -202,7 +218,7 @@ def test_the_readme_s_networks_of_today_are_the_frontier_s(params: Params) -> No
 
 def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it() -> None:
     """It names the digest of the file that it shows: `make pictures` draws it anew."""
-    picture = Path(re.findall(r"!\[.*?\]\((.*?)\)", README)[0])
+    picture = Path(re.findall(r"!\[.*?\]\((.*?)\)", page("README.md"))[0])
     shown = hashlib.sha256((ROOT / "studies" / "frontier.json").read_bytes()).hexdigest()
     with Image.open(ROOT / picture) as content:
         assert content.info["Source"] == shown
@@ -211,18 +227,20 @@ def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it()
 
 
 @pytest.mark.results
-def test_the_readme_s_verdicts_are_the_report_s(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_verdicts_are_the_report_s(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them; in the README those of a difference."""
     monkeypatch.chdir(ROOT)
     report = results.load(Path("reports"))
     assert results.is_of(report, params, current.records(params, Path("runs")))
     assert report["pairs"]
     for pair in report["pairs"]:
-        assert f"- {pair['verdict']}\n" in README
+        assert f"- {pair['verdict']} " in page("docs/explanation/results.md") + " "
+        assert (pair["verdict"] in page("README.md")) == (pair["p_adjusted"] < LEVEL)
 
 
 def test_the_table_of_reruns_holds_the_published_weights() -> None:
     """Every published run, by the beginning of the weights.sha256 that it came to again, and what it has not seen."""
-    rows = table_rows((ROOT / "docs" / "reproducibility.md").read_text(), "rerun of")
+    rows = table_rows("docs/explanation/reproducibility.md", "rerun of")
     published: dict[str, tuple[list[str], str]] = {}
     folders = ("", "ladder", "sizes", "frontier", "paper")
     for path in sorted(path for folder in folders for path in (ROOT / folder / "metrics").glob("*-*.json")):
@@ -258,14 +276,14 @@ def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_pub
         block = config.flatten(params.variants[name])
         assert found["best"]["parameters"].items() <= block.items(), name
         published = json.loads((ROOT / "metrics" / f"{name}-{params.sweep['run_seed']}.json").read_text())
-        if "signature" in published["run"] and FORMER in section("## Tune"):
+        if "signature" in published["run"] and FORMER in page("docs/how-to/tune.md"):
             continue
         assert published["run"]["weights.sha256"] == found["best"]["weights.sha256"], name
         assert published["validation"]["error"] == found["best"]["validation/error"], name
 
 
-def test_the_readme_s_table_of_studies_is_what_was_computed(params: Params) -> None:
-    rows = table_rows(README, "study of")
+def test_the_table_of_studies_is_what_was_computed(params: Params) -> None:
+    rows = table_rows("docs/how-to/tune.md", "study of")
     assert set(rows) == set(studied())
     for name, cells in rows.items():
         found = studied()[name]
@@ -281,7 +299,7 @@ def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) 
     found = study_result.of_folder(ROOT / "sweep" / "studies" / OPEN)
     held_out, alike = (study_report.choices(one) for one in (found, by_likeness(found, published.TRAIN_ERROR)))
     taken = config.flatten(params.variants[OPEN])
-    for name, (_, *cells) in table_rows((ROOT / "docs" / "paper.md").read_text(), "open choice").items():
+    for name, (_, *cells) in table_rows("docs/explanation/open-choices.md", "open choice").items():
         tried, *by_error = held_out.pop(name).values()
         _, *by_curve = alike[name].values()
         own = taken.get(name.replace(f".{taken['objective.loss']}.", "."), "–")
@@ -289,40 +307,40 @@ def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) 
     assert not held_out
 
 
-def largest(ladder: dict) -> str:
-    """The largest of a ladder's steps and its interval, as its verdict has them."""
-    step = max(ladder["steps"], key=lambda step: abs(step["difference"]))
-    return re.findall(r"\(.*?\)", step["verdict"])[0]
-
-
 @pytest.mark.parametrize(
-    ("name", "sentences"),
+    ("name", "sentences", "pages"),
     [
-        ("ladder", lambda found: [report.ladder(found), largest(found)]),
-        ("frontier", lambda found: [report.frontier(found)]),
-        ("sizes", report.sizes),
+        ("ladder", lambda found: [report.ladder(found)], ["docs/explanation/results.md"]),
+        ("frontier", lambda found: [report.frontier(found)], ["README.md", "docs/explanation/results.md"]),
+        ("sizes", report.sizes, ["docs/explanation/results.md"]),
     ],
 )
-def test_the_readme_s_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable) -> None:
-    for said in sentences(getattr(committed, name)(ROOT / "studies" / f"{name}.json")):
-        assert said.replace("\N{NO-BREAK SPACE}", " ") in " ".join(README.split())
+def test_the_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable, pages: list[str]) -> None:
+    found = getattr(committed, name)(ROOT / "studies" / f"{name}.json")
+    for said in sentences(found):
+        for one in pages:
+            assert said.replace("\N{NO-BREAK SPACE}", " ") in page(one)
+    if name == "ladder":
+        largest = max(found["steps"], key=lambda step: abs(step["difference"]))
+        start = f"The largest difference is {largest['change']}"
+        assert re.search(rf"{start} \({numbers(largest['verdict'])}\)", page(*pages))
 
 
-def test_the_readme_s_words_on_the_paper_s_recipe_are_what_was_measured() -> None:
+def test_the_words_on_the_paper_s_recipe_are_what_was_measured() -> None:
     """The sentence, and each recipe's misses, error and spread beside the paper's figure."""
     found = json.loads((ROOT / "paper" / "result.json").read_text())
     plain, distorted = (found["variants"][name] for name in RECIPES)
     overlap = found["figure_8"][RECIPES[1]]
     for said in (
         facsimile.lead(found).replace("\N{NO-BREAK SPACE}", " "),
-        found["verdict"],
-        f"{plain['seeds_not_above']} of the networks without distorted digits reach the paper's 0.94 %",
+        f"{plain['seeds_not_above']} of the networks without distorted digits reach the paper's 0.94 % or better",
         f"and {distorted['seeds_not_above']} of those with them its 0.82 %",
         f"misses {overlap['shared']:.0f} of them, about as many as two of its own seeds share",
-        f"share, {overlap['two_seeds']:.0f}), other classifiers",
+        f"share ({overlap['two_seeds']:.0f})",
     ):
-        assert said in " ".join(README.split())
-    rows = table_rows(README, "recipe of 1998")
+        assert said in page("docs/explanation/paper.md")
+    assert re.search(rf"is not significant \({numbers(found['verdict'])}\)", page("docs/explanation/paper.md"))
+    rows = table_rows("docs/explanation/paper.md", "recipe of 1998")
     assert list(rows) == list(found["variants"])
     for name, cells in rows.items():
         variant = found["variants"][name]
@@ -330,7 +348,7 @@ def test_the_readme_s_words_on_the_paper_s_recipe_are_what_was_measured() -> Non
         assert cells[-3:] == [misses, error, f"{100 * variant['published']:.2f}"], name
 
 
-def test_the_readme_s_word_on_translation_is_what_was_measured(params: Params) -> None:
+def test_the_word_on_translation_is_what_was_measured(params: Params) -> None:
     at_three = []
     for name in params.compare:
         runs = [json.loads((ROOT / "metrics" / f"{name}-{seed}.json").read_text()) for seed in params.seeds]
@@ -339,31 +357,87 @@ def test_the_readme_s_word_on_translation_is_what_was_measured(params: Params) -
         assert none < one < 2 * none
         at_three.append(100 * three)
     said = f"all three variants miss {min(at_three):.0f} to {max(at_three):.0f} of 100 digits"
-    assert f"less than two, but at three, which cost next to no ink, {said}" in README
+    assert f"less than two, but at three pixels, which remove hardly any ink, {said}" in page(
+        "docs/explanation/errata.md"
+    )
 
 
-def test_the_readme_names_every_command_that_exists() -> None:
-    for command in re.findall(r"`make ([a-z-]+)`", README):
-        assert f"{command}:" in (ROOT / "Makefile").read_text(), command
-    jobs = run("lenet", "--help", cwd=ROOT).stdout
-    for job in re.findall(r"`lenet ([a-z]+)", README):
-        assert re.search(rf"^  {job} ", jobs, re.M), job
+def commands(words: list[str]) -> Iterator[list[str]]:
+    """The simple commands of a line's words; also those within a quoted word."""
+    simple: list[str] = []
+    for word in [*words, ";"]:
+        if word in (";", "&&", "|", "&", "do", "exec"):
+            while simple and re.fullmatch(r"[A-Z_]+=.*", simple[0]):
+                simple = simple[1:]
+            yield simple
+            simple = []
+        elif " " in word and "lenet " in word:
+            yield from commands(shlex.split(word))
+        else:
+            simple.append(word)
 
 
-def test_the_readme_s_new_variant_is_legal(params: Params) -> None:
-    (block,) = re.findall(r"```yaml\n(  [a-z-]+:\n.*?)```", README, re.S)
-    assert len(block.splitlines()) <= 11  # its name, and ten lines
-    content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    content["variants"] |= YAML(typ="safe").load(block)
-    config.validate(content, "README.md")
-    assert set(content["variants"]) > set(params.variants)
+def told() -> Iterator[tuple[str, list[str]]]:
+    """Each command in the pages' shell blocks and in their lines, with where it stands."""
+    for path in PAGES:
+        text = path.read_text()
+        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.M | re.S)
+        lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+        for line in [*lines, *re.findall(r"`((?:make|lenet|dvc) [^`\n]+)`", text)]:
+            for command in commands(shlex.split(line.replace("$(", " ; "), comments=True)):
+                yield f"{path.name}: {line}", [word for word in command if word != "…"]
 
 
-def test_the_readme_s_deviations_name_the_present_numbers(params: Params) -> None:
+def parse(group: click.Command, words: list[str]) -> None:
+    """As `lenet` would, without doing anything."""
+    while isinstance(group, click.Group):
+        if not words:
+            return
+        context = click.Context(group)
+        group.parse_args(context, words)
+        _, command, words = group.resolve_command(context, [*context._protected_args, *context.args])
+        group = command
+        assert group
+    if words:  # a name alone stands for the command
+        group.make_context("lenet", words)
+
+
+def test_every_command_that_the_pages_tell_exists_with_its_options() -> None:
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    count = dict.fromkeys(("make", "lenet", "dvc"), 0)
+    for where, words in told():
+        program = Path(words[0]).name if words else ""
+        try:
+            if program == "make":
+                assert set(words[1:]) <= set(targets)
+            elif program == "lenet":
+                parse(cli.cli, words[1:])
+            elif program == "dvc":
+                get_main_parser().parse_args(words[1:])
+        except (Exception, SystemExit) as fault:
+            pytest.fail(f"{where}: {fault}")
+        if program in count:
+            count[program] += 1
+    assert min(count.values()) > 10, count
+
+
+def test_the_new_variant_of_the_pages_is_legal(params: Params) -> None:
+    blocks = [found for path in PAGES for found in re.findall(r"```yaml\n(  [a-z-]+:\n.*?)```", path.read_text(), re.S)]
+    assert len(blocks) == 2
+    for block in blocks:
+        assert len(block.splitlines()) <= 11  # its name, and ten lines
+        content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+        content["variants"] |= YAML(typ="safe").load(block)
+        config.validate(content, "a page")
+        assert set(content["variants"]) > set(params.variants)
+
+
+def test_the_deviations_name_the_present_numbers(params: Params) -> None:
     for name in ("original-sigmoid", "original-tanh"):
         variant = params.variants[name]
-        assert f"{variant.train_size:,} digits to train on, {variant.validation_size:,} held out" in README
-        assert f"{variant.epochs} passes in place of 20" in README
+        told = f"{variant.train_size:,} digits to train on, {variant.validation_size:,} held out"
+        assert told in page("docs/explanation/paper.md")
+        assert f"{variant.epochs} passes instead of 20" in page("docs/explanation/paper.md")
 
 
 def test_a_second_make_repro_waits_for_nothing_heavy() -> None:
@@ -373,7 +447,39 @@ def test_a_second_make_repro_waits_for_nothing_heavy() -> None:
     assert not loaded & {"torch", "mlflow", "pandas", "matplotlib", "pytorch_lightning", "numpy"}
 
 
-def test_links_in_the_readme_and_in_docs_lead_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / target).exists(), (page, target)
+def slug(heading: str) -> str:
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading.lower())).strip("-")
+
+
+def test_links_and_names_of_files_lead_somewhere() -> None:
+    folders = "src|tests|notebooks|benchmarks|docs|sweep|paper|tools|ladder|sizes|signatures"
+    for path in PAGES:
+        text = path.read_text()
+        for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text):
+            linked = path.parent / target if target else path
+            assert linked.exists(), (path, target)
+            assert not anchor or anchor in map(slug, re.findall(r"^#+ (.*)$", linked.read_text(), re.M)), (path, anchor)
+        for named in re.findall(rf"`((?:{folders})/[\w./-]+)`", text):
+            assert (ROOT / named).exists(), (path, named)
+
+
+def test_the_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 120
+
+
+def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    run(sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path), cwd=ROOT)
+    for path in tmp_path.rglob("*.html"):
+        text = path.read_text()
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]* src=\"?([^\" >]+)", text)
+        loaded += re.findall(r"<link[^>]* href=\"?([^\" >]+)", text)
+        assert loaded
+        assert not [address for address in loaded if "//" in address], path
+    for path in tmp_path.rglob("*.css"):
+        assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", path.read_text()), path
+    keys = (tmp_path / "reference" / "parameters.html").read_text()
+    assert all(f"<code>{key}</code>" in keys for key in (*config.Variant.model_fields, "scaled-tanh", "beta1", "keep"))
+    assert "lenet rerun" in (tmp_path / "reference" / "commands.html").read_text()
