@@ -6,8 +6,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
+export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench ui pictures wheel lock
+.PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench docs ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -57,7 +58,7 @@ paper: environment ## the paper's recipe beside its figures, into paper/result.j
 sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)
 	@dvc repro sweep/dvc.yaml
 
-check: environment ## lint, format, types, params.yaml
+check: environment docs ## lint, format, types, params.yaml, documentation
 	ruff check
 	ruff format --check
 	mypy
@@ -72,8 +73,11 @@ test-slow: environment ## the tests that take longer
 test-results: environment ## what is committed beside what `make repro` has made here
 	pytest -m results -rs
 
-bench: environment ## speed beside baselines, into docs/performance.md (half an hour)
+bench: environment ## speed beside baselines, into docs/explanation/performance.md (half an hour)
 	python -m benchmarks --keep
+
+docs: environment ## the documentation, into site/; a warning is an error
+	mkdocs build --strict --quiet
 
 ui: environment ## MLflow's pages on http://127.0.0.1:5000
 	lenet ui
