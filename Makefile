@@ -36,14 +36,14 @@ KEEPS = test -f .venv/.complete && test "$$(cat .venv/.complete)" = "$(MADE_FOR)
 .PHONY: anew
 anew:
 
-repro: environment ## the whole pipeline on MNIST, then the comparison's table
+repro: environment ## the whole pipeline on MNIST, then the result table
 	@lenet repro
 	@lenet results
 
-results: environment ## the comparison's table again
+results: environment ## the result table again
 	@lenet results
 
-ladder: environment ## what each change from 1998 to today is worth, into studies/ladder.json
+ladder: environment ## the effect of each change from 1998 to today, into studies/ladder.json
 	@lenet repro --pipeline ladder
 
 sizes: environment ## error against the number of training digits, into studies/sizes.json
@@ -52,7 +52,7 @@ sizes: environment ## error against the number of training digits, into studies/
 frontier: environment ## a small network of today, into studies/frontier.json (an hour)
 	@lenet repro --pipeline frontier
 
-paper: environment ## the paper's recipe beside its figures, into paper/result.json (two hours)
+paper: environment ## the paper's own recipe and figures, into paper/result.json (two hours)
 	@lenet repro --pipeline paper
 
 sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)
@@ -70,10 +70,10 @@ test: environment ## the tests that take minutes
 test-slow: environment ## the tests that take longer
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow -rs --durations 30
 
-test-results: environment ## what is committed beside what `make repro` has made here
+test-results: environment ## compare what is committed with what `make repro` has computed here
 	pytest -m results -rs
 
-bench: environment ## speed beside baselines, into docs/explanation/performance.md (half an hour)
+bench: environment ## speed compared with baselines, into docs/explanation/performance.md (half an hour)
 	python -m benchmarks --keep
 
 docs: environment ## the documentation, into site/; a warning is an error
@@ -82,11 +82,11 @@ docs: environment ## the documentation, into site/; a warning is an error
 ui: environment ## MLflow's pages on http://127.0.0.1:5000
 	lenet ui
 
-pictures: environment ## docs/pictures anew from these results and this store, with Chromium
+pictures: environment ## docs/pictures again, from these results and this store, with Chromium
 	python tests/pictures.py
 
 wheel: environment ## dist/lenet-*.whl
 	@$(BIN)/python -m pip wheel -qq --no-deps --no-build-isolation -w dist .
 
-lock: ## requirements.lock anew, from pyproject.toml, for every platform
+lock: ## resolve pyproject.toml again, for every platform, into requirements.lock
 	bash tools/lock

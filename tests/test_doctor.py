@@ -201,8 +201,8 @@ def test_results_from_before_signatures_are_named_once_and_no_disagreement(folde
             (folder / name).write_text(json.dumps({"variant": "tutorial", "seed": seed, "run": before}))
     assert findings() == {}
     done = run(*lenet_command("doctor"), cwd=folder)
-    assert done.stdout.count("computed by the arithmetic of") == 1
-    assert done.stdout.splitlines()[0].startswith("ladder pipeline: computed by the arithmetic of ")
+    assert done.stdout.count("its results use the arithmetic of") == 1
+    assert done.stdout.splitlines()[0].startswith("ladder pipeline: skipped, its results use the arithmetic of ")
     assert "warning" not in done.stderr
     edit(folder / "ladder" / "runs" / "tutorial-1" / "run.json", lambda content: content["run"].update(signature="s"))
     assert any("ladder/runs/tutorial-1" in fault for fault in findings()[FILES])  # it is one of now, and faulty

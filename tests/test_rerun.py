@@ -121,7 +121,7 @@ def leftovers(folder: Path) -> list[Path]:
 def test_a_published_run_is_rerun_bitwise_and_recorded_with_links(folder: Path) -> None:
     before = state(folder)
     done = rerun(folder, "modern-1")
-    assert "best grade in reach here: bitwise" in done.stdout
+    assert "best possible grade here: bitwise" in done.stdout
     assert "modern-1: bitwise" in done.stdout
     assert [line.split("│")[1].strip() for line in done.stdout.splitlines() if line.count("│") == 5][-3:] == [
         "prepare", "train", "evaluate",
@@ -147,7 +147,7 @@ def test_a_published_run_is_rerun_bitwise_and_recorded_with_links(folder: Path) 
 def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Path) -> None:
     for surroundings in ({}, OTHER):
         shown = rerun(folder, "modern-1", "--preflight", **surroundings).stdout
-        assert "best grade in reach here: bitwise" in shown
+        assert "best possible grade here: bitwise" in shown
         assert "if the rerun is not bitwise, something is broken" in shown
         rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
         assert {name: same for name, _, _, same in rows if name in ("signature", "conformance")} == {
@@ -156,7 +156,7 @@ def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Pat
         }
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
     edit_json(artifacts(folder, made) / "run.json", lambda record: record["parameters"]["optimizer"].update(lr=0.0031))
-    assert "best grade in reach here: predictions" in rerun(folder, "modern-1", "--preflight", status=3).stdout
+    assert "best possible grade here: predictions" in rerun(folder, "modern-1", "--preflight", status=3).stdout
     assert runs(folder, "lenet5-reruns") == []
 
 

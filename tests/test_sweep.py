@@ -384,7 +384,7 @@ def test_the_display_tells_done_best_pruned_failed_and_what_is_left(
         see(trials)
         see(trials)
     said = capsys.readouterr().err.splitlines()
-    assert said[0] == "study: goes on after 1 trials"
+    assert said[0] == "study: continues after 1 trials"
     assert said[1].startswith("study: trial 1 pruned, epoch 1/4, error 40.00%, optimizer.kind ")
     assert said[1].endswith(
         "; 3 of 11 done, best 25.00%, 1 complete, 1 pruned, 1 failed, about 8 min left"
@@ -522,7 +522,7 @@ def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails
     assert dead.state == TrialState.FAIL
     assert "its worker died 2 times" in dead.user_attrs["reason"]
     assert other.state == TrialState.WAITING  # handed back
-    assert "interrupted; the same command goes on" in (checkout / "said").read_text()
+    assert "interrupted; the same command continues" in (checkout / "said").read_text()
     assert "Traceback" not in (checkout / "said").read_text()
 
 

@@ -729,14 +729,14 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
             (under_way, started(*sweep(*words, address), cwd=first.folder)),
             (under_way, first.sweep(*words, there)),
             ("the training digits here are not those", first.sweep("--join", there, "--data", str(tmp_path / "few"))),
-            ("the code here computes otherwise than the study's", second.sweep("--join", far)),
+            ("the code here does not compute what the study's does", second.sweep("--join", far)),
         ]
         beside = [(said, stack.enter_context(process)) for said, process in refused]
         for said, process in beside:
             lines = ended(process, 2)
             assert lines[-1].startswith("lenet: error: ")
             assert said in lines[-1]
-            assert len(lines) == 1 or lines[0].startswith("lenet: seeing whether ")
+            assert len(lines) == 1 or lines[0].startswith("lenet: checking whether ")
         assert {trial.state for trial in storage.get_all_trials(study)} == {TrialState.WAITING}
 
         order.write_text(sources + "# a comment\n")

@@ -90,7 +90,7 @@ def test_the_first_step_and_epoch_that_differ_are_named() -> None:
     assert "the loss of step 1 in epoch 2 and the weights after epoch 2" in found.summary
     unknown = judged(replace(BEFORE, weights="v", losses=None, epochs=()))
     assert (unknown.step, unknown.epoch) == (None, None)
-    assert "where they part is not known" in unknown.summary
+    assert "where they diverge is unknown" in unknown.summary
     fewer = judged(replace(BEFORE, weights="v", losses=LOSSES[:, :2], epochs=("e0", "v")))
     assert (fewer.step, fewer.epoch) == ((1, 1), 1)
 
@@ -123,9 +123,9 @@ def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]
 def test_code_is_named_by_its_signature_and_its_sources() -> None:
     after = replace(BEFORE, weights="v")
     (both,) = judged(after, replace(THEN, signature="x", source="y")).causes
-    assert both.detail == "it does something else: signature g → x, source.sha256 s → y"
+    assert both.detail == "it computes something else: signature g → x, source.sha256 s → y"
     (signature,) = judged(after, replace(THEN, signature="x")).causes
-    assert signature.detail == "it does something else: signature g → x"
+    assert signature.detail == "it computes something else: signature g → x"
     (unseen,) = judged(after, replace(THEN, source="y")).causes
     assert unseen.detail == "other sources, whose change the signature does not see: source.sha256 s → y"
 

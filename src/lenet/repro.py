@@ -169,7 +169,7 @@ def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
     """Remove what runs left that a pipeline no longer names: its last stage depends on the whole folder of runs."""
     for folder in (pipeline / "runs").glob("*-*"):
         if folder.name not in wanted and (folder / "run.json").exists():
-            print(f"removing {folder}, which no stage makes any longer", file=sys.stderr)
+            print(f"removing {folder}: no stage produces it any more", file=sys.stderr)
             shutil.rmtree(folder)
     for file in (pipeline / "metrics").glob("*-*.json"):
         if file.stem not in wanted and "run" in read_json(file):

@@ -38,7 +38,7 @@ def pipelines(metrics: Path) -> Iterator[str]:
         runs = [path for path in folder.glob("*.json") if re.search(r"-\d+$", path.stem)]
         if any(map(file_is_stale, runs)):
             where = "this" if folder == metrics else folder.parent
-            yield f"{where} pipeline: computed by the arithmetic of {_commit(folder)}, not yet republished"
+            yield f"{where} pipeline: skipped, its results use the arithmetic of {_commit(folder)}, not recomputed yet"
 
 
 def _commit(folder: Path) -> str:

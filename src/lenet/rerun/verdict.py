@@ -85,7 +85,7 @@ class Verdict:
         where = f"the loss of step {self.step[1]} in epoch {self.step[0]}" if self.step else ""
         after = f"the weights after epoch {self.epoch}" if self.epoch else ""
         found = " and ".join(part for part in (where, after) if part)
-        return f"first to differ: {found}" if found else "where they part is not known"
+        return f"first to differ: {found}" if found else "where they diverge is unknown"
 
 
 def judge(then: tuple[Inputs, Outcome], now: tuple[Inputs, Outcome], misses_of_seeds: Sequence[int]) -> Verdict:
@@ -127,14 +127,14 @@ def _grade(before: Outcome, after: Outcome, misses_of_seeds: Sequence[int]) -> t
     if before.weights == after.weights:
         return "bitwise", "the weights are the same, bit for bit"
     if before.answers is not None and before.answers == after.answers:
-        return "predictions", "other weights, but every test digit is answered alike"
+        return "predictions", "different weights, but the same answer to every test digit"
     if same_as_printed(before.numbers, after.numbers):
-        return "metrics", "other weights, but the same metrics as printed"
+        return "metrics", "different weights, but the same metrics to four digits"
     if before.misses is None or after.misses is None:
-        return "different", "other weights, and the test misses of one of the two are not known"
+        return "different", "different weights, and the test misses of one of the two are unknown"
     spread = judge_spread("", [before.misses], [after.misses], misses_of_seeds)
     if spread.same:
-        return "within-noise", f"other weights; {spread.how}"
+        return "within-noise", f"different weights; {spread.how}"
     return "different", spread.how
 
 
@@ -179,11 +179,11 @@ def _code(then: Inputs, now: Inputs) -> Iterator[Cause]:
         yield Cause("code", f"other sources, whose change the signature does not see: {sources}")
     elif others:
         signatures = f"signature {_short(then.signature)} → {_short(now.signature)}"
-        yield Cause("code", f"it does something else: {signatures}, {sources}")
+        yield Cause("code", f"it computes something else: {signatures}, {sources}")
     elif _differ(then.signature, now.signature) and not (
         _differ(then.data, now.data) or _changed_parameters(then, now)
     ):
-        yield Cause("code", f"it does something else: signature {_short(then.signature)} → {_short(now.signature)}")
+        yield Cause("code", f"it computes something else: signature {_short(then.signature)} → {_short(now.signature)}")
 
 
 def _conformance(then: Inputs, now: Inputs) -> Iterator[Cause]:

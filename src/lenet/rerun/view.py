@@ -27,7 +27,7 @@ def show(params: Params, reference: str, accepted: str, as_json: bool, **how: bo
             print(what, file=sys.stderr, flush=True)
         elif isinstance(what, Preflight) and not as_json:
             console.print(preflight_table(what))
-            console.print(Text.assemble("best grade in reach here: ", (what.best, "bold")))
+            console.print(Text.assemble("best possible grade here: ", (what.best, "bold")))
             if what.note:
                 console.print(what.note)
 
@@ -74,7 +74,7 @@ def _grade(result: Result) -> str:
     if result.report is None:
         return result.fault or f"ended with status {result.status}"
     verdict = result.report["verdict"]
-    return str(verdict["grade"] if verdict else f"in reach: {result.report['preflight']['best']}")
+    return str(verdict["grade"] if verdict else f"possible: {result.report['preflight']['best']}")
 
 
 def preflight_table(preflight: Preflight) -> Table:

@@ -214,7 +214,7 @@ class Coordinator:
             return False
         if _is_of_this_machine(process):
             return True
-        print(f"lenet: seeing whether {process.split('@')[0]} still coordinates it", file=sys.stderr)
+        print(f"lenet: checking whether {process.split('@')[0]} still coordinates the study", file=sys.stderr)
         time.sleep(2 * BEAT)
         return self._sign() not in (sign, "")
 

@@ -50,7 +50,7 @@ class _Board:
         fresh = [trial for trial in trials if trial.state.is_finished() and trial.number not in self.told]
         self.told |= {trial.number for trial in fresh}
         if first and fresh:
-            print(f"{self.name}: goes on after {len(fresh)} trials", file=sys.stderr, flush=True)
+            print(f"{self.name}: continues after {len(fresh)} trials", file=sys.stderr, flush=True)
             return
         for trial in fresh:
             print(f"{self.name}: {line(trial)}; {self.state()}", file=sys.stderr, flush=True)

@@ -216,7 +216,9 @@ def _admit(plan: Plan, digits: Digits) -> None:
         here, there = (found.get("optuna", "none") for found in (packages(), plan.packages))
         raise InputError(f"Optuna {here} is installed, and the study is of {there}")
     if signing.of_trial(plan.example, digits) != plan.signature:
-        raise InputError("the code here computes otherwise than the study's (signature); check its commit out")
+        raise InputError(
+            "the code here does not compute what the study's does (signature); check out the study's commit"
+        )
 
 
 class _Watch:
