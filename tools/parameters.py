@@ -23,11 +23,11 @@ def tables() -> Iterator[str]:
     for title, top in (("Top level", Params), ("Blocks of `variants`", Variant), ("`sweep`", Settings)):
         yield f"## {title}\n"
         for section in sections(top, {Variant} - {top}):
-            yield f"### {section.__name__}\n\n{prose(section)}\n\n| key | legal | meaning |\n|---|---|---|"
-            schema = section.model_json_schema()
             said = meanings(section)
-            for key, found in schema["properties"].items():
-                yield f"| `{key}` | {legal(found)} | {said.get(key, '')} |"
+            yield f"### {section.__name__}\n\n{prose(section)}\n"
+            yield "| key | legal | meaning |\n|---|---|---|" if said else "| key | legal |\n|---|---|"
+            for key, found in section.model_json_schema()["properties"].items():
+                yield f"| `{key}` | {legal(found)} |" + (f" {said.get(key, '')} |" if said else "")
             yield ""
 
 
