@@ -110,12 +110,13 @@ def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, ru
     (pair,) = content["pairs"]
     assert (pair["a"], pair["b"], pair["points"]) == ("original-tanh", "modern", pytest.approx(0.04))
     assert pair["p"] == pair["p_adjusted"] < 0.05
-    page = (tmp_path / "reports" / "comparison.html").read_text().replace("\N{WORD JOINER}", "")
-    assert pair["verdict"].startswith("modern beats original-tanh by 4.00 points, 95 % ")
+    page = (tmp_path / "reports" / "comparison.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert pair["verdict"].startswith("modern beats original-tanh by 4.00 points (95 % CI ")
     assert page.index("modern has the lowest mean error") < page.index(pair["verdict"]) < page.index("<table")
-    assert "and that is shown" in page
-    cell = f"{report.signed(pair['low'])} … {report.signed(pair['high'])}"
-    assert pair["verdict"].endswith(cell.replace("+", "").replace(" ", ""))
+    assert "; the difference is significant." in page
+    ends = report.signed(pair["low"]), report.signed(pair["high"])
+    cell = " … ".join(ends)
+    assert pair["verdict"].endswith(f"{' to '.join(ends).replace('+', '')})")
     assert cell in page
     assert report.p_value(pair["p"]) in page
 
@@ -123,17 +124,18 @@ def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, ru
 def test_the_report_s_words_are_the_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
     content = compared(two, runs, tmp_path)
     per_cent = "\N{NO-BREAK SPACE}%"
-    last = f"modern ends at 10.00{per_cent} on its training digits as it meets them"  # the last epoch, not the best
-    assert f"{last} and 2.00{per_cent} on validation digits" in report.curves(content)
-    assert f"modern errs most on 0 (5.00{per_cent}), least on 3 (0.00{per_cent})" in report.classes(content)
-    assert "modern most often takes 0 for 1, 1.0 times a run" in report.confusions(content)
-    assert "modern is on average 9.30 points less sure than right" in report.certainty(content)
-    assert report.rejections(content).startswith(f"modern gets to 0.50{per_cent}")
+    last = f"modern ends with an error of 10.00{per_cent} on training digits"  # the last epoch, not the best
+    assert f"{last}, before each update, and of 2.00{per_cent} on validation digits" in report.curves(content)
+    hardest = f"0 is the hardest digit for modern (5.00{per_cent} error), and 3 is the easiest (0.00{per_cent})"
+    assert hardest in report.classes(content)
+    assert "modern most often mistakes 0 for 1 (1.0 times per run)" in report.confusions(content)
+    assert "the mean confidence of modern is 9.30 points below its accuracy" in report.certainty(content)
+    assert report.rejections(content).startswith(f"to reach an error of 0.50{per_cent}, modern rejects")
     content["pairs"][0] |= {"p": 0.01, "p_adjusted": 0.2}  # verdicts rest on the corrected p
-    assert "do not show any two variants" in report.lead(content)
+    assert "no two variants differ significantly" in report.lead(content)
     one_sided = json.loads(json.dumps(LADDER))
     one_sided["steps"][0] |= {"p": 0.01, "p_adjusted": 0.2}
-    assert report.ladder(one_sided).startswith("1 of 2 steps")
+    assert report.ladder(one_sided).startswith("Only one of the two changes")
 
 
 def test_the_confusion_figure_is_of_one_run(
@@ -175,7 +177,7 @@ def test_robustness_is_shown_where_every_run_has_it(two: Params, runs: Path, tmp
     assert found["sd"] == pytest.approx([0, 0, 0.01])
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "translation, pixels: 2</td><td>25.0</td><td>5.0</td>" in page
-    assert "the lowest mean error is modern’s in 1 of 1 disturbances" in page
+    assert "the lowest mean error is modern’s in 1 of 1 cases" in page
     (runs / "modern-2" / "robustness.json").write_text(
         json.dumps({"translation": {"unit": "pixels", "levels": [0, 2], "errors": [0.1, 0.2]}})
     )
@@ -235,7 +237,7 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "Not computed yet: <code>make ladder" not in page
-    assert "1 of 2 steps is shown to change the error: another (−3.00 points)." in page
+    assert "Only one of the two changes has a statistically significant effect: another (−3.00 points)." in page
     assert "what one thing is worth" in page
     # old against new: what the comparison does not have is named by the study, with what it has seen
     assert "5.00\N{NO-BREAK SPACE}% for original-tanh and 1.00\N{NO-BREAK SPACE}% for modern." in page
@@ -245,7 +247,7 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     }
     assert ["<td>yes</td>" in row for row in seen.values()] == [False, True, False]
     assert ["<td>no</td>" in row for row in seen.values()] == [True, False, True]
-    assert "modern errs on 20.00\N{NO-BREAK SPACE}% after 100 digits, on 5.00\N{NO-BREAK SPACE}% after 1,000" in page
+    assert "with 100 training digits and of 5.00\N{NO-BREAK SPACE}% with 1,000" in page
 
 
 def test_studies_of_the_former_arithmetic_say_so_and_stand_beside_no_other_numbers(
@@ -376,7 +378,7 @@ def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: P
     assert content["pairs"][0]["p"] is None
     assert (content["missed_by_any"], content["missed_by_all"]) == (10, 1)
     page = (tmp_path / "reports" / "comparison.html").read_text()
-    assert "one seed each: no interval" in page
+    assert "one seed each, so no interval" in page
     assert "with one seed each, that may be chance" in page
     summary = json.loads((tmp_path / "summary.json").read_text())["modern"]
     assert not {"test_error_sd", "test_error_low"} & set(summary)
@@ -394,7 +396,7 @@ def test_runs_without_a_miss_or_without_validation_can_be_shown(two: Params, run
     assert json.loads((tmp_path / "summary.json").read_text())["modern"]["misses"] == 0
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "No run misses any digit." in page
-    assert "no difference that 3 seeds can show (0.00 points" in page
+    assert "no significant difference (0.00 points" in page
     assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[2] == "–"
 
 
@@ -402,7 +404,7 @@ def test_one_variant_is_compared_with_nothing(two: Params, runs: Path, tmp_path:
     content = compared(two.model_copy(update={"compare": ("modern",)}), runs, tmp_path)
     assert content["pairs"] == []
     page = (tmp_path / "reports" / "comparison.html").read_text()
-    assert "nothing to compare it with" in page
+    assert "there is nothing to compare" in page
 
 
 def test_runs_that_do_not_fit_each_other_are_one_line(two: Params, runs: Path, tmp_path: Path) -> None:

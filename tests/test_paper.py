@@ -198,7 +198,7 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
         "misses": [91, 92, 93, 94, 95], "shared": 1, "chance": pytest.approx(93 * 0.0082),
         "two_seeds": 92,  # the mean of the fewer of two
     }  # fmt: skip
-    assert "no difference that 5 seeds can show (0.00 points" in found["verdict"]
+    assert "no significant difference (0.00 points" in found["verdict"]
     assert found["with_distortions"]["distortion.copies"] == 9
     assert "distortion.kind" in found["with_distortions"]
     assert "objective.j" not in found["with_distortions"]
@@ -222,8 +222,8 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
     assert text.count("<img") == text.count("data:image/svg+xml;base64,") == 10
     assert "http" not in text
     for told in (
-        "errs on 0.93\xa0% (95 % 0.",
-        " in these intervals.",
+        "has an error of 0.93\xa0% (95 % CI 0.",
+        " within these intervals.",
         "340,908",
         "60,000",
         "91 · 92 · 93 · 94 · 95",

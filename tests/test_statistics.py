@@ -146,7 +146,7 @@ def test_one_seed_has_no_interval() -> None:
     (found,) = statistics.pairs({"a": wrong({1, 2}), "b": wrong({3})})
     assert (found.difference.low, found.difference.high, found.difference.p, found.p_adjusted) == (None,) * 4
     assert found.difference.mcnemar == (1.0,)
-    assert found.verdict == "a and b: one seed each: no interval (0.01 points)"
+    assert found.verdict == "a and b: one seed each, so no interval (0.01 points)"
 
 
 def test_the_planned_number_of_seeds_has_the_power_it_promises() -> None:
@@ -167,7 +167,7 @@ def test_where_digits_alone_hide_a_difference_no_number_of_seeds_helps() -> None
     a, b = wrong(*[set(range(11))] * 3), wrong(*[set(range(20, 29))] * 3)
     assert statistics.difference(a, b).seeds_needed is None
     (found,) = statistics.pairs({"a": a, "b": b})
-    assert found.verdict.endswith("; on these digits no number of seeds would")
+    assert found.verdict.endswith(f"; {statistics.NO_USE}")
 
 
 def test_the_verdict_follows_the_corrected_p() -> None:
@@ -186,9 +186,9 @@ def test_the_verdict_follows_the_corrected_p() -> None:
     for one in found:
         assert (" beats " in one.verdict) == (one.p_adjusted < 0.05)
         if one.p_adjusted >= 0.05:
-            assert "no difference that 5 seeds can show" in one.verdict
+            assert "no significant difference" in one.verdict
             assert one.difference.seeds_needed is None or one.difference.seeds_needed > 5
-            assert ("once corrected for 10 comparisons" in one.verdict) == (one.difference.p < 0.05)
+            assert ("after correction for 10 comparisons" in one.verdict) == (one.difference.p < 0.05)
     assert found[0].verdict.startswith("best beats common by 0.")
     assert "−" not in found[0].verdict
 
@@ -197,7 +197,7 @@ def test_a_verdict_turns_the_difference_to_the_winner_s_side() -> None:
     a, b = wrong(*[set(range(40))] * 3), wrong(*[set(range(100, 110))] * 3)
     for named in ({"a": a, "b": b}, {"b": b, "a": a}):
         (found,) = statistics.pairs(named)
-        assert found.verdict.startswith("b beats a by 0.30 points, 95 % 0.1")
+        assert found.verdict.startswith("b beats a by 0.30 points (95 % CI 0.1")
     assert json.dumps(asdict(found), allow_nan=False)
 
 

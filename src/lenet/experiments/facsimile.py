@@ -86,8 +86,8 @@ def lead(content: Mapping[str, Any]) -> str:
     """What it comes to."""
     plain, distorted = (content["variants"][name] for name in (PLAIN, DISTORTED))
     said = (
-        f"The recipe of 1998 errs on {with_interval(plain, '')} of the test digits here, where the paper has "
-        f"{percent(published.ERROR)}, and with distorted digits on {with_interval(distorted, '')}, where it has "
+        f"LeNet-5 by the recipe of 1998 has an error of {with_interval(plain, '')} on the test digits; the paper has "
+        f"{percent(published.ERROR)}. With distorted digits it has {with_interval(distorted, '')}; the paper has "
         f"{percent(published.DISTORTED_ERROR)} (means over {len(content['seeds'])} seeds)."
     )
     if plain["low"] is None:
@@ -95,7 +95,7 @@ def lead(content: Mapping[str, Any]) -> str:
     theirs = ((plain, published.ERROR), (distorted, published.DISTORTED_ERROR))
     inside = sum(one["low"] <= error <= one["high"] for one, error in theirs)
     told = ("Neither of the paper's figures lies", "One of the paper's figures lies", "Both of the paper's figures lie")
-    return f"{said} {told[inside]} in these intervals."
+    return f"{said} {told[inside]} within these intervals."
 
 
 def layers(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> dict[str, Tensor]:

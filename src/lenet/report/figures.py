@@ -298,7 +298,7 @@ def ladder(
             axes.axvline(100 * error, color="#9a9a9a", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
             axes.annotate(name, (100 * error, 1), xycoords=("data", "axes fraction"), va="bottom", fontsize=8,
                           ha="left" if error == max(marks.values()) else "right", color="#777777")  # fmt: skip
-    axes.set_xlabel("test error, %; beside each step its change in points, bold where it is shown")
+    axes.set_xlabel("test error, %; next to each step its change in points, bold if significant")
     return figure
 
 

@@ -1,5 +1,6 @@
 """The comparison as one page: sentences computed from its numbers, tables, and pictures inside the file."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lenet.report import figures, page, results
-from lenet.report.statistics import LEVEL, points
+from lenet.report.statistics import LEVEL, confidence_interval, points
 
 Content = Mapping[str, Any]
 STUDIES = ("ladder", "frontier", "sizes")
@@ -67,14 +68,14 @@ def lead(content: Content) -> str:
     shown = [pair for pair in pairs if pair["p_adjusted"] is not None and pair["p_adjusted"] < LEVEL]
     start = f"{best} has the lowest mean error, {with_interval(variants[best])}"
     if len(variants) == 1:
-        return f"{best} errs on {with_interval(variants[best])} of the test digits."
+        return f"{best} has an error of {with_interval(variants[best])} on the test digits."
     if len(content["seeds"]) == 1:
         return f"{start}; with one seed each, that may be chance."
     if not shown:
-        return f"{start}, but {len(content['seeds'])} seeds do not show any two variants to differ."
-    if len(shown) == len(pairs):
-        return f"{start}; the difference is shown for every pair." if len(pairs) > 1 else f"{start}, and that is shown."
-    return f"{start}; {len(shown)} of {len(pairs)} differences are shown."
+        return f"{start}, but with {len(content['seeds'])} seeds no two variants differ significantly."
+    some = f"{number(len(shown))} of the {number(len(pairs))} differences {'is' if len(shown) == 1 else 'are'}"
+    every = "the difference is" if len(pairs) == 1 else "all differences are"
+    return f"{start}; {every if len(shown) == len(pairs) else some} significant."
 
 
 def curves(content: Content) -> Iterator[str]:
@@ -82,8 +83,8 @@ def curves(content: Content) -> Iterator[str]:
     for name, found in content["variants"].items():
         last = {part: np.mean([run[-1] for run in runs]) for part, runs in found["curves"].items()}
         held = last.get("validation/error")
-        text = f"{name} ends at {percent(last['train/error'])} on its training digits as it meets them"
-        yield text + (f" and {percent(held)} on validation digits" if held is not None else "")
+        text = f"{name} ends with an error of {percent(last['train/error'])} on training digits, before each update"
+        yield text + (f", and of {percent(held)} on validation digits" if held is not None else "")
 
 
 def classes(content: Content) -> Iterator[str]:
@@ -92,7 +93,8 @@ def classes(content: Content) -> Iterator[str]:
         mean = np.array(found["per_class"]["mean"])
         worst, easiest = int(mean.argmax()), int(mean.argmin())
         if mean[worst]:
-            yield f"{name} errs most on {worst} ({percent(mean[worst])}), least on {easiest} ({percent(mean[easiest])})"
+            hardest = f"{worst} is the hardest digit for {name} ({percent(mean[worst])} error)"
+            yield f"{hardest}, and {easiest} is the easiest ({percent(mean[easiest])})"
 
 
 def confusions(content: Content) -> Iterator[str]:
@@ -101,16 +103,16 @@ def confusions(content: Content) -> Iterator[str]:
         counts = np.array(found["confusion"]) * (1 - np.eye(10, dtype=int))
         digit, answer = np.unravel_index(counts.argmax(), counts.shape)
         if counts.max():
-            yield f"{name} most often takes {digit} for {answer}, {counts.max() / len(found['seeds']):.1f} times a run"
+            times = counts.max() / len(found["seeds"])
+            yield f"{name} most often mistakes {digit} for {answer} ({times:.1f} times per run)"
 
 
 def certainty(content: Content) -> Iterator[str]:
     """Whether each variant is as sure as it should be."""
     for name, found in content["variants"].items():
         excess = found["calibration"]["confidence"] - (1 - found["test_error"])
-        yield f"{name} is on average {points(abs(excess))} points {'too' if excess > 0 else 'less'} sure" + (
-            "" if excess > 0 else " than right"
-        )
+        above_below = "above" if excess > 0 else "below"
+        yield f"the mean confidence of {name} is {points(abs(excess))} points {above_below} its accuracy"
 
 
 def rejections(content: Content) -> str:
@@ -119,7 +121,7 @@ def rejections(content: Content) -> str:
     target = next(iter(next(iter(variants.values()))["rejection"]["needed"]))
     shares = {name: found["rejection"]["needed"][target]["mean"] for name, found in variants.items()}
     least = min(shares, key=lambda name: shares[name])
-    return f"{least} gets to {percent(float(target))} error by rejecting least, {percent(shares[least])} of the digits"
+    return f"to reach an error of {percent(float(target))}, {least} rejects the fewest digits, {percent(shares[least])}"
 
 
 def hardest_levels(content: Content) -> list[tuple[str, str, str, list[float]]]:
@@ -138,7 +140,7 @@ def robustness(content: Content) -> str:
     names, rows = list(content["variants"]), hardest_levels(content)
     best = Counter(names[int(np.argmin(errors))] for *_, errors in rows)
     told = ", ".join(f"{name}’s in {count}" for name, count in best.most_common())
-    return f"At the hardest level of each, the lowest mean error is {told} of {len(rows)} disturbances."
+    return f"At the hardest level of each disturbance, the lowest mean error is {told} of {len(rows)} cases."
 
 
 def frontier(content: Content) -> str:
@@ -149,13 +151,15 @@ def frontier(content: Content) -> str:
 
 
 def ladder(content: Content) -> str:
-    """Which single changes are shown to matter."""
+    """Which single changes have a significant effect."""
     shown = [step for step in content["steps"] if step["p_adjusted"] is not None and step["p_adjusted"] < LEVEL]
     if not shown:
-        return f"None of the {len(content['steps'])} steps alone is shown to change the error."
+        return f"None of the {number(len(content['steps']))} changes has a statistically significant effect on its own."
     told = "; ".join(f"{step['change']} ({signed(step['difference'])} points)" for step in shown)
-    is_are = "is" if len(shown) == 1 else "are"
-    return f"{len(shown)} of {len(content['steps'])} steps {is_are} shown to change the error: {told}."
+    count = "Only one" if len(shown) == 1 else number(len(shown)).capitalize()
+    has_have = "has" if len(shown) == 1 else "have"
+    of_all = f"{count} of the {number(len(content['steps']))} changes {has_have}"
+    return f"{of_all} a statistically significant effect: {told}."
 
 
 def sizes(content: Content) -> Iterator[str]:
@@ -163,9 +167,15 @@ def sizes(content: Content) -> Iterator[str]:
     for name, found in content["variants"].items():
         few, many = (pick(found, key=lambda one: one["train_size"]) for pick in (min, max))
         yield (
-            f"{name} errs on {percent(few['test_error'])} after {few['train_size']:,} digits, "
-            f"on {percent(many['test_error'])} after {many['train_size']:,}"
+            f"{name} has an error of {percent(few['test_error'])} with {few['train_size']:,} training digits "
+            f"and of {percent(many['test_error'])} with {many['train_size']:,}"
         )
+
+
+def number(count: int) -> str:
+    """A number in words, up to twelve."""
+    words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+    return words[count] if count < len(words) else str(count)
 
 
 def percent(fraction: float) -> str:
@@ -188,9 +198,9 @@ def p_value(p: float | None) -> str:
 def with_interval(found: Content, prefix: str = "test_error_") -> str:
     """A variant's error, with its interval where there is one, whose ends have names that begin with ``prefix``."""
     low, high = found[f"{prefix}low"], found[f"{prefix}high"]
-    return percent(found["test_error"]) + ("" if low is None else f" (95 % {points(low)}…{points(high)})")
+    return percent(found["test_error"]) + ("" if low is None else f" ({confidence_interval(low, high)})")
 
 
 def unbroken(text: str) -> str:
-    """A sentence whose intervals stay on one line: word joiners around their ellipses."""
-    return text.replace("…", "\N{WORD JOINER}…\N{WORD JOINER}")
+    """A sentence whose intervals stay on one line."""
+    return re.sub(r"95 % CI \S+ to \S+", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text)

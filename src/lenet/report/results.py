@@ -59,7 +59,7 @@ def with_frontier(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def table(content: dict[str, Any]) -> Table:
     """The comparison for a terminal; with the frontier's variants where their runs are of the same arithmetic."""
-    view = Table("variant", "what", title="Test digits misclassified, last epoch")
+    view = Table("variant", "what", title="Misclassified test digits, weights of the last epoch")
     for column in ("misses of each seed", "error, % (mean ± sd)", "validation, %", "parameters"):
         view.add_column(column, justify="right")
     alike = content["frontier"] and not is_former(content["frontier"])

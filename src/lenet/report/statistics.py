@@ -46,6 +46,7 @@ LEVEL = 0.05
 POWER = 0.8
 RESAMPLES = 10_000
 MOST_SEEDS = 1000  # more are no advice
+NO_USE = "more seeds would not help with this test set"
 _SEED = 1998
 
 
@@ -159,9 +160,8 @@ def pairs(named: Mapping[str, Any], chosen: Sequence[tuple[str, str]] | None = N
     found = [difference(arrays[a], arrays[b], LEVEL / len(two)) for a, b in two]
     p = [one.p for one in found]
     adjusted = multipletests(p, LEVEL, "holm")[1].tolist() if p and None not in p else [None] * len(p)
-    seeds = {name: shape[0] for name, shape in shapes.items()}
     return [
-        Comparison(a, b, one, corrected, _verdict(a, b, one, corrected, seeds[a], len(two)))
+        Comparison(a, b, one, corrected, _verdict(a, b, one, corrected, len(two)))
         for (a, b), one, corrected in zip(two, found, adjusted, strict=True)
     ]
 
@@ -170,6 +170,11 @@ def points(fraction: float) -> str:
     """A fraction in percentage points for prose: two decimals, more where they would show 0."""
     value = 100 * fraction
     return (f"{value:.2f}" if abs(value) >= 0.01 or value == 0 else f"{value:.1g}").replace("-", "−")
+
+
+def confidence_interval(low: float, high: float) -> str:
+    """An interval in percentage points for prose."""
+    return f"95 % CI {points(low)} to {points(high)}"
 
 
 @dataclass(frozen=True)
@@ -259,16 +264,16 @@ def _mcnemar(a: np.ndarray, b: np.ndarray) -> float:
     return float(mcnemar(table, exact=True).pvalue)
 
 
-def _verdict(a: str, b: str, found: Difference, p: float | None, seeds: int, tests: int) -> str:
+def _verdict(a: str, b: str, found: Difference, p: float | None, tests: int) -> str:
     if p is None or found.low is None or found.high is None:
-        return f"{a} and {b}: one seed each: no interval ({points(found.points)} points)"
+        return f"{a} and {b}: one seed each, so no interval ({points(found.points)} points)"
     if p < LEVEL:
         winner, loser = (b, a) if found.points > 0 else (a, b)
         low, high = sorted((abs(found.low), abs(found.high)))
-        return f"{winner} beats {loser} by {points(abs(found.points))} points, 95 % {points(low)}…{points(high)}"
-    corrected = f" once corrected for {tests} comparisons" if found.p is not None and found.p < LEVEL else ""
-    needed = f"about {found.seeds_needed} would" if found.seeds_needed else "on these digits no number of seeds would"
+        return f"{winner} beats {loser} by {points(abs(found.points))} points ({confidence_interval(low, high)})"
+    corrected = f" after correction for {tests} comparisons" if found.p is not None and found.p < LEVEL else ""
+    needed = f"about {found.seeds_needed} seeds would be needed" if found.seeds_needed else NO_USE
     return (
-        f"{a} and {b}: no difference that {seeds} seeds can show{corrected} "
-        f"({points(found.points)} points, {points(found.low)}…{points(found.high)}); {needed}"
+        f"{a} and {b}: no significant difference{corrected} "
+        f"({points(found.points)} points, {confidence_interval(found.low, found.high)}); {needed}"
     )
