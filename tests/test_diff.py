@@ -453,7 +453,10 @@ def test_losses_of_other_targets_are_other_quantities() -> None:
         tracked(f"v-{off}", {"objective.loss": "mse", "objective.off": off}, {"train/loss": loss, "train/error": loss})
         for off, loss in (("0.0", 0.5), ("-1.0", 0.75))
     ]
-    assert of("metrics", *runs).rows == {"train/error": ["0.5", "0.75 (+0.25)"], "train/loss": ["0.5", "0.75"]}
+    rows = {"train/error": ["0.5", "0.75 (+0.25)"], "train/loss": ["0.5", "0.75"]}
+    assert of("metrics", *runs).rows == rows
+    unknown = [Tracked(**vars(one) | {"parameters": {}}) for one in runs]
+    assert of("metrics", *unknown).rows == rows
 
 
 def test_equal_digests_of_an_environment_stand_in_for_a_missing_list() -> None:
@@ -469,11 +472,12 @@ def test_histories_of_equal_parameters_tell_where_they_part() -> None:
     rows = [{"epoch": epoch, "train/loss": 1 / epoch} for epoch in (1, 2, 3)]
     runs = [
         Tracked(f"v-{i}", None, {"a": "1"}, {"run.key": "k"}, {"train/loss": 0.0}, history, (), lambda _: None)
-        for i, history in enumerate((rows, [rows[0], {"epoch": 2, "train/loss": 0.6}], rows))
+        for i, history in enumerate((rows, [rows[0], {"epoch": 2, "train/loss": 0.6}], rows, rows[:2]))
     ]
     notes = of("metrics", *runs).notes
     assert [note for note in notes if "history from" in note] == [
-        "v-1, of the same parameters as the first run, has another history from epoch 2 on"
+        "v-1, of the same parameters as the first run, has another history from epoch 2 on",
+        "v-3, of the same parameters as the first run, has another history from epoch 3 on",
     ]
 
 

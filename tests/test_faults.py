@@ -38,6 +38,7 @@ from lenet.evaluation import evaluate, packaged
 from lenet.report import compare
 from lenet.tracking import live
 from lenet.tracking import store as store_module
+from lenet.tracking.mirror import outputs
 from lenet.training.record import Record
 
 EXTRA_SECONDS = 30.0  # 10 are promised; MLflow's own retries take many minutes
@@ -685,6 +686,15 @@ def test_two_checkouts_leave_each_other_s_current_runs_alone(recorded, tmp_path:
     assert compare_seeds(one, 1) == {"modern-1"}
 
 
+def test_another_training_s_files_are_none_of_a_training_s_outputs(recorded) -> None:
+    with recorded[0].entered():
+        record = Record.read(Path("runs/modern-1/run.json"))
+        own, other = (outputs(record, Path("runs/modern-1"), Path(f"metrics/modern-{seed}.json")) for seed in (1, 2))
+        assert own.keys() - other.keys() == {"modern-1.json"}
+        assert "modern-2.json" not in other
+        assert outputs(record, Path("runs/modern-2"), None) == {}
+
+
 def test_what_the_record_lacks_or_has_twice_is_named(recorded, tmp_path: Path) -> None:
     copy = Project(tmp_path / "copy", recorded[0].digits)
     shutil.copytree(recorded[0].folder, copy.folder)
@@ -1076,7 +1086,19 @@ def test_an_archive_has_the_sources_and_nothing_else(sources: Path) -> None:
     run("git", "add", "-f", ".env", "src/.env", cwd=sources)
     assert archived() == KEPT
     assert snapshot.diff() == b""
-    assert snapshot.archive() == snapshot.archive()
+    before = snapshot.archive()
+    os.utime("src/lenet/a.py", (1e9, 1e9))
+    assert snapshot.archive() == before
+
+
+def test_in_the_midst_of_a_merge_each_source_is_kept_once_and_in_order(sources: Path) -> None:
+    run("git", "branch", "other", cwd=sources)
+    for text, words in (("a = 2\n", ("checkout", "-q", "other")), ("a = 3\n", ("merge", "-q", "@{-1}"))):
+        Path("src/lenet/a.py").write_text(text)
+        commit(sources, text)
+        run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", *words, cwd=sources, status=None)
+    assert len(run("git", "ls-files", "-u", cwd=sources).stdout.splitlines()) == 3
+    assert zipfile.ZipFile(io.BytesIO(snapshot.archive())).namelist() == sorted(KEPT)
 
 
 @pytest.mark.parametrize(

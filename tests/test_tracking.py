@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from conftest import ROOT, edit_params, run
+from conftest import ROOT, edit_params, run, wait_for
 from lenet import fingerprint, places, tracking
 from lenet.config import Params
 from lenet.digits.data import Digits
@@ -238,6 +239,8 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
     experiment = client.get_experiment_by_name("lenet5").experiment_id
     import socket
 
+    ended = psutil.Popen(["true"])  # and nobody has asked how: it still has its number
+    wait_for(lambda: ended.status() == psutil.STATUS_ZOMBIE)
     mine = store_module.this_process()
     runs = {
         process: client.create_run(experiment, tags={"process": process}).info.run_id
@@ -245,12 +248,15 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
             mine,
             f"{socket.gethostname()}:999999@1.00",
             "elsewhere:1@1.00",
-            f"{socket.gethostname()}:{os.getpid()}@1.00",
+            f"{socket.gethostname()}:{os.getpid()}@1.00",  # it had this process's number before it
+            f"{socket.gethostname()}:{ended.pid}@{ended.create_time():.2f}",
+            f"{socket.gethostname()}:of an older tag",
         )
-    }  # fmt: skip  the last had this process's number before it
+    }
     tracking.end_dead_runs(client)
     found = [client.get_run(run_id).info.status for run_id in runs.values()]
-    assert found == ["RUNNING", "KILLED", "RUNNING", "KILLED"]
+    assert found == ["RUNNING", "KILLED", "RUNNING", "KILLED", "KILLED", "KILLED"]
+    ended.wait()
 
 
 def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
