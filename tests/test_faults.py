@@ -15,7 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import mlflow
@@ -38,7 +38,7 @@ from lenet.evaluation import evaluate, packaged
 from lenet.report import compare
 from lenet.tracking import live
 from lenet.tracking import store as store_module
-from lenet.tracking.mirror import outputs
+from lenet.tracking.mirror import identity_of, outputs
 from lenet.training.record import Record
 
 EXTRA_SECONDS = 30.0  # 10 are promised; MLflow's own retries take many minutes
@@ -695,6 +695,13 @@ def test_another_training_s_files_are_none_of_a_training_s_outputs(recorded) -> 
         assert outputs(record, Path("runs/modern-2"), None) == {}
 
 
+def test_a_comparison_is_known_by_its_trainings_in_any_order(recorded) -> None:
+    with recorded[0].entered():
+        records = [Record.read(Path(f"runs/modern-{seed}/run.json")) for seed in (1, 2)]
+    again = [replace(records[0], key="another"), records[1]]
+    assert identity_of(records) == identity_of(records[::-1]) != identity_of(again)
+
+
 def test_what_the_record_lacks_or_has_twice_is_named(recorded, tmp_path: Path) -> None:
     copy = Project(tmp_path / "copy", recorded[0].digits)
     shutil.copytree(recorded[0].folder, copy.folder)
@@ -727,13 +734,23 @@ def test_what_the_record_lacks_or_has_twice_is_named(recorded, tmp_path: Path) -
         assert said.startswith("nonsense://x: ")
 
 
-def test_a_running_training_is_left_alone_by_sync(project, recorded) -> None:
+def test_sync_leaves_alone_what_runs_or_was_meant_for_another_store_and_ends_what_is_dead(project, recorded) -> None:
+    dead = f"{socket.gethostname()}:999999@1.00"
     with project.entered():
         shutil.copytree(recorded[0].folder / "runs", "runs")
         record = Record.read(Path("runs/modern-1/run.json"))
-        journal.Entry(record, "lenet5", store_module.uri(), {"process": store_module.this_process()}, 1).begin()
-    assert project.sync() == 1
-    assert project.record().keys() == {"modern-2"}
+        here = store_module.shown()
+        for seed, key, store, process in (
+            (1, record.key, here, store_module.this_process()),
+            (3, "3" * 64, "http://elsewhere", dead),
+            (4, "4" * 64, here, dead),
+        ):
+            training = replace(record, seed=seed, key=key)
+            journal.Entry(training, "lenet5", store, {"process": process}, journal.now()).begin()
+    assert project.sync() == 2
+    assert {name: one["status"] for name, one in project.record().items()} == {
+        "modern-2": "FINISHED", "modern-4": "KILLED",
+    }  # fmt: skip
 
 
 def test_another_evaluation_s_numbers_are_added_once(recorded, tmp_path: Path, template: Path) -> None:
