@@ -474,6 +474,7 @@ def test_histories_of_equal_parameters_tell_where_they_part() -> None:
         Tracked(f"v-{i}", None, {"a": "1"}, {"run.key": "k"}, {"train/loss": 0.0}, history, (), lambda _: None)
         for i, history in enumerate((rows, [rows[0], {"epoch": 2, "train/loss": 0.6}], rows, rows[:2]))
     ]
+    runs.append(Tracked(**vars(runs[1]) | {"name": "v-4", "parameters": {"a": "2"}}))
     notes = of("metrics", *runs).notes
     assert [note for note in notes if "history from" in note] == [
         "v-1, of the same parameters as the first run, has another history from epoch 2 on",
