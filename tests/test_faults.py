@@ -714,12 +714,21 @@ def test_what_the_record_lacks_or_has_twice_is_named(recorded, tmp_path: Path) -
         (model,) = client.search_logged_models([first.info.experiment_id], f"source_run_id = '{first.info.run_id}'")
         client.delete_logged_model(model.model_id)
         client.set_terminated(first.info.run_id, "KILLED")
-        client.set_tag(first.info.run_id, "data.sha256", "other")
+        for tag, value in (("data.sha256", "other"), ("current", "false")):
+            client.set_tag(first.info.run_id, tag, value)
+        client.log_metric(first.info.run_id, "train/loss", 9.0, step=9)
+        artifacts = Path(first.info.artifact_uri)
+        (artifacts / "history.csv").write_bytes((artifacts / "history.csv").read_bytes()[:-1] + b" ")
+        (artifacts / "trace").unlink()
         twin = client.create_run(second.info.experiment_id, run_name="modern-2", tags=second.data.tags).info.run_id
         named = f"modern-1 ({first.info.run_id[:8]})"
         assert list(tracking.check(copy.params, *HERE)) == [
+            f"{named} is not tagged current",
             f"{named}: status KILLED, not FINISHED",
             f"{named}: tag data.sha256 is other, and {first.data.tags['data.sha256']} in the files",
+            f"{named}: metric train/loss is not that of history.csv",
+            f"{named}: artifact history.csv is not the file runs/modern-1/history.csv",
+            f"{named}: artifact trace is missing",
             f"{named}: it has no model",
             "modern-2 is there 2 times",
         ]

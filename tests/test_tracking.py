@@ -213,7 +213,7 @@ def test_training_again_goes_on_in_the_same_run_and_logs_nothing_twice(tracked, 
     assert len(client.search_logged_models([found.info.experiment_id], filter_string=made)) == 1
 
 
-def test_current_marks_exactly_the_runs_behind_the_outputs(params, prepared, tmp_path, monkeypatch) -> None:
+def test_current_marks_exactly_the_runs_behind_the_outputs(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     client = tracking.open_store()
     experiment = client.get_experiment_by_name("lenet5").experiment_id
@@ -224,6 +224,9 @@ def test_current_marks_exactly_the_runs_behind_the_outputs(params, prepared, tmp
         tracking.mark_current(frozenset(found))
         runs = client.search_runs([experiment], "tags.current = 'true'")
         assert set(map(store_module.identity, runs)) == found
+    assert capsys.readouterr().err == ""
+    tracking.mark_current(frozenset({("v-1", "another key"), ("v-2", "another key")}))
+    assert "2 of the 2 present runs are not in MLflow; `lenet sync` completes it" in capsys.readouterr().err
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     copy = tmp_path / ".dvc" / "tmp" / "exps" / "copy"
     copy.mkdir(parents=True)
