@@ -770,6 +770,8 @@ def test_another_evaluation_s_numbers_are_added_once(recorded, tmp_path: Path, t
     content["test"]["misses"] -= 1  # the smaller of two values of one time is not the latest to MLflow
     path.write_text(json.dumps(content))
     assert [made.sync(), made.sync()] == [1, 0]
+    with made.entered():
+        assert list(tracking.check(made.params, *HERE)) == []
 
 
 def test_a_number_that_a_journal_has_twice_is_recorded_once(recorded, tmp_path: Path, template: Path) -> None:
