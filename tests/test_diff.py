@@ -599,5 +599,5 @@ def test_faulty_files_are_named(client, trained, params: Params, project: Path, 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "modern-1.json").write_text("{")
-    with pytest.raises(InputError, match=r"metrics/modern-1\.json: not JSON"):
+    with pytest.raises(InputError, match=r"metrics/modern-1\.json: not whole"):
         tracking.lookup("modern-1", params, *HERE)

@@ -153,7 +153,7 @@ def test_faulty_weights_are_refused_and_nothing_is_written(trained: Path, prepar
     run.mkdir()
     for name in ("run.json", "history.csv"):
         (run / name).write_bytes((trained / "modern-1" / name).read_bytes())
-    with pytest.raises(InputError, match=r"weights\.safetensors: not the weights"):
+    with pytest.raises(InputError, match=r"weights\.safetensors: No such file or directory; `lenet repro` makes"):
         evaluate.evaluate(run, prepared / "test.safetensors", out, track=False)
     weights = load_file(trained / "modern-1" / "weights.safetensors")
     weights["C1.bias"][0] += 1e-3

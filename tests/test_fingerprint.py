@@ -35,7 +35,7 @@ BESIDE = {
         "lifetime",
         "places",
     ),  # tests train with them on and off
-    *("errors", "remedies", "signing"),  # messages, and what stops a stage
+    *("errors", "signing"),  # messages, and what stops a stage
 }
 """Modules that stages import and that cannot change their outputs."""
 MODULES = {

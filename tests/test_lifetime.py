@@ -18,6 +18,7 @@ from conftest import ENVIRONMENT, ROOT, commit, run
 from lenet import lifetime, places
 from lenet.errors import InputError
 from lenet.files import whole, write_json
+from lenet.places import kept  # itself; what tests use in its place is there later
 
 STAGE = """
 import sys, time
@@ -121,7 +122,7 @@ def test_a_stage_whose_dvc_is_gone_before_it_could_look_ends(monkeypatch: pytest
     shell, init = Process(7, "/bin/bash", "-c", "PYTHONPATH=src python -m lenet train modern 1"), Process(1, "whatever")
     for ancestors in ([], [init], [shell, init], [shell, Process(5, "/lib/systemd/systemd", "--user"), init]):
         monkeypatch.setattr(lifetime, "_ancestors", lambda found=ancestors: found)
-        with pytest.raises(SystemExit, match="is gone"):
+        with pytest.raises(SystemExit, match="has ended"):
             lifetime.follow_parents()
     monkeypatch.delenv("DVC_STAGE")
     lifetime.follow_parents()  # started by hand: nothing to follow
@@ -187,7 +188,7 @@ def test_temporary_files_of_users_are_their_own(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     folder = lifetime.locks()
     assert folder == lifetime.locks()  # for all processes
-    assert places.kept("journal").is_relative_to(folder)
+    assert kept("journal").is_relative_to(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
     def foreign() -> None:

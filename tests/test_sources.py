@@ -68,7 +68,7 @@ def test_a_revision_names_a_commit_or_is_refused_in_a_line(repository: Path) -> 
     run("git", "-c", "user.name=t", "-c", "user.email=t@example.org", "tag", "-am", "old", "v1", old, cwd=Path())
     assert (sources.commit("v1"), sources.commit("HEAD")) == (Commit(old), Commit(new))
     for wrong in ("nowhere", "--all", "HEAD:README.md"):
-        with pytest.raises(InputError, match=r"^git rev-parse: fatal: .*$"):
+        with pytest.raises(InputError, match=r"^git rev-parse .*: fatal: .*$"):
             sources.commit(wrong)
 
 

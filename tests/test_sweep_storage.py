@@ -774,7 +774,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
 
 
 def test_the_guide_names_options_and_variables_that_exist() -> None:
-    text = (ROOT / "docs" / "scaling.md").read_text()
+    text = (ROOT / "docs" / "how-to" / "scale-a-study.md").read_text()
     commands = cli.commands["sweep"].commands
     known = {name: {o for one in command.params for o in one.opts} for name, command in commands.items()}
     calls = re.findall(r"lenet,? sweep,? (.*)", text)

@@ -187,7 +187,9 @@ def test_what_came_of_a_run_is_read_from_its_artifacts_each_number_in_its_place(
     files = {
         "trace": losses.tobytes(),
         "predictions.csv": b"index,label,answer\n2,7,6\n0,7,4\n1,7,5\n",
-        "v-1.json": json.dumps({"validation": {"loss": 0.5}, "test": {"misses": 3, "answers.sha256": told}}).encode(),
+        "v-1.json": json.dumps(
+            {"run": {}, "validation": {"loss": 0.5}, "test": {"misses": 3, "answers.sha256": told}}
+        ).encode(),
     }
     history = [{"epoch": epoch, "weights.sha256": digest} for epoch, digest in ((1, "e1"), (2, "w"))]
     stored = {"train/loss": 0.25, "validation/error": 0.125, "test/misses": 4.0}

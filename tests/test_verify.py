@@ -255,7 +255,7 @@ def test_missing_files_and_revisions_are_one_line(published: Path, params: Param
         verify.verify(extended, "HEAD", Path())
     assert all(verdict.same for verdict in verify.verify(extended, "HEAD", Path(), ["modern-1"]))
     (published / "metrics" / "modern-1.json").unlink()
-    with pytest.raises(InputError, match=r"metrics/modern-1\.json: No such file.*make repro"):
+    with pytest.raises(InputError, match=r"metrics/modern-1\.json: No such file.*lenet repro"):
         verify.verify(params, "HEAD", Path())
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lenet.errors import InputError
+from lenet.errors import FaultyFile, InputError
 
 HERE = click.Path(path_type=Path)
 LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "±": "~", "→": ">", "’": "'"}
@@ -45,8 +45,7 @@ def main() -> None:
     try:
         cli(prog_name="lenet")
     except (InputError, OSError) as error:
-        said = str(error) if isinstance(error, InputError) else of_system(error)
-        for line in said.splitlines():
+        for line in _said(error).splitlines():
             print(f"lenet: error: {line}", file=sys.stderr)
         raise SystemExit(2) from None
 
@@ -63,6 +62,14 @@ def _name_the_user() -> None:
         getpass.getuser()
     except (KeyError, OSError):
         os.environ["LOGNAME"] = str(os.getuid())
+
+
+def _said(error: InputError | OSError) -> str:
+    if isinstance(error, FaultyFile):
+        from lenet import remedies
+
+        return remedies.of(error)
+    return str(error) if isinstance(error, InputError) else of_system(error)
 
 
 def of_system(error: OSError) -> str:

@@ -1,5 +1,7 @@
 """What a command says when its input is at fault."""
 
+from pathlib import Path
+
 
 class InputError(Exception):
     """Bad parameters, data, names or files: the command ends with this one line and exit status 2."""
@@ -7,6 +9,20 @@ class InputError(Exception):
 
 class ParamsError(InputError):
     """A fault in params.yaml: names the path, the value and what would be legal."""
+
+
+class FaultyFile(InputError):
+    """A file of results, or a folder of them, that is missing or damaged: names it, the fault, and what makes it again.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, path: Path, fault: str) -> None:
+        pipeline = next((place for place in path.parents if (place / "dvc.yaml").exists()), Path())
+        again = f"lenet repro{'' if pipeline == Path() else f' --pipeline {pipeline}'}"
+        super().__init__(f"{path}: {fault}; `{again}` makes it again")
+        self.path = path
 
 
 class Diverged(InputError):

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
-from lenet.errors import InputError
+from lenet.errors import FaultyFile, InputError
 
 FAULTY = (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, SafetensorError)
 """What reading a missing or damaged file may raise. A RuntimeError, too, is that blocks are nested too deeply."""
@@ -34,10 +34,8 @@ def reading(path: Path, what: str = "whole") -> Iterator[None]:
     try:
         yield
     except FAULTY as error:
-        from lenet import remedies  # seldom needed
-
         said = reason(error) if isinstance(error, OSError) else f"not {what} ({reason(error)})"
-        raise InputError(f"{path}: {said}; {remedies.of(path)}") from None
+        raise FaultyFile(path, said) from None
 
 
 def reason(error: Exception) -> str:
@@ -45,6 +43,8 @@ def reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
         fault = error.errors()[0]
         return f"{'.'.join(map(str, fault['loc'])) or 'content'}: {fault['msg']}"
+    if isinstance(error, FileNotFoundError):
+        return "No such file or directory"
     if isinstance(error, KeyError):
         return f"{error.args[0]} is missing"
     text = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -7,30 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lenet.errors import InputError
+from lenet.errors import FaultyFile, InputError
 
 RESULTS = ("dvc.lock", "metrics/*.json", "signatures/*.json", "studies/*.json", "reports/*.json")
 """What commits hold of results, and a merge may leave in conflict; in the folders of other pipelines, too."""
 
 
-def of(path: Path) -> str:
-    """What brings a file of results back, in a clause."""
-    pipeline = next((place for place in path.parents if (place / "dvc.yaml").exists()), Path())
-    again = f"`lenet repro{'' if pipeline == Path() else f' --pipeline {pipeline}'}` makes it again"
-    objects = behind(path)
-    return remove(objects, again) if objects else again
+def of(error: FaultyFile) -> str:
+    """What is wrong with a file; and what removes the damaged objects of DVC's cache behind it, if there are any."""
+    objects = behind(error.path)
+    return f"{error}; {remove(objects)}" if objects else str(error)
 
 
 def behind(path: Path) -> list[Path]:
-    """The damaged objects of DVC's cache behind a file of results."""
+    """The damaged objects of DVC's cache behind a file of results, or behind those of a folder."""
     return [found for out in _outs(path) for found in damaged(out)]
 
 
-def remove(objects: list[Path], then: str = "`lenet repro` or `dvc pull` brings it back") -> str:
+def remove(objects: list[Path]) -> str:
     """What is to be done with damaged objects, in a clause."""
     here = Path().resolve()
-    names = (str(path.relative_to(here) if path.is_relative_to(here) else path) for path in objects)
-    return f"what DVC's cache has of it is damaged: `rm -f {' '.join(names)}`, then {then}"
+    names = " ".join(str(path.relative_to(here) if path.is_relative_to(here) else path) for path in objects)
+    return f"what DVC's cache has of it is damaged: `rm -f {names}`, then `lenet repro` or `dvc pull` brings it back"
 
 
 def damaged(out: Any) -> list[Path]:
@@ -66,11 +64,9 @@ def _md5(path: Path) -> str:
 
 def _outs(path: Path) -> list[Any]:
     """DVC's outputs that a file or a folder is, is in, or has in it; none where DVC cannot tell."""
-    try:
-        from dvc.exceptions import DvcException
-        from dvc.repo import Repo
-    except ImportError:  # a network that is loaded elsewhere
-        return []
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
     try:
         with Repo() as repo:
             return list(repo.find_outs_by_path(str(path.resolve()), recursive=True, strict=False))

@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
-from lenet import fingerprint, lifetime, remedies, tracking
+from lenet import fingerprint, lifetime, tracking
 from lenet.arithmetic import exact
 from lenet.digits.data import Digits, load_digits
-from lenet.errors import InputError
+from lenet.errors import FaultyFile, InputError
 from lenet.evaluation import kept, packaged, robustness, summary
 from lenet.evaluation.significant import rounded
 from lenet.files import reading, whole, write_json, write_text
@@ -45,8 +45,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
         recogniser = packaged.load(folder)
         record = recogniser.record
         if fingerprint.tensors_sha256(recogniser.network.state_dict()) != record.weights:
-            weights = folder / "weights.safetensors"
-            raise InputError(f"{weights}: the weights are not those of run.json; {remedies.of(weights)}")
+            raise FaultyFile(folder / "weights.safetensors", "the weights are not those of run.json")
         digits = load_digits(test)
         try:
             answers = answer(recogniser, digits)

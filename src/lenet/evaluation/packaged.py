@@ -22,7 +22,7 @@ FILES = ("weights.safetensors", "run.json")
 
 SOURCES = (
     "__init__.py", "arithmetic", "config.py", "digits/__init__.py", "digits/data.py", "errors.py",
-    "evaluation/__init__.py", "evaluation/packaged.py", "files.py", "networks", "remedies.py", "training/__init__.py",
+    "evaluation/__init__.py", "evaluation/packaged.py", "files.py", "networks", "training/__init__.py",
     "training/objective.py", "training/record.py",
 )  # fmt: skip
 """The package's folders and modules that run a network."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lenet import lifetime, remedies, tracking
+from lenet import lifetime, tracking
 from lenet.config import Params
-from lenet.errors import InputError
+from lenet.errors import FaultyFile, InputError
 from lenet.evaluation import confidence, kept, summary
 from lenet.evaluation.evaluate import confusion
 from lenet.evaluation.significant import rounded
@@ -112,11 +112,11 @@ def read(folder: Path, metrics: Path) -> Run:
     robustness = kept.read(curves, kept.robustness) if curves.exists() else None
     tested = kept.read(told, kept.metrics) if told.exists() else None
     for fault in kept.disagreements(folder.name, record, history, tested, predictions, missed):
-        raise InputError(f"{folder}: {fault}; {remedies.of(folder)}")
+        raise FaultyFile(folder, fault)
     tables = ("history.csv", history, CURVES[:1]), ("predictions.csv", predictions, confidence.OUTPUTS)
     for file, table, needed in tables:
         if absent := [name for name in needed if name not in table]:
-            raise InputError(f"{folder / file}: line 1: no column {absent[0]}; {remedies.of(folder / file)}")
+            raise FaultyFile(folder / file, f"line 1: no column {absent[0]}")
     return Run(record, history, predictions, missed, robustness)
 
 
