@@ -236,6 +236,7 @@ def refused(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         (OSError(errno.EROFS, "Read-only file system", "runs/x"), "runs/x: Read-only file system; make it writable"),
         (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "runs/x: Permission denied; make it writable"),
         (OSError("of a library\nin two lines"), "of a library in two lines"),
+        (OSError("of a \x1b[2Jstranger's"), "of a \\x1b[2Jstranger's"),
     ],
 )
 def test_what_the_system_refuses_is_one_line(

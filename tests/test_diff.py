@@ -437,6 +437,20 @@ def test_the_unified_diff_is_printed_when_asked_for() -> None:
     assert "@@" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("other", ["# a\u2028b()\n", "# a\rb()\n", "# a\nb()", "# a\n\x1b[1Kb()\n", "# a\nb\u202e()\n"])
+def test_no_character_hides_what_a_source_does(other: str) -> None:
+    runs = {
+        f"v-{i}": tracked(f"v-{i}", source__source_zip=archive({"src/a.py": source}))
+        for i, source in enumerate(("# a\nb()\n", other), 1)
+    }
+    console = Screen(file=io.StringIO())
+    diff.show(runs, True, console)
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "\n--- v-1/src/a.py\n+++ v-2/src/a.py\n" in shown
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "\\" in shown
+
+
 def test_results_in_the_lock_are_no_code() -> None:
     runs = [
         tracked(f"v-{i}", source__source_zip=archive({"dvc.lock": f"md5: {i}", "ladder/dvc.lock": f"md5: {i}"}))

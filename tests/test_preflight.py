@@ -90,12 +90,13 @@ def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Track
 
 
 def test_what_a_store_says_is_shown_as_it_stands(run: Tracked, place: Workplace) -> None:
-    flight, _ = examined(replace(run, tags=run.tags | {"processor": "[/x]", "threads": "[red]1"}), place)
+    flight, _ = examined(replace(run, tags=run.tags | {"processor": "[/x]\x1b[2J", "threads": "[red]1"}), place)
     console = Screen(width=140, file=io.StringIO())
     console.print(view.preflight_table(flight))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[/x]" in shown
     assert "[red]1" in shown
+    assert "\x1b" not in shown
     makers = {path.name for path in (ROOT / "src").rglob("*.py") if "Console(" in path.read_text()}
     assert makers == {"progress.py", "fetch.py"}  # they show names of ours alone; all others make a Screen
 

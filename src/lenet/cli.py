@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lenet.errors import FaultyFile, InputError
+from lenet.errors import FaultyFile, InputError, visible
 
 HERE = click.Path(path_type=Path)
 LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "±": "~", "→": ">", "’": "'"}
@@ -46,7 +46,7 @@ def main() -> None:
         cli(prog_name="lenet")
     except (InputError, OSError) as error:
         for line in _said(error).splitlines():
-            print(f"lenet: error: {line}", file=sys.stderr)
+            print(f"lenet: error: {visible(line)}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -485,7 +485,7 @@ def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
     for name, faults in module.examine(params, names, deep, places):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
         for fault in faults:
-            print(f"  {fault}")
+            print(f"  {visible(fault)}")
         sound = sound and not faults
     if not sound:
         raise SystemExit(1)

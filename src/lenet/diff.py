@@ -18,7 +18,7 @@ from scipy import stats
 
 from lenet import snapshot
 from lenet.config import Params
-from lenet.errors import InputError
+from lenet.errors import InputError, visible
 from lenet.evaluation import kept
 from lenet.tracking.lookup import LEGAL, Tracked, lookup
 from lenet.training.record import Row
@@ -106,7 +106,7 @@ def show(runs: Runs, code: bool, console: Console) -> None:
         _print_notes(section.notes, console)
         if code and section.title == "code":
             for line in unified(runs):
-                console.print(Text(line, _COLOURS.get(line[:1], "")), soft_wrap=True)
+                console.print(Text(visible(line), _COLOURS.get(line[:1], "")), soft_wrap=True)
 
 
 def unified(runs: Runs) -> Iterator[str]:
@@ -193,7 +193,13 @@ def _sources(run: Tracked) -> Sources | None:
     files = run.parse("source/source.zip", snapshot.read)
     if files is None:
         return None
-    return {name: content.decode(errors="replace").splitlines() for name, content in files.items()}
+    return {name: _lines(content) for name, content in files.items()}
+
+
+def _lines(content: bytes) -> list[str]:
+    """The lines, each byte in them: no two sources have the same ones."""
+    *lines, rest = content.decode(errors="surrogateescape").split("\n")
+    return [*lines, f"{rest}\n\\ No newline at end of file"] if rest else lines
 
 
 def _changed(before: list[str] | None, after: list[str] | None) -> str:

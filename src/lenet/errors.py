@@ -3,6 +3,11 @@
 from pathlib import Path
 
 
+def visible(text: str) -> str:
+    """A text whose characters all show: one that moves the cursor, turns the writing or is of no width is its code."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
 class InputError(Exception):
     """Bad parameters, data, names or files: the command ends with this one line and exit status 2."""
 
