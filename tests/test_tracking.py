@@ -333,8 +333,11 @@ def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch
     [
         ("https://eve:pass@word@host:5000/a", "https://***@host:5000/a"),
         ("https://token@host/mail@a", "https://***@host/mail@a"),
-        ("mysql+pymysql://eve:p%40ss@host/db?ssl_password=abc&x=1", "mysql+pymysql://***@host/db?ssl_password=***&x=1"),
-        ("https://host/?access_token=abc", "https://host/?access_token=***"),
+        (
+            "mysql+pymysql://eve:p%40ss@host/db?ssl_password=abc&x=1",
+            "mysql+pymysql://***@host/db?ssl_password=***&x=***",
+        ),
+        ("https://host/?api_key=abc#pass%77ord=abc", "https://host/?api_key=***#pass%77ord=***"),
         ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
         ("https://host:5000", "https://host:5000"),
     ],

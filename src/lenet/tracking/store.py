@@ -68,9 +68,9 @@ def shown() -> str:
 
 
 def masked(text: str) -> str:
-    """A text, such as an address or an error, without names and passwords of addresses and what they call a secret."""
+    """A text, such as an address or an error, without names, passwords and options' values of addresses."""
     text = re.sub(r"(?<=://)[^/\s@]*(@[^/\s@]*)*@", "***@", text)
-    return re.sub(r"(?i)([?&;](?:[a-z_]*password|[a-z_]*token|[a-z_]*secret)=)[^&;\s]*", r"\1***", text)
+    return re.sub(r"(?<=[?&;#])([^&;#=\s]+=)[^&;#\s]*", r"\1***", text)
 
 
 def open_store() -> "MlflowClient":
