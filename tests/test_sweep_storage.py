@@ -160,7 +160,7 @@ def refused(address: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "address", ["", "optuna.db", "sqlite:///", "journal:///", "sqlite://trials.db", "mysql://u@h/d", "postgres://u@h/d"]
+    "address", ["", "optuna.db", "sqlite:///", "journal:///", "sqlite://trials.db", "mysql://h/d", "postgres://h/d"]
 )
 def test_an_address_that_names_no_storage_is_told_the_legal_ones(address: str, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -173,13 +173,14 @@ def test_an_address_that_names_no_storage_is_told_the_legal_ones(address: str, t
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("postgresql://lenet:{}@127.0.0.1:1/trials", "postgresql://lenet:…@127.0.0.1:1/trials: connection failed"),
+        ("postgresql://lenet:{}@127.0.0.1:1/trials", "postgresql://***@127.0.0.1:1/trials: connection failed"),
         ("postgresql+psycopg://lenet:{}@127.0.0.1:1/trials", "Connection refused"),
-        ("postgresql://lenet:{}@/trials?host=/nowhere", "postgresql://lenet:…@/trials?host=/nowhere: "),
-        ("postgresql://127.0.0.1:1/trials?user=lenet&password={}", "trials?user=lenet&password=…: connection failed"),
-        ("postgresql://lenet:{}@127.0.0.1:port/trials", "postgresql://lenet:…@127.0.0.1:port/trials: "),
-        ("postgresql+none://lenet:{}@127.0.0.1/trials", "postgresql+none://lenet:…@127.0.0.1/trials: names no storage"),
-        ("mysql://lenet:{}@127.0.0.1/trials", "mysql://lenet:…@127.0.0.1/trials: names no storage of trials"),
+        ("postgresql://lenet:{}@/trials?host=/nowhere", "postgresql://***@/trials?host=***: "),
+        ("postgresql://127.0.0.1:1/trials?user=lenet&password={}", "trials?user=***&password=***: connection failed"),
+        ("postgresql://lenet:{}@127.0.0.1:port/trials", "postgresql://***@127.0.0.1:port/trials: "),
+        ("postgresql+none://lenet:{}@127.0.0.1/trials", "postgresql+none://***@127.0.0.1/trials: names no storage"),
+        ("mysql://127.0.0.1/trials?pass%77ord={}", "mysql://127.0.0.1/trials?pass%77ord=***: names no storage"),
+        ("mysql://lenet:{}@127.0.0.1/trials", "mysql://***@127.0.0.1/trials: names no storage of trials"),
     ],
 )
 @pytest.mark.parametrize("password", ["swordfish", "sword%40fish", "sword:/fish"])
@@ -190,7 +191,7 @@ def test_no_password_is_shown_of_a_database_that_cannot_be_had(address: str, sai
 
 
 def test_an_at_sign_in_a_password_is_no_host_s_begin() -> None:
-    said = "postgresql://lenet:…@127.0.0.1:1/trials: an @ in a password is written %40"
+    said = "postgresql://***@127.0.0.1:1/trials: an @ in a password is written %40"
     assert refused("postgresql://lenet:sword@fish@127.0.0.1:1/trials") == said
 
 

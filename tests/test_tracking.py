@@ -332,6 +332,7 @@ def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch
     ("address", "shown"),
     [
         ("https://eve:pass@word@host:5000/a", "https://***@host:5000/a"),
+        ("https://eve:pass/word@host:5000/a", "https://***@host:5000/a"),
         ("https://token@host/mail@a", "https://***@host/mail@a"),
         (
             "mysql+pymysql://eve:p%40ss@host/db?ssl_password=abc&x=1",

@@ -69,6 +69,12 @@ def absolute(address: str) -> str:
     return address if file is None else sqlite(file) + address[len(address.partition("?")[0]) :]
 
 
+def masked(text: str) -> str:
+    """A text, such as an address or an error, without names, passwords and options' values of addresses."""
+    text = re.sub(r"(?<=://)(?:[^/\s@:]*:\S*|[^/\s@]*(?:@[^/\s@]*)*)@", "***@", text)
+    return re.sub(r"(?<=[?&;#])([^&;#=\s]+=)[^&;#\s]*", r"\1***", text)
+
+
 def artifacts(folder: Path) -> str:
     """A folder's address as MLflow reads it: its path; with characters that an address has for its own, a URI."""
     return folder.as_uri() if {*"%?#"} & {*str(folder)} else str(folder)

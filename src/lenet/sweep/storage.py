@@ -34,11 +34,6 @@ def default() -> str:
     return places.sqlite(places.root() / "optuna.db")
 
 
-def shown(address: str) -> str:
-    """An address without its password."""
-    return re.sub(r"(password=)[^&]*", r"\1…", re.sub(r"(://[^:/@]*):.*@", r"\1:…@", address))
-
-
 def absolute(address: str) -> str:
     """An address that means the same from every folder; a relative file starts at the main checkout."""
     scheme, _, file = address.partition(":///")
@@ -57,8 +52,8 @@ def connect(address: str) -> BaseStorage:
         if re.match(r"postgresql(\+psycopg)?://", address):
             return _postgresql(address)
     except (*FAULTS, ImportError, RuntimeError, ValueError) as error:
-        raise InputError(f"{shown(address)}: {_reason(error)}") from None
-    raise InputError(f"{shown(address)}: names no storage of trials; legal: {LEGAL}")
+        raise InputError(f"{places.masked(address)}: {_reason(error)}") from None
+    raise InputError(f"{places.masked(address)}: names no storage of trials; legal: {LEGAL}")
 
 
 def begin(storage: BaseStorage, name: str, plan: Plan) -> int:

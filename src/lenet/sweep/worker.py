@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lenet import signing
+from lenet import places, signing
 from lenet import train as training
 from lenet.arithmetic import conformance
 from lenet.config import Variant
@@ -181,7 +181,7 @@ def join(address: str, name: str | None, data: Path) -> None:
         InputError: no such study, or this is no place for it.
     """
     storage = storages.connect(address)
-    name, study_id = _find(storage, name, storages.shown(address))
+    name, study_id = _find(storage, name, places.masked(address))
     digits = load_digits(data)
     plan = storages.plan_of(storage, study_id)
     _admit(plan, digits)

@@ -21,6 +21,7 @@ from lenet import places
 from lenet.current import Runs
 from lenet.errors import InputError
 from lenet.files import whole
+from lenet.places import masked
 from lenet.training.record import Record
 
 if TYPE_CHECKING:
@@ -65,12 +66,6 @@ def uri() -> str:
 def shown() -> str:
     """The same address, fit to be printed and kept."""
     return masked(uri())
-
-
-def masked(text: str) -> str:
-    """A text, such as an address or an error, without names, passwords and options' values of addresses."""
-    text = re.sub(r"(?<=://)[^/\s@]*(@[^/\s@]*)*@", "***@", text)
-    return re.sub(r"(?<=[?&;#])([^&;#=\s]+=)[^&;#\s]*", r"\1***", text)
 
 
 def open_store() -> "MlflowClient":
