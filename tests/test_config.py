@@ -213,6 +213,15 @@ def test_a_folder_without_params_is_one_line(tmp_path) -> None:
     assert done.stderr.startswith("lenet: error: params.yaml is not here")
 
 
+def test_a_run_s_parameters_nested_too_deeply_to_be_written_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    nested: list = []
+    for _ in range(900):
+        nested = [nested]
+    with pytest.raises(InputError, match="nested too deeply"):
+        workplace.select(tmp_path, "modern", 1, {"x": nested})
+
+
 def bomb(levels: int, tag: str = "", item: str = "") -> str:
     """Each level is nine times the one before, all by aliases."""
     lines = [f"a{i}: &a{i} {tag}[{', '.join([f'{item}*a{i - 1}'] * 9)}]" for i in range(1, levels)]

@@ -168,6 +168,8 @@ TABLE: list[tuple[str, Damage, str, tuple[str, ...]]] = [
     ("metrics/modern-1.json", DEEP, "recursion", ANSWERS),
     ("metrics/modern-1.json", entry("test", "misses", value="7"), r"test\.misses: ", ANSWERS),
     ("metrics/modern-1.json", entry("test", "answers.sha256", value="0" * 64), "other answers", KEPT),
+    ("metrics/modern-1.json", entry("test", "calibration_error", value=10**400), r"test\.calibration_error", ANSWERS),
+    ("metrics/modern-1.json", entry("test", "calibration_error", value=float("nan")), "finite number", ANSWERS),
     ("metrics/summary.json", LIST, "content: ", ("doctor",)),
     ("reports/comparison.json", DEEP, "recursion", ("doctor",)),
     ("signatures/modern.json", DEEP, "recursion", ("doctor",)),

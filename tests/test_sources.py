@@ -72,6 +72,13 @@ def test_a_revision_names_a_commit_or_is_refused_in_a_line(repository: Path) -> 
             sources.commit(wrong)
 
 
+def test_a_link_that_leads_out_of_a_commit_is_refused_in_a_line(repository: Path, tmp_path: Path) -> None:
+    (repository / "data").symlink_to("/elsewhere")
+    commit(repository, "link")
+    with pytest.raises(InputError, match="'data' is a link to an absolute path"):
+        sources.commit("HEAD").unpack(tmp_path / "there")
+
+
 def test_of_commits_with_the_same_sources_the_run_s_own_is_meant_else_the_newest(repository: Path) -> None:
     (repository / "README.md").write_text("no source\n")
     commit(repository, "the same sources")

@@ -188,7 +188,11 @@ def test_what_came_of_a_run_is_read_from_its_artifacts_each_number_in_its_place(
         "trace": losses.tobytes(),
         "predictions.csv": b"index,label,answer\n2,7,6\n0,7,4\n1,7,5\n",
         "v-1.json": json.dumps(
-            {"run": {}, "validation": {"loss": 0.5}, "test": {"misses": 3, "answers.sha256": told}}
+            {
+                "run": {"key": "k", "weights.sha256": "w"},
+                "validation": {"loss": 0.5},
+                "test": {"misses": 3, "answers.sha256": told},
+            }
         ).encode(),
     }
     history = [{"epoch": epoch, "weights.sha256": digest} for epoch, digest in ((1, "e1"), (2, "w"))]
@@ -201,6 +205,7 @@ def test_what_came_of_a_run_is_read_from_its_artifacts_each_number_in_its_place(
     assert found.numbers == {"validation/loss": 0.5, "validation/error": 0.125, "test/misses": 3.0}
     assert evidence.outcome(replace(run, read=(files | {"predictions.csv": None}).get)).answers == told
     assert evidence.outcome(replace(run, read=(files | {"trace": losses.tobytes()[:-4]}).get)).losses is None
+    assert evidence.outcome(replace(run, metrics={"test/misses": float("nan")}, read={}.get)).misses is None
     other = files | {"predictions.csv": b"index,label,answer\n0,7,4\n1,7,5\n2,7,7\n"}
     with pytest.raises(InputError, match=r"v-1: predictions\.csv has other answers than v-1\.json tells of"):
         evidence.outcome(replace(run, read=other.get))
@@ -226,3 +231,11 @@ def test_a_rerun_that_tells_of_other_weights_than_it_has_written_contradicts_its
         write(*content)
         with pytest.raises(InputError, match=f"v-1: the rerun contradicts itself: {faulty} has the weights"):
             again._read("v-1", files)
+    for broken in (b"[]", b'{"run": {}, "parameters": {}}', b'{"a": 1}', None):
+        files["run.json"].write_bytes(broken) if broken else files["run.json"].unlink()
+        with pytest.raises(InputError, match=r"v-1: the rerun's files are not whole \("):
+            again._read("v-1", files)
+        run = Tracked("v-1", "id", {}, {}, {}, [], (), {"run.json": broken}.get)
+        if broken and b"parameters" not in broken:
+            with pytest.raises(InputError, match=r"v-1: run\.json is faulty"):
+                again._block(run)

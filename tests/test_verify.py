@@ -254,8 +254,14 @@ def test_missing_files_and_revisions_are_one_line(published: Path, params: Param
     with pytest.raises(InputError, match="modern-6: not published at HEAD; name the runs"):
         verify.verify(extended, "HEAD", Path())
     assert all(verdict.same for verdict in verify.verify(extended, "HEAD", Path(), ["modern-1"]))
-    (published / "metrics" / "modern-1.json").unlink()
-    with pytest.raises(InputError, match=r"metrics/modern-1\.json: No such file.*lenet repro"):
+    path = published / "metrics" / "modern-1.json"
+    content = json.loads(path.read_text())
+    for part in ({}, {"key": "k"}, {"weights.sha256": "w"}):
+        path.write_text(json.dumps(content | {"run": part}))
+        with pytest.raises(InputError, match=r"metrics/modern-1\.json: .*run\.(key|weights\.sha256)"):
+            verify.verify(params, "HEAD", Path())
+    path.unlink()
+    with pytest.raises(InputError, match=r"metrics/modern-1\.json: No such file.*`lenet repro`"):
         verify.verify(params, "HEAD", Path())
 
 

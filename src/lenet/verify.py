@@ -117,7 +117,7 @@ def _of_another_processor(before: Mapping[str, Any], after: Mapping[str, Any]) -
     """Whether all of both is of before signatures, and one of them has another canary."""
     pairs = [(before[name]["run"], after[name]["run"]) for name in before]
     return all(is_stale(run) for pair in pairs for run in pair) and any(
-        then["canary"] != now["canary"] for then, now in pairs
+        then.get("canary") != now.get("canary") for then, now in pairs
     )
 
 

@@ -25,9 +25,20 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
+class Run(_Part):
+    """The part of a metrics file that tells of which training it is."""
+
+    key: str
+    weights: str = Field(alias="weights.sha256")
+    __pydantic_extra__: dict[str, str]
+    model_config = ConfigDict(extra="allow")
+
+
 class Test(_Part):
     """The part of a metrics file that tells of the test digits. Older ones have less."""
 
+    __pydantic_extra__: dict[str, float | str | list[float]]
+    model_config = ConfigDict(extra="allow")
     misses: int = Field(ge=0)
     count: int | None = None
     error: float | None = None
@@ -37,7 +48,7 @@ class Test(_Part):
 class Metrics(_Part):
     """A run's metrics file."""
 
-    run: dict[str, str]
+    run: Run
     test: Test
     validation: dict[str, float] = {}
 

@@ -13,7 +13,7 @@ from lenet import fingerprint, tracking
 from lenet.config import Params, flatten
 from lenet.errors import InputError
 from lenet.evaluation import kept
-from lenet.files import json_of, read_json, reading
+from lenet.files import FAULTY, json_of, reason
 from lenet.rerun import evidence, preflight, sources, verdict, workplace
 from lenet.rerun.preflight import Preflight
 from lenet.rerun.sources import Snapshot
@@ -128,8 +128,7 @@ def rerun(
 
 def _block(run: Tracked) -> dict[str, Any] | None:
     """The variant's parameters as the run recorded them; None where it did not."""
-    record = run.parse("run.json", json_of)
-    return dict(record["parameters"]) if record else None
+    return run.parse("run.json", lambda content: dict(json_of(content)["parameters"]))
 
 
 def _execute(place: Workplace, name: str, tell: Callable[[object], None]) -> None:
@@ -150,11 +149,16 @@ def _outputs(project: Path, name: str) -> dict[str, Path]:
 
 def _read(name: str, files: Mapping[str, Path]) -> Tracked:
     """A rerun's files as a run. Raises InputError where they tell of other weights than there are."""
-    record = read_json(files["run.json"])
-    rows = kept.read(files["history.csv"], kept.history).to_dict("records")
-    with reading(files["weights.safetensors"]):
+    try:
+        record = json_of(files["run.json"].read_bytes())
+        parameters, tags = flatten(record["parameters"]), tracking.digest_tags(record["run"])
+        rows = kept.history(files["history.csv"].read_bytes()).to_dict("records")
         weights = fingerprint.tensors_sha256(load_file(files["weights.safetensors"]))
-    told = {"run.json": record["run"]["weights.sha256"], "history.csv": rows[-1].get("weights.sha256", weights)}
+        told = {"run.json": tags["weights.sha256"], "history.csv": rows[-1].get("weights.sha256", weights)}
+    except FAULTY as error:
+        raise InputError(
+            f"{name}: the rerun's files are not whole ({reason(error)}); its sources are at fault"
+        ) from None
     for file, digest in told.items():
         if digest != weights:
             raise InputError(
@@ -164,8 +168,8 @@ def _read(name: str, files: Mapping[str, Path]) -> Tracked:
     return Tracked(
         name=name,
         id=None,
-        parameters={key: str(value) for key, value in flatten(record["parameters"]).items()},
-        tags=tracking.digest_tags(record["run"]),
+        parameters={key: str(value) for key, value in parameters.items()},
+        tags=tags,
         metrics={},
         history=rows,
         notes=(),

@@ -87,7 +87,7 @@ def outcome(run: Tracked) -> Outcome:
     return Outcome(
         weights=run.tags.get("weights.sha256"),
         answers=answers,
-        misses=None if misses is None else round(misses),
+        misses=round(misses) if misses is not None and np.isfinite(misses) else None,
         numbers=numbers,
         losses=trace.reshape(len(epochs), -1) if trace is not None and fits else None,
         epochs=epochs,

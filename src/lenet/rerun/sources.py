@@ -35,7 +35,10 @@ class Commit:
     def unpack(self, folder: Path) -> None:
         """Write its files into a folder. Of a larger repository Git gives the part of the present folder alone."""
         with tarfile.open(fileobj=io.BytesIO(git("archive", "--format=tar", self.hash))) as archive:
-            archive.extractall(folder, filter="data")
+            try:
+                archive.extractall(folder, filter="data")
+            except tarfile.FilterError as error:
+                raise InputError(f"{self}: {error}; a rerun takes no such file from a commit") from None
 
 
 @dataclass(frozen=True)

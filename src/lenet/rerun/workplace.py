@@ -204,8 +204,11 @@ def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | No
     if block is not None and before.get(variant) != block:
         variants[variant] = dict(block)
     content["compare"], content["seeds"] = [variant], [seed]
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            yaml.dump(content, file)
+    except RecursionError:
+        raise InputError("the run's parameters: blocks are nested too deeply") from None
 
 
 def resolved(project: Path) -> dict[str, Any]:
