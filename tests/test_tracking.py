@@ -16,9 +16,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from conftest import ROOT, edit_params, run, wait_for
-from lenet import fingerprint, places, tracking
+from lenet import fingerprint, journal, places, tracking
 from lenet.config import Params
 from lenet.digits.data import Digits
+from lenet.errors import InputError
 from lenet.evaluation import evaluate, packaged
 from lenet.tracking import live
 from lenet.tracking import store as store_module
@@ -338,6 +339,8 @@ def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch
             "mysql+pymysql://eve:p%40ss@host/db?ssl_password=abc&x=1",
             "mysql+pymysql://***@host/db?ssl_password=***&x=***",
         ),
+        ("eve:pass@host:5000", "***@host:5000"),
+        ("https:/eve:pass@host:5000", "***@host:5000"),
         ("https://host/?api_key=abc#pass%77ord=abc", "https://host/?api_key=***#pass%77ord=***"),
         ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
         ("https://host:5000", "https://host:5000"),
@@ -373,6 +376,15 @@ def test_every_command_shows_masked_addresses_alone(tmp_path: Path, prepared: Pa
     assert not [path for path in kept if path.is_file() and b"s3cret" in path.read_bytes()]
     assert {path.stat().st_mode & 0o777 for path in kept if path.is_file()} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in kept if path.is_dir()} == {0o700}
+
+
+@pytest.mark.parametrize(("variant", "key"), [("../../x", "0" * 64), ("/tmp/x", "0" * 64), ("x", "/../victim")])
+def test_a_stranger_s_run_leads_to_no_folder_elsewhere(variant: str, key: str, params: Params) -> None:
+    record = Record(variant, 1, params.variants["modern"], key, "d", "s")
+    with pytest.raises(InputError, match="names no training"):
+        journal.of(record)
+    with pytest.raises(InputError, match="names no training"):
+        journal.Entry(record, "lenet5", "store", {}, 0).forget_outputs()
 
 
 def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:

@@ -9,6 +9,7 @@ A folder per training (places.py), with:
 """
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from filelock import FileLock
 
 from lenet import fingerprint, places, snapshot
 from lenet.config import Variant
+from lenet.errors import InputError
 from lenet.files import FAULTY, whole, write_json, write_text
 from lenet.training.record import BEFORE, Record
 
@@ -28,6 +30,13 @@ from lenet.training.record import BEFORE, Record
 def home() -> Path:
     """The folder of all journals."""
     return places.kept("journal")
+
+
+def folder_of(name: str, key: str) -> Path:
+    """A training's folder, by its name and ``run.key``. Raises InputError if they could lead elsewhere."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]*-\d+", name) or not re.fullmatch("[0-9a-f]+", key):
+        raise InputError(f"{name!r} with run.key {key!r} names no training; remove its run.json, or train it again")
+    return home() / f"{name}-{key[:16]}"
 
 
 def lock(name: str, patience: float) -> FileLock:
@@ -86,7 +95,7 @@ class Entry:
 
     @property
     def folder(self) -> Path:
-        return home() / f"{self.record.name}-{self.record.key[:16]}"
+        return folder_of(self.record.name, self.record.key)
 
     @property
     def latest(self) -> int:
@@ -219,4 +228,4 @@ def entries() -> list[Entry]:
 
 def of(record: Record) -> Entry | None:
     """The journal of a training, if this machine has one."""
-    return read(home() / f"{record.name}-{record.key[:16]}")
+    return read(folder_of(record.name, record.key))

@@ -196,7 +196,7 @@ def _known(
     """All that MLflow, the files here and the training's journal know of a run; MLflow first."""
     if not re.fullmatch(NAME, name):
         raise InputError(f"the run {name!r} has no name of a training; legal: <variant>-<seed>")
-    entry = journal.read(journal.home() / f"{name}-{key[:16]}")
+    entry = journal.read(journal.folder_of(name, key))
     if entry and entry.record.key == key:
         files = entry.kept() | {f"source/{path}": place for path, place in entry.sources().items()} | dict(files)
     else:
