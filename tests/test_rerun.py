@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_disk, wait_for
 from lenet import config, stale
 from lenet.digits.data import shuffled
+from lenet.rerun import many
 
 pytestmark = pytest.mark.slow
 BATCH = config.load(ROOT / "params.yaml").variants["modern"].batch_size
@@ -331,6 +332,14 @@ def test_a_bad_reference_is_one_line_and_status_2(published: Path, words: list[s
     assert said in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_an_id_of_a_store_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else ``--all`` as a run's id would begin reruns without end."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = many._one("modern-1", "--all", [], [])
+    assert (found.status, "'--all' names no run" in found.fault) == (2, True)
 
 
 def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path) -> None:

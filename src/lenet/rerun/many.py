@@ -70,7 +70,7 @@ def rerun_all(
 
 
 def _one(name: str, reference: str, options: Sequence[str], under_way: "list[subprocess.Popen[str]]") -> Result:
-    command = [sys.executable, "-m", "lenet", "rerun", reference, "--json", *options]
+    command = [sys.executable, "-m", "lenet", "rerun", "--json", *options, "--", reference]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         under_way.append(process)
         output, said = process.communicate()
