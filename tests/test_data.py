@@ -171,6 +171,20 @@ def test_prepare_refuses_other_files_and_writes_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["raw"]
 
 
+@pytest.mark.parametrize("text", ["train: [\"x'; y; '\"]", "seeds: ['1 2']", "baselines: [{a: b}]", "studies: $(x)"])
+def test_a_further_pipeline_s_name_that_the_shell_would_take_for_more_stops_prepare(
+    text: str, mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ladder").mkdir()
+    (tmp_path / "ladder" / "params.yaml").write_text(text)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "params.yaml").touch()
+    with pytest.raises(InputError, match=f"^ladder/params.yaml: {text.partition(':')[0]}: .*; legal: "):
+        prepare.prepare(Data(order_seed=0), mnist, tmp_path / "train", tmp_path / "test")
+    assert not (tmp_path / "train").exists()
+
+
 def test_a_digits_file_that_is_none_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         load_digits(tmp_path / "train.safetensors")

@@ -13,7 +13,7 @@ import torch
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import config, fingerprint
+from lenet import config, fingerprint, prepare
 from lenet.config import Params
 from lenet.digits.data import Digits
 
@@ -157,14 +157,15 @@ def test_only_evaluate_depends_on_the_test_digits() -> None:
 
 def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Params) -> None:
     assert PIPELINE["train"]["params"] == ["variants.${item.variant}"]
-    assert PIPELINE["prepare"]["params"] == ["compare", "data", "seeds"]
+    own = [name for name in PIPELINE["prepare"]["params"] if isinstance(name, str)]
+    assert own == ["compare", "data", "seeds"]
     assert sorted(PIPELINE["compare"]["params"]) == ["compare", "seeds"]
     studies = {"sweep"}  # no training depends on them
     assert set(config.Params.model_fields) - studies == {"variants", "data", "compare", "seeds"}
 
 
 def test_what_a_params_yaml_puts_into_a_command_stays_one_word() -> None:
-    """Words of the shell, whatever they hold besides a single quote; a root's name or seed with one stops prepare."""
+    """Words of the shell, whatever they hold besides a single quote; a name or seed with one stops prepare."""
     texts = [text for path in (ROOT, *ROOT.glob("*/")) if (path / "dvc.yaml").exists() for text in _commands(path)]
     assert len(texts) > 15
     for text in texts:
@@ -172,9 +173,18 @@ def test_what_a_params_yaml_puts_into_a_command_stays_one_word() -> None:
         assert shlex.split(re.sub(r"\$\{item\.\w+\}", "x; touch $(y)", text)) == [
             re.sub(r"\$\{item\.\w+\}", "x; touch $(y)", word) for word in words
         ]
-    matrices = [stage.get("matrix", {}).values() for stage in PIPELINE.values()]
-    assert {name for values in matrices for name in values} == {"${compare}", "${seeds}"}
-    assert {"compare", "seeds"} < set(PIPELINE["prepare"]["params"])
+    read: dict[str, set[str]] = {"": set()}
+    for name in PIPELINE["prepare"]["params"]:
+        if isinstance(name, str):
+            read[""].add(name)
+        else:
+            read |= {str(Path(file).parent): {*keys} for file, keys in name.items()}
+    put = {key for folder, keys in read.items() if folder for key in keys}
+    assert put == {*prepare.PUT}
+    for folder in {*PIPELINES, *read}:
+        stages = YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]
+        matrices = {name for stage in stages.values() for name in stage.get("matrix", {}).values()}
+        assert matrices == {f"${{{key}}}" for key in read.get(folder, set()) - {"data"}}, folder
 
 
 def _commands(folder: Path) -> list[str]:

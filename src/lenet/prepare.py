@@ -1,22 +1,36 @@
 """Stage prepare: the four IDX files → the training digits in one fixed order and, apart, the test digits."""
 
 import hashlib
+import re
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from lenet import config
 from lenet.config import TRAINING_DIGITS, Data
 from lenet.digits.data import IMAGES, LABELS, read_idx
 from lenet.errors import InputError
 from lenet.files import whole
 
 TEST_DIGITS = 10_000
+PUT = ("baselines", "seeds", "studies", "train")
+"""What dvc.yaml files of further pipelines put into commands, of the params.yaml beside them."""
 
 
 def prepare(data: Data, raw: Path, train: Path, test: Path) -> None:
-    """Validate the files in ``raw`` and write both sets. Raises InputError and writes nothing on a fault."""
+    """Validate the files in ``raw`` and write both sets. Raises InputError and writes nothing on a fault.
+
+    So it does where a further pipeline has a name or seed that the shell would take for more: no stage runs without it.
+    """
+    for path in sorted(Path().glob("*/params.yaml")):
+        content = config.read(path)
+        for key in PUT if isinstance(content, dict) else ():
+            values = content.get(key, [])
+            for value in values if isinstance(values, list) else [values]:
+                if not re.fullmatch(r"[a-z][a-z0-9-]*|\d+", str(value)):
+                    raise InputError(f"{path}: {key}: {value!r}; legal: a name of a-z, 0-9 and -, or a seed")
     images, labels = read_set(raw, "train", TRAINING_DIGITS)
     order = stratified_order(labels, data.order_seed)
     test_images, test_labels = read_set(raw, "t10k", TEST_DIGITS)
