@@ -181,6 +181,7 @@ def broken() -> bytes:
         (lambda: zipped({"src/a.pth": b"a"}), "no file that a run keeps"),
         (lambda: zipped({A: bytes(snapshot.FILE_LIMIT + 1)}), "no file that a run keeps"),
         (lambda: zipped({f"src/{i}.py": bytes(snapshot.FILE_LIMIT) for i in range(5)}), "more than"),
+        (lambda: bytes(2 * snapshot.LIMIT + 1), "more than"),
         (lambda: zipped({f"src/{i}.py": b"a" for i in range(snapshot.MOST + 1)}), "more than"),
     ],
 )

@@ -128,6 +128,8 @@ def read(archive: bytes) -> dict[str, bytes]:
 
     Raises ValueError where it is damaged or not one that ``archive`` makes.
     """
+    if len(archive) > 2 * LIMIT:  # its list of files alone could take minutes and all memory
+        raise ValueError(f"more than {2 * LIMIT:,} bytes")
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as source:
             members = source.infolist()
