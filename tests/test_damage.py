@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 from conftest import HARDEST, ROOT, edit_params, run, small_disk
-from lenet import cli, diff, doctor, fingerprint, networks
+from lenet import cli, diff, doctor, fingerprint, networks, repro
 from lenet.config import Params
 from lenet.digits.data import load_digits
 from lenet.errors import InputError
@@ -198,6 +198,30 @@ def test_a_damaged_file_is_named_with_place_and_remedy_by_whatever_reads_it(
         assert not [line for line in lines if "\n" in line]
         if reader == "doctor":  # it goes on with the rest
             assert any(line.startswith("runs/modern-2/robustness.json: not whole") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("dvc.yaml", "", "dvc.yaml: it has no stages; "),
+        ("dvc.yaml", "stages: {fetch: {cmd: x}}\n", ""),
+        ("dvc.yaml", "text\n", "DVC: './dvc.yaml' validation failed; "),
+        ("dvc.lock", "", "DVC: './dvc.lock' validation failed; "),
+    ],
+)
+def test_a_damaged_file_of_dvc_takes_no_run_with_it(
+    file: str, text: str, said: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(project, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    Path(".dvc").mkdir(exist_ok=True)
+    Path(".dvc/config").write_text("[core]\n    no_scm = true\n")
+    shutil.copy(ROOT / "dvc.yaml", ".")
+    shutil.copy(ROOT / "params.yaml", ".")
+    Path(file).write_text(text)
+    with pytest.raises(InputError, match=f"{said}`git checkout HEAD -- {file}` brings") if said else nullcontext():
+        repro._stale(Path(), ())
+    assert all((PLACES.runs / name / "run.json").exists() for name in NAMES)
 
 
 @pytest.mark.parametrize("file", ["dvc.lock", "metrics/modern-1.json", "ladder/dvc.lock", "reports/comparison.json"])

@@ -146,7 +146,7 @@ def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[s
             unlike = {f"{name}: {out}" for name, out in outs if remedies.differs(out)}
             damaged = {f"{name}: {out}": found for name, out in outs if (found := remedies.damaged(out))}
     except DvcException as error:
-        yield f"DVC: {' '.join(str(error).split())}"
+        yield remedies.of_dvc(error)
         return
     for stage, changes in status.items():
         if stage in new:

@@ -19,6 +19,13 @@ def of(error: FaultyFile) -> str:
     return f"{error}; {remove(objects)}" if objects else str(error)
 
 
+def of_dvc(error: Exception) -> str:
+    """What DVC says, in a line, and what brings back a file of its own that it cannot read."""
+    said = f"DVC: {' '.join(str(error).split())}"
+    file = re.search(r"'(?:\./)?([\w/-]*dvc\.(?:lock|yaml))'", said)
+    return said + (f"; `git checkout HEAD -- {file[1]}` brings it back" if file else "")
+
+
 def behind(path: Path) -> list[Path]:
     """The damaged objects of DVC's cache behind a file of results, or behind those of a folder."""
     return [found for out in _outs(path) for found in damaged(out)]

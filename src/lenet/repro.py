@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
-from lenet import current, lifetime, snapshot
+from lenet import current, lifetime, remedies, snapshot
 from lenet.config import Params
 from lenet.errors import InputError
 from lenet.files import read_json, write_json
@@ -135,18 +135,19 @@ def _stale(pipeline: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set
         with Repo() as repo:
             graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
             own = {stage.addressing for stage in repo.index.stages if Path(stage.path_in_repo) == file}
+            if not own:
+                raise InputError(f"{file}: it has no stages; `git checkout HEAD -- {file}` brings them back")
             runs = {item: name for name in own for stage, item in [_parts(name)] if stage == "evaluate"}
             if unknown := [name for name in names if name not in runs]:
                 raise InputError(f"{', '.join(unknown)}: no such run; legal: {', '.join(sorted(runs))}")
-            _remove_stale(pipeline, {*runs})
+            if runs:  # a file that is cut off says nothing of them
+                _remove_stale(pipeline, {*runs})
             own = {runs[name] for name in names} or own
             needed = own.union(*(networkx.descendants(graph, name) for name in own))
             files = sorted({stage.path_in_repo for stage in repo.index.stages if stage.addressing in needed})
             changed = set(busy(repo.status, targets=files))
     except DvcException as error:
-        raise InputError(
-            "; ".join(filter(None, [f"DVC: {' '.join(str(error).split())}", snapshot.silence()]))
-        ) from None
+        raise InputError("; ".join(filter(None, [remedies.of_dvc(error), snapshot.silence()]))) from None
     needed_by = graph.reverse(copy=False)
     return graph, needed & changed.union(*(networkx.descendants(needed_by, name) for name in changed))
 
