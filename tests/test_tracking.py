@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -376,6 +377,14 @@ def test_every_command_shows_masked_addresses_alone(tmp_path: Path, prepared: Pa
     assert not [path for path in kept if path.is_file() and b"s3cret" in path.read_bytes()]
     assert {path.stat().st_mode & 0o777 for path in kept if path.is_file()} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in kept if path.is_dir()} == {0o700}
+
+
+def test_a_store_that_is_no_database_is_told_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlflow.db").write_text("some text\n")
+    with pytest.raises(sqlite3.DatabaseError) as caught:
+        store_module.look()
+    assert "; move it away, and `lenet sync` records" in store_module.reason(caught.value)
 
 
 @pytest.mark.parametrize(("variant", "key"), [("../../x", "0" * 64), ("/tmp/x", "0" * 64), ("x", "/../victim")])

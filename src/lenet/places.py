@@ -10,6 +10,8 @@ from urllib.parse import quote, unquote
 
 from lenet.errors import InputError
 
+DAMAGED = re.compile("file is not a database|disk image is malformed")
+"""What SQLite says of a file that it cannot read."""
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]+)(\?.*)?")
 
 

@@ -179,7 +179,8 @@ def _one_at_a_time(connection: Connection) -> None:
 
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error.__cause__ or error
-    return (str(cause).strip().splitlines() or [type(error).__name__])[0]
+    said = (str(cause).strip().splitlines() or [type(error).__name__])[0]
+    return said + "; move it away, and studies begin anew" * bool(places.DAMAGED.search(said))
 
 
 @contextmanager

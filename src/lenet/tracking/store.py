@@ -254,7 +254,9 @@ def reason(error: BaseException) -> str:
         r"HTTPS?ConnectionPool\(host='(.+?)', port=(\d+)\).*\[Errno -?\d+\] ([^'\")]+)", str(error), re.S
     ):
         return f"{found[1]}:{found[2]}: {found[3]}"
-    return masked((str(error).strip().splitlines() or [type(error).__name__])[0])
+    said = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
+    damaged = places.DAMAGED.search(said)
+    return said + "; move it away, and `lenet sync` records what files here tell of" * bool(damaged)
 
 
 def serve(port: int) -> None:
