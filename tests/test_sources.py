@@ -61,6 +61,10 @@ def test_an_archive_that_a_commit_has_is_that_commit_whatever_the_store_says_of_
     run("git", "checkout", "-q", old, cwd=Path())
     assert sources.of(tracked(archive, git_commit=new, git_dirty="false")) == Commit(new)  # by its branch
     assert sources.of(tracked(snapshot.archive(), git_commit=new, git_dirty="true")) == Commit(old)
+    branch = run("git", "for-each-ref", "--format=%(refname)", "refs/heads", cwd=Path()).stdout.strip()
+    run("git", "update-ref", "refs/remotes/fork/main", new, cwd=Path())
+    run("git", "update-ref", branch, old, cwd=Path())
+    assert isinstance(sources.of(tracked(archive, git_commit=new, git_dirty="false")), Snapshot)  # fetched, not chosen
 
 
 def test_a_revision_names_a_commit_or_is_refused_in_a_line(repository: Path) -> None:

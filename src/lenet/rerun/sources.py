@@ -108,8 +108,12 @@ def _publisher(run: Tracked) -> Commit | None:
 
 
 def _commits(first: str = "") -> list[str]:
-    """The commits that this repository's branches, tags and DVC experiments lead to, the newest first, or ``first``."""
-    found = git("log", "--all", "--format=%H", missing="").decode().split()
+    """The commits that branches, tags and DVC experiments of this repository lead to, the newest first, or ``first``.
+
+    What was only fetched is not among them: nobody has chosen to have it.
+    """
+    chosen = "HEAD", "--branches", "--tags", "--glob=refs/exps"
+    found = git("log", *chosen, "--format=%H", missing="").decode().split()
     return sorted(found, key=lambda commit: commit != first)
 
 
