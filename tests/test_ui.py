@@ -125,7 +125,7 @@ def test_the_run_table_shows_every_training_and_the_filter_those_behind_the_pres
     assert site.mlflow.browser.settled(trainings, current) == current
 
     # and so does the link in the walk-through
-    (link,) = re.findall(r"<http://127\.0\.0\.1:5000(/.*)>", (ROOT / "docs" / "mlflow-ui.md").read_text())
+    (link,) = re.findall(r"<http://127\.0\.0\.1:5000(/.*)>", (ROOT / "docs" / "how-to" / "read-mlflow.md").read_text())
     site.mlflow.browser.open(site.mlflow.address + link)
     assert site.mlflow.browser.settled(trainings, current) == current
 
