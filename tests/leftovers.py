@@ -12,7 +12,8 @@ BEFORE = pytest.StashKey[set[str]]()
 
 def found() -> set[str]:
     """Git's line for each file that is not as committed, ignored ones included."""
-    but = [":(exclude).dvc/tmp/btime", *(f":(exclude,glob)**/{name}/**" for name in CACHES)]  # the first is DVC's
+    names = *(f"**/{name}/**" for name in CACHES), ".dvc/tmp/btime", "*.db-shm", "*.db-wal"  # the last: of who reads
+    but = [f":(exclude,glob){name}" for name in names]
     words = "git", "status", "--porcelain", "--ignored", "--untracked-files=all", "--no-renames", "--", ".", *but
     return {*subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()}
 
