@@ -104,7 +104,7 @@ def content(path: Path) -> bytes:
 def _files() -> dict[str, bytes]:
     """The sources, by name. Raises ValueError if not all of them can be kept."""
     names = _names("ls-files", "--cached", "--others", "--exclude-standard", patterns=PATHS + RECORDS)
-    if silence():
+    if not names and silence():
         names = _plain(path.as_posix() for pattern in PATHS + RECORDS for path in Path().glob(pattern))
     try:
         files = {name: _content(name) for name in names if os.path.lexists(name)}
