@@ -11,8 +11,8 @@ import click
 
 from benchmarks import costs, online, report, suite, sweeps, training
 from benchmarks.suite import Group, Results, Row, Way
-from lenet import config
 from lenet.cli import cores as available_cores
+from lenet.params import loading
 from lenet.training import checkpoint
 
 BATCHES = (64, 128)  # beside each variant's own
@@ -65,7 +65,7 @@ def on_line(repetitions: int, compiler: bool = True) -> Group:
 
 def compilation(repetitions: int) -> Group:
     """What torch.compile costs before the first update."""
-    params = config.load()
+    params = loading.load()
     ways: dict[str, Way] = {
         f"torch.compile, {name}": (training.compilation, (name, params.variant(name).batch_size))
         for name in params.compare
@@ -76,7 +76,7 @@ def compilation(repetitions: int) -> Group:
 
 def cores(variant: str, repetitions: int) -> Group:
     """Images/s of one process, and of one on each core together."""
-    at = (variant, config.load().variant(variant).batch_size, 4 * training.DIGITS)
+    at = (variant, loading.load().variant(variant).batch_size, 4 * training.DIGITS)
     ways: dict[str, Way] = {str(core): (training.ours, at) for core in range(CORES)}
     alone, together = [], []
     with suite.Workers(ways) as workers:
@@ -94,7 +94,7 @@ def cores(variant: str, repetitions: int) -> Group:
 
 def overhead(variant: str, repetitions: int) -> Group:
     """Two epochs of a variant's own training, from bare passes to the tracked training."""
-    size = config.load().variant(variant).batch_size
+    size = loading.load().variant(variant).batch_size
     at = (variant, size, 50_000 // size * size, 2)
     ways: dict[str, Way] = {
         "our passes in a bare loop": (training.passes, at),
@@ -146,7 +146,7 @@ def checkpoints(variant: str, repetitions: int) -> Group:
 
 def plan(compiler: bool = True) -> dict[str, Callable[[int], Any]]:
     """Every group by its name, to be called with a number of repetitions."""
-    params = config.load()
+    params = loading.load()
     groups: dict[str, Callable[[int], Any]] = {}
     for name in params.compare:
         for size in sorted({params.variant(name).batch_size, *BATCHES}):

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from benchmarks import plain, training
-from lenet import config
-from lenet.config import DiagonalLevenbergMarquardt, MaximumLikelihood, Variant
 from lenet.digits.data import to_inputs
 from lenet.networks import fast
 from lenet.networks.lenet5 import C3_TABLE, LeNet5
+from lenet.params import loading, schema
+from lenet.params.schema import DiagonalLevenbergMarquardt, MaximumLikelihood, Variant
 from lenet.training import levenberg, objective, optimizer
 
 NAME = "lecun1998"
@@ -54,8 +54,8 @@ class Start:
 
 def ready(digits: int) -> Start:
     """The start of an on-line training."""
-    variant, data = config.load().variant(NAME), training.some(digits)
-    assert isinstance(variant.network, config.Network)
+    variant, data = loading.load().variant(NAME), training.some(digits)
+    assert isinstance(variant.network, schema.Network)
     network = LeNet5(variant.network).initialise(variant.initialisation, 1)
     inputs, labels = to_inputs(data.images, variant.pixels), data.labels.long()
     found = levenberg.curvatures(network, inputs[:500], labels[:500], HALF, "constant")

@@ -12,7 +12,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from lenet import networks
-from lenet.config import (
+from lenet.networks.codes import codes
+from lenet.networks.lenet5 import C3_TABLE
+from lenet.params.schema import (
     SGD,
     Adam,
     CrossEntropy,
@@ -24,8 +26,6 @@ from lenet.config import (
     TrainablePooling,
     Variant,
 )
-from lenet.networks.codes import codes
-from lenet.networks.lenet5 import C3_TABLE
 
 Loss = Callable[[Float[Tensor, "n 10"], Int64[Tensor, " n"]], Float[Tensor, ""]]
 

@@ -18,10 +18,10 @@ from optuna.storages import InMemoryStorage
 from ruamel.yaml import YAML
 
 from benchmarks.suite import Group, Results, Row
-from lenet import config
 from lenet.cli import cores
-from lenet.config import Params
 from lenet.digits.data import load_digits
+from lenet.params import loading
+from lenet.params.schema import Params
 from lenet.sweep import result, storage
 from lenet.sweep.result import Result
 from lenet.sweep.settings import settings
@@ -54,7 +54,7 @@ def pruning(repetitions: int) -> Results:
 
     The ways of a seed begin with the same trials. They run side by side, as nothing that is measured depends on time.
     """
-    ways = arms(config.load().sweep)
+    ways = arms(loading.load().sweep)
     with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
         started = {
             name: [pool.submit(course, changes, seed) for seed in range(1, repetitions + 1)]
@@ -164,7 +164,7 @@ def command(params: Params, workers: int) -> float:
 
 def _params(sweep: Mapping[str, Any], block: Mapping[str, int]) -> Params:
     """Those of the project with changes to ``sweep`` and to `modern`."""
-    content = config.load().model_dump(mode="json")
+    content = loading.load().model_dump(mode="json")
     content["sweep"] |= sweep
     content["variants"]["modern"] |= block
-    return config.validate(content, "params.yaml")
+    return loading.validate(content, "params.yaml")

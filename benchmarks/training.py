@@ -17,19 +17,20 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import plain
-from lenet import THREADS, config, fingerprint, networks, tracking
-from lenet.config import Variant
+from lenet import THREADS, networks, tracking
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.digits.datamodule import DigitsModule
-from lenet.evaluation import packaged, summary
-from lenet.networks import fast
+from lenet.evaluation import recognition
+from lenet.networks import fast, layer_table
+from lenet.params import loading
+from lenet.params.schema import Variant
+from lenet.runs.record import Record, Row
 from lenet.tracking.logger import RunLogger
-from lenet.training import objective, optimizer, signature
+from lenet.training import fingerprint, objective, optimizer, signature
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fast_module import FastLeNet
 from lenet.training.fit import Fitted, fit, write
 from lenet.training.module import LeNet
-from lenet.training.record import Record, Row
 
 DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
 DATA = Path("data/train.safetensors")
@@ -38,7 +39,7 @@ DATA = Path("data/train.safetensors")
 def block(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) -> Variant:
     """A variant's block for a measurement."""
     sizes = {"batch_size": batch_size, "epochs": epochs, "train_size": digits, "validation_size": 0}
-    return config.load().variant(name).model_copy(update=sizes)
+    return loading.load().variant(name).model_copy(update=sizes)
 
 
 @cache
@@ -214,7 +215,9 @@ def flops(name: str) -> float:
 
     A pass forward, one back to the weights, and one back to the inputs, which C1 does not need.
     """
-    macs = {row.name: row.macs for row in summary.layers(config.load().variant(name).network) if row.name[0] != "S"}
+    macs = {
+        row.name: row.macs for row in layer_table.layers(loading.load().variant(name).network) if row.name[0] != "S"
+    }
     return 2 * (3 * sum(macs.values()) - macs["C1"])
 
 
@@ -223,7 +226,7 @@ def evaluation(name: str, how: str) -> float:
 
     ``how``: by ``passes``, as everything here does, by the readable ``modules``, or in ``plain`` torch.
     """
-    variant, images = config.load().variant(name), some(10_000).images
+    variant, images = loading.load().variant(name), some(10_000).images
     ours = networks.build(variant.network).initialise(variant.initialisation, 1)
     network = plain.build(variant) if how == "plain" else ours
     start = time.perf_counter()
@@ -238,13 +241,13 @@ def evaluation(name: str, how: str) -> float:
 
 @cache
 def _packaged(name: str, how: str) -> Callable:
-    variant = config.load().variant(name)
+    variant = loading.load().variant(name)
     if how == "plain":
         theirs = plain.build(variant)
         return lambda images: theirs(to_inputs(torch.as_tensor(images), variant.pixels))
     network = networks.build(variant.network).initialise(variant.initialisation, 1)
     record = Record("benchmark", 1, variant, key="", data="", signature="")
-    return packaged.Recogniser(record, network).predict
+    return recognition.Recogniser(record, network).predict
 
 
 def latency(name: str, how: str) -> float:
@@ -261,7 +264,7 @@ def latency(name: str, how: str) -> float:
 
 def saving(name: str) -> float:
     """Milliseconds that a checkpoint takes."""
-    variant = block(name, config.load().variant(name).batch_size, digits=55_000)
+    variant = block(name, loading.load().variant(name).batch_size, digits=55_000)
     took: list[float] = []
 
     class Timed(Checkpoints):
@@ -277,13 +280,13 @@ def saving(name: str) -> float:
 
 def whole(name: str) -> float:
     """Seconds of all epochs of a training, at the speed of some of its batches."""
-    variant = config.load().variant(name)
+    variant = loading.load().variant(name)
     return variant.epochs * variant.train_size / ours(name, variant.batch_size)
 
 
 def signing(name: str) -> float:
     """Seconds to sign a variant's block."""
-    variant, digits = config.load().variant(name), some(60_000)
+    variant, digits = loading.load().variant(name), some(60_000)
     start = time.perf_counter()
     signature.sign(variant, digits)
     return time.perf_counter() - start

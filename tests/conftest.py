@@ -18,8 +18,8 @@ from jaxtyping import install_import_hook
 
 SHAPED = ("arithmetic", "digits", "networks", "training", "evaluation")
 with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
-    from lenet import train  # noqa: F401  these import the others; shapes in signatures are checked in tests
     from lenet.evaluation import evaluate  # noqa: F401
+    from lenet.pipeline import train  # noqa: F401  these import the others; shapes in signatures are checked in tests
 
 import pytest
 import requests
@@ -29,9 +29,11 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
-from lenet import config, fetch, lifetime, places
+from lenet.digits import fetch
 from lenet.digits.data import Digits, load_digits
 from lenet.networks.lenet5 import LeNet5
+from lenet.params import loading, schema
+from lenet.runtime import layout, processes
 from lenet.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -60,9 +62,9 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def params() -> config.Params:
+def params() -> schema.Params:
     """The project's own params.yaml."""
-    return config.load(ROOT / "params.yaml")
+    return loading.load(ROOT / "params.yaml")
 
 
 @pytest.fixture(scope="session")
@@ -82,9 +84,9 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepared(mnist: Path, params: config.Params) -> Path:
+def prepared(mnist: Path, params: schema.Params) -> Path:
     """A folder with train.safetensors and test.safetensors of the real digits."""
-    from lenet.prepare import prepare
+    from lenet.digits.prepare import prepare
 
     folder = mnist.parent / "prepared"
     with FileLock(mnist.with_suffix(".lock")):
@@ -117,9 +119,9 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Locks, journals and checkpoints of trainings in this process go elsewhere than into this checkout."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(places, "kept", lambda what: folder / what)
-        locks = lifetime.locks
-        patch.setattr(lifetime, "locks", lambda: folder if Path.cwd() == ROOT else locks())
+        patch.setattr(layout, "kept", lambda what: folder / what)
+        locks = processes.locks
+        patch.setattr(processes, "locks", lambda: folder if Path.cwd() == ROOT else locks())
         yield
 
 
@@ -143,9 +145,9 @@ class Stopping(checkpoint.Checkpoints):
 
 OUTPUTS = ("squashed", "softmax", "rbf", "adaptive-rbf")
 POOLINGS = [
-    config.TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
-    config.TrainablePooling(kind="trainable-sum", coefficient=0.375, bias=0.25),
-    *(config.FixedPooling(kind=kind) for kind in ("average", "max")),
+    schema.TrainablePooling(kind="trainable", coefficient=1.5, bias=0.25),
+    schema.TrainablePooling(kind="trainable-sum", coefficient=0.375, bias=0.25),
+    *(schema.FixedPooling(kind=kind) for kind in ("average", "max")),
 ]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PLACES = {
-    "start": ("lenet.train", "load_digits"),
+    "start": ("lenet.pipeline.train", "load_digits"),
     "step": ("lenet.training.optimizer.Rule", "step"),
     "checkpoint": ("lenet.training.checkpoint", "save_file"),
     "end": ("lenet.training.fit", "write_text"),

@@ -7,8 +7,8 @@ from pathlib import Path
 from PIL import Image
 
 import browser
-from lenet import config
-from lenet.report import committed, draw, figures
+from lenet.params import loading
+from lenet.report import draw, experiments, figures
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -30,10 +30,10 @@ def save(name: str, picture: Image.Image) -> None:
 
 def then_and_now() -> None:
     """The README's first picture, with the digest of the file that it shows: its own bytes follow matplotlib's."""
-    frontier = committed.frontier(FRONTIER)
+    frontier = experiments.frontier(FRONTIER)
     if not frontier:
         raise SystemExit(f"pictures: {FRONTIER} is missing; `make frontier` makes it")
-    figure = draw.then_and_now(frontier, config.load(ROOT / "params.yaml").compare)
+    figure = draw.then_and_now(frontier, loading.load(ROOT / "params.yaml").compare)
     figures.save(figure, PICTURES / "then-and-now.png", hashlib.sha256(FRONTIER.read_bytes()).hexdigest())
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lenet import config, networks
+from lenet import networks
 from lenet.arithmetic import conformance
-from lenet.config import DiagonalLevenbergMarquardt, Variant
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
-from lenet.digits.presentation import present
+from lenet.digits.epochs import present
 from lenet.evaluation import robustness
 from lenet.networks import fast
+from lenet.params import loading, schema
+from lenet.params.schema import DiagonalLevenbergMarquardt, Variant
 from lenet.training import levenberg, objective, optimizer
 
 VARIANTS = ("original-sigmoid", "original-tanh", "modern", "frontier-distorted", "lecun1998-distorted")
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--sign", type=Path, help="all training digits: sign the variants, too (with Lightning)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    digits, blocks = load_digits(given.digits), config.load(PARAMS).variants
+    digits, blocks = load_digits(given.digits), loading.load(PARAMS).variants
     found = {
         "torch": torch.__version__,
         "machine": platform.machine(),
@@ -78,7 +79,7 @@ class Probe:
         found = {
             "initial": sha256(*network.parameters()),
             "rates": hashlib.sha256(repr(rates).encode()).hexdigest(),
-            "order": sha256(shuffled(config.TRAINING_DIGITS, SEED, EPOCH)),
+            "order": sha256(shuffled(schema.TRAINING_DIGITS, SEED, EPOCH)),
             "inputs": sha256(self.presented.inputs(slice(0, len(self.digits)))),
             "objective": sha256(*self.at_scores()),
             "scores": sha256(*self.readable_updates(network)),

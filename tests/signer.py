@@ -39,7 +39,7 @@ def sign(variant: object, digits: object) -> object:
 def train(variant: object, digits: object) -> object:
     """The end of a training of another seed, with snapshots."""
     fitted = importlib.import_module("lenet.training.fit").fit(variant, 7, *digits.split(variant), snapshots=True)
-    digest = importlib.import_module("lenet.fingerprint").tensors_sha256
+    digest = importlib.import_module("lenet.training.fingerprint").tensors_sha256
     return [digest(fitted.weights), digest(fitted.snapshots), digest({"trace": fitted.trace}), fitted.history]
 
 

@@ -14,9 +14,9 @@ from benchmarks.suite import Group, Results, Row
 from conftest import ROOT, run
 from lenet import networks
 from lenet.arithmetic import exact
-from lenet.config import Params
 from lenet.digits.data import Digits, to_inputs
 from lenet.networks import lenet5
+from lenet.params.schema import Params
 from lenet.training import objective, optimizer
 
 KEPT = ROOT / "benchmarks" / "results.json"

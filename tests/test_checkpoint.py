@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from conftest import Stop, Stopping
-from lenet import clean, fingerprint, train
-from lenet.config import Params, Variant
 from lenet.digits.data import Digits, load_digits
-from lenet.training import checkpoint, fast_module
+from lenet.params.schema import Params, Variant
+from lenet.pipeline import train
+from lenet.reproduce import clean
+from lenet.training import checkpoint, fast_module, fingerprint
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fit import Fitted, fit
 

@@ -14,13 +14,14 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from conftest import ROOT, run
-from lenet import current, repro
-from lenet.config import Params, Variant
-from lenet.errors import InputError
-from lenet.evaluation import significant
-from lenet.files import write_json
-from lenet.report import committed, compare, draw, figures, report, results
-from lenet.training.record import Record
+from lenet.evaluation import rounding
+from lenet.params.schema import Params, Variant
+from lenet.pipeline import scheduling
+from lenet.report import comparison, comparison_page, draw, experiments, figures, results_table
+from lenet.runs import current
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_json
 
 LABELS = np.tile(np.arange(10), 20)  # 200 test digits
 
@@ -59,8 +60,8 @@ def runs(tmp_path: Path, params: Params) -> Path:
 
 def compared(params: Params, runs: Path, out: Path) -> dict[str, Any]:
     """Compare with the studies beside the runs' folder, if any; comparison.json's content."""
-    compare.compare(params, runs, runs.parent, out / "summary.json", out / "reports", track=False)
-    return results.load(out / "reports")
+    comparison.compare(params, runs, runs.parent, out / "summary.json", out / "reports", track=False)
+    return results_table.load(out / "reports")
 
 
 @pytest.fixture
@@ -88,9 +89,9 @@ def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Pat
     assert [(one["index"], one["missed_by"]) for one in hardest[1:4]] == [(1, 5), (2, 4), (3, 3)]
     assert hardest[2]["answers"] == {"original-tanh": 3, "modern": 2}  # most modern runs get it right
     assert np.array(content["variants"]["modern"]["confusion"]).sum() == 600
-    assert significant.rounded(content) == content
+    assert rounding.rounded(content) == content
     assert round(low, 4) != low  # it has digits to be rounded
-    assert results.cells(content["variants"]["modern"]) == ("1 · 2 · 3", "1.00 ± 0.50", "2.00", "61,706")
+    assert results_table.cells(content["variants"]["modern"]) == ("1 · 2 · 3", "1.00 ± 0.50", "2.00", "61,706")
 
 
 def test_the_report_needs_nothing_from_outside(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -114,28 +115,28 @@ def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, ru
     assert pair["verdict"].startswith("modern beats original-tanh by 4.00 points (95 % CI ")
     assert page.index("modern has the lowest mean error") < page.index(pair["verdict"]) < page.index("<table")
     assert "; the difference is significant." in page
-    ends = report.signed(pair["low"]), report.signed(pair["high"])
+    ends = comparison_page.signed(pair["low"]), comparison_page.signed(pair["high"])
     cell = " … ".join(ends)
     assert pair["verdict"].endswith(f"{' to '.join(ends).replace('+', '')})")
     assert cell in page
-    assert report.p_value(pair["p"]) in page
+    assert comparison_page.p_value(pair["p"]) in page
 
 
 def test_the_report_s_words_are_the_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
     content = compared(two, runs, tmp_path)
     per_cent = "\N{NO-BREAK SPACE}%"
     last = f"modern ends with an error of 10.00{per_cent} on training digits"  # the last epoch, not the best
-    assert f"{last}, before each update, and of 2.00{per_cent} on validation digits" in report.curves(content)
+    assert f"{last}, before each update, and of 2.00{per_cent} on validation digits" in comparison_page.curves(content)
     hardest = f"0 is the hardest digit for modern (5.00{per_cent} error), and 3 is the easiest (0.00{per_cent})"
-    assert hardest in report.classes(content)
-    assert "modern most often mistakes 0 for 1 (1.0 times per run)" in report.confusions(content)
-    assert "the mean confidence of modern is 9.30 points below its accuracy" in report.certainty(content)
-    assert report.rejections(content).startswith(f"to reach an error of 0.50{per_cent}, modern rejects")
+    assert hardest in comparison_page.classes(content)
+    assert "modern most often mistakes 0 for 1 (1.0 times per run)" in comparison_page.confusions(content)
+    assert "the mean confidence of modern is 9.30 points below its accuracy" in comparison_page.certainty(content)
+    assert comparison_page.rejections(content).startswith(f"to reach an error of 0.50{per_cent}, modern rejects")
     content["pairs"][0] |= {"p": 0.01, "p_adjusted": 0.2}  # verdicts rest on the corrected p
-    assert "no two variants differ significantly" in report.lead(content)
+    assert "no two variants differ significantly" in comparison_page.lead(content)
     one_sided = json.loads(json.dumps(LADDER))
     one_sided["steps"][0] |= {"p": 0.01, "p_adjusted": 0.2}
-    assert report.ladder(one_sided).startswith("Only one of the two changes")
+    assert comparison_page.ladder(one_sided).startswith("Only one of the two changes")
 
 
 def test_the_confusion_figure_is_of_one_run(
@@ -233,8 +234,8 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     content = compared(two, runs, tmp_path)
     assert content["ladder"]["steps"][1]["difference"] == -0.03
     page = (tmp_path / "reports" / "comparison.html").read_text()
-    assert results.FORMER not in page
-    assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
+    assert results_table.FORMER not in page
+    assert list(results_table.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "Not computed yet: <code>make ladder" not in page
     assert "Only one of the two changes has a statistically significant effect: another (−3.00 points)." in page
@@ -261,10 +262,10 @@ def test_studies_of_the_former_arithmetic_say_so_and_stand_beside_no_other_numbe
     content = compared(two, runs, tmp_path)
     page = (tmp_path / "reports" / "comparison.html").read_text()
     for section in ("then-and-now", "ladder", "sizes"):
-        assert results.FORMER in page[page.index(f'<h2 id="{section}"') :].partition("</p>")[0]
-    assert page.count(results.FORMER) == 3
-    assert "beyond" in results.with_frontier(content)
-    assert list(results.table(content).columns[0].cells) == ["original-tanh", "modern"]
+        assert results_table.FORMER in page[page.index(f'<h2 id="{section}"') :].partition("</p>")[0]
+    assert page.count(results_table.FORMER) == 3
+    assert "beyond" in results_table.with_frontier(content)
+    assert list(results_table.table(content).columns[0].cells) == ["original-tanh", "modern"]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +282,7 @@ def test_a_faulty_ladder_is_one_line(edit: Any, message: str, tmp_path: Path) ->
     edit(content)
     (tmp_path / "ladder.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message) as caught:
-        committed.ladder(tmp_path / "ladder.json")
+        experiments.ladder(tmp_path / "ladder.json")
     assert "\n" not in str(caught.value)
     assert "`make ladder`" in str(caught.value)
 
@@ -291,7 +292,7 @@ def test_faulty_sizes_are_one_line(tmp_path: Path) -> None:
     content["variants"]["modern"][0]["train_size"] = 0
     (tmp_path / "sizes.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"greater than 0.*`make sizes`"):
-        committed.sizes(tmp_path / "sizes.json")
+        experiments.sizes(tmp_path / "sizes.json")
 
 
 def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -343,13 +344,13 @@ def test_no_pipeline_has_a_picture_or_a_page_among_its_outputs(file: Path) -> No
 def test_the_page_is_drawn_again_where_it_is_of_other_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
     """As after `dvc checkout`, which brings comparison.json alone."""
     reports = tmp_path / "reports"
-    assert results.is_drawn(reports)  # nothing is there to be drawn
-    compare.write(two, runs, runs.parent, tmp_path / "summary.json", reports)
-    assert not results.is_drawn(reports)
+    assert results_table.is_drawn(reports)  # nothing is there to be drawn
+    comparison.write(two, runs, runs.parent, tmp_path / "summary.json", reports)
+    assert not results_table.is_drawn(reports)
     draw.draw(reports)
-    assert results.is_drawn(reports)
-    write_json(reports / "comparison.json", results.load(reports) | {"missed_by_all": 7})
-    assert not results.is_drawn(reports)
+    assert results_table.is_drawn(reports)
+    write_json(reports / "comparison.json", results_table.load(reports) | {"missed_by_all": 7})
+    assert not results_table.is_drawn(reports)
 
 
 def test_numbers_of_another_version_are_not_drawn_in_one_line(tmp_path: Path) -> None:
@@ -363,13 +364,13 @@ def test_published_floats_have_six_digits_and_none_is_a_difference_of_equal_numb
     """A C library may move a number's last bits; a fraction of 10,000 comes out as it went in."""
     moved = [0.007513995499592823, 0.007513995499592823 * (1 + 1e-13)]
     assert moved[0] != moved[1]
-    assert significant.rounded(moved) == [0.007514, 0.007514]
-    assert significant.rounded([0.1 + 0.2 - 0.3, -1e-17, 2e-10]) == [0, 0, 2e-10]
-    assert str(significant.rounded(-1e-17)) == "0.0"
+    assert rounding.rounded(moved) == [0.007514, 0.007514]
+    assert rounding.rounded([0.1 + 0.2 - 0.3, -1e-17, 2e-10]) == [0, 0, 2e-10]
+    assert str(rounding.rounded(-1e-17)) == "0.0"
     counts = [count / 10_000 for count in range(10_001)]
-    assert significant.rounded(counts) == counts
+    assert rounding.rounded(counts) == counts
     content = {"a": [(1 / 3, None, True, 12_345_678)], "b": "0.123456789"}
-    assert significant.rounded(content) == {"a": [[0.333333, None, True, 12_345_678]], "b": "0.123456789"}
+    assert rounding.rounded(content) == {"a": [[0.333333, None, True, 12_345_678]], "b": "0.123456789"}
 
 
 def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_one_seed_has_no_standard_deviation(two: Params, runs: Path, tmp_path: P
     assert "with one seed each, that may be chance" in page
     summary = json.loads((tmp_path / "summary.json").read_text())["modern"]
     assert not {"test_error_sd", "test_error_low"} & set(summary)
-    assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[1] == "0.50"
+    assert results_table.cells(results_table.load(tmp_path / "reports")["variants"]["modern"])[1] == "0.50"
 
 
 def test_runs_without_a_miss_or_without_validation_can_be_shown(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -397,7 +398,7 @@ def test_runs_without_a_miss_or_without_validation_can_be_shown(two: Params, run
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "No run misses any digit." in page
     assert "no significant difference (0.00 points" in page
-    assert results.cells(results.load(tmp_path / "reports")["variants"]["modern"])[2] == "–"
+    assert results_table.cells(results_table.load(tmp_path / "reports")["variants"]["modern"])[2] == "–"
 
 
 def test_one_variant_is_compared_with_nothing(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -429,7 +430,7 @@ def test_a_missing_or_faulty_run_is_one_line_and_nothing_is_written(two: Params,
     assert not (tmp_path / "summary.json").exists()
     assert not (tmp_path / "reports").exists()
     with pytest.raises(InputError, match=r"comparison\.json is missing"):
-        results.load(tmp_path / "reports")
+        results_table.load(tmp_path / "reports")
 
 
 def test_the_present_runs_are_those_with_outputs(
@@ -470,7 +471,7 @@ def test_outputs_of_runs_that_are_compared_no_longer_are_removed(two: Params, ru
         (metrics / name).write_text('{"run": {}}')
     (metrics / "my-own.json").write_text("{}")
     (runs / "my-notes").mkdir()
-    repro._remove_stale(tmp_path, {f"{name}-{seed}" for name in ("original-tanh", "modern") for seed in (1, 2)})
+    scheduling._remove_stale(tmp_path, {f"{name}-{seed}" for name in ("original-tanh", "modern") for seed in (1, 2)})
     assert sorted(p.name for p in metrics.iterdir()) == ["modern-1.json", "my-own.json", "summary.json"]
     assert sorted(p.name for p in runs.iterdir()) == [
         "modern-1", "modern-2", "my-notes", "original-tanh-1", "original-tanh-2",

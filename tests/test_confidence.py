@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from lenet.config import Params
 from lenet.evaluation import confidence
 from lenet.evaluation.evaluate import calibration_error
+from lenet.params.schema import Params
 
 
 def test_squared_error_s_outputs_are_rescaled_between_their_targets_and_clipped(params: Params) -> None:

@@ -15,15 +15,15 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import config
-from lenet.errors import InputError, ParamsError
 from lenet.experiments import studies
-from lenet.rerun import workplace
+from lenet.params import loading, schema
+from lenet.reproduce import workplace
+from lenet.runtime.errors import InputError, ParamsError
 
 CONTENT = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
 
 
-def sections(kind: Any = config.Params) -> set[type[BaseModel]]:
+def sections(kind: Any = schema.Params) -> set[type[BaseModel]]:
     """Every section class reachable from a type."""
     found = set()
     if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -55,14 +55,14 @@ def _place(node: Any, name: str) -> str | int:
 DELETE = object()
 
 
-def test_the_project_s_own_file_is_valid(params: config.Params) -> None:
+def test_the_project_s_own_file_is_valid(params: schema.Params) -> None:
     assert {"original-sigmoid", "original-tanh", "modern"} <= set(params.compare)
     assert len(list(params.runs())) == len(params.compare) * len(params.seeds)
 
 
 def test_no_field_has_a_default() -> None:
     found = sections()
-    assert {config.Params, config.Variant, config.SGD, config.Adam, config.TrainablePooling} <= found
+    assert {schema.Params, schema.Variant, schema.SGD, schema.Adam, schema.TrainablePooling} <= found
     assert [f"{s.__name__}.{n}" for s in found for n, f in s.model_fields.items() if not f.is_required()] == []
 
 
@@ -127,7 +127,7 @@ FAULTS = [
 @pytest.mark.parametrize(("path", "value", "words"), FAULTS, ids=[f"{p}={v!r:.12}" for p, v, _ in FAULTS])
 def test_a_fault_names_path_value_and_what_is_legal(path: str, value: Any, words: list[str]) -> None:
     with pytest.raises(ParamsError) as fault:
-        config.validate(with_value(path, value), "params.yaml")
+        loading.validate(with_value(path, value), "params.yaml")
     message = str(fault.value)
     assert len(message.splitlines()) == 1
     assert message.startswith("params.yaml: ")
@@ -139,13 +139,13 @@ def test_a_broken_block_that_is_not_selected_is_a_fault() -> None:
     content = with_value("compare", ["modern"])
     content["variants"]["original-tanh"]["epochs"] = -1
     with pytest.raises(ParamsError, match=r"variants\.original-tanh\.epochs"):
-        config.validate(content, "params.yaml")
+        loading.validate(content, "params.yaml")
 
 
 @pytest.mark.parametrize("content", [None, [], 3, "text", {}, {"variants": {"modern": None}}, {"variants": []}])
 def test_anything_else_is_a_fault_too(content: Any) -> None:
     with pytest.raises(ParamsError):
-        config.validate(content, "params.yaml")
+        loading.validate(content, "params.yaml")
 
 
 KEYS = st.sampled_from(["seeds", "compare", "data", "variants", "modern", "optimizer", "kind", "lr"]) | st.text(
@@ -160,14 +160,14 @@ TREES = st.recursive(
 @given(TREES)
 def test_no_content_gets_past_as_another_exception(content: Any) -> None:
     with suppress(ParamsError):
-        config.validate(content, "params.yaml")
+        loading.validate(content, "params.yaml")
 
 
 @given(st.sampled_from(["variants/modern/optimizer/lr", "variants/modern/epochs", "variants/modern/network", "seeds"]),
        st.none() | st.integers() | st.floats() | st.text(max_size=4) | st.lists(st.integers(), max_size=3))  # fmt: skip
 def test_what_is_accepted_is_legal(path: str, value: Any) -> None:
     try:
-        found = config.validate(with_value(path, value), "params.yaml")
+        found = loading.validate(with_value(path, value), "params.yaml")
     except ParamsError:
         return
     modern = found.variants["modern"]
@@ -184,20 +184,20 @@ def test_a_file_that_is_no_yaml_is_one_line(tmp_path, text: str, word: str) -> N
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(ParamsError, match=word):
-        config.load(path)
+        loading.load(path)
 
 
-def test_flatten_names_leaves_with_dots(params: config.Params) -> None:
-    leaves = config.flatten(params.variants["modern"])
+def test_flatten_names_leaves_with_dots(params: schema.Params) -> None:
+    leaves = loading.flatten(params.variants["modern"])
     assert leaves["optimizer.lr"] == params.variants["modern"].optimizer.lr
     assert leaves["network.pooling.kind"] == "average"
     assert all(not isinstance(value, dict) for value in leaves.values())
 
 
-def test_leaves_are_the_same_from_params_yaml_and_from_a_record(params: config.Params) -> None:
+def test_leaves_are_the_same_from_params_yaml_and_from_a_record(params: schema.Params) -> None:
     for name, block in params.variants.items():
         recorded = json.loads(json.dumps(block.model_dump()))
-        assert str(config.flatten(block)) == str(config.flatten(recorded)), name
+        assert str(loading.flatten(block)) == str(loading.flatten(recorded)), name
 
 
 @pytest.mark.parametrize("command", [["check"], ["summary", "modern"], ["results"], ["repro"]])
@@ -229,7 +229,7 @@ def bomb(levels: int, tag: str = "", item: str = "") -> str:
 
 
 READERS = {
-    "config.load": config.load,
+    "config.load": loading.load,
     "studies.load": partial(studies.load, studies.Study),
     "workplace.select": lambda path: workplace.select(path.parent, "modern", 1, None),
 }

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import ROOT, run
 from lenet.arithmetic import conformance, functions
-from lenet.errors import InputError
+from lenet.runtime.errors import InputError
 
 Rule = Callable[[str, Callable[[], Any], tuple, dict], Any]
 """From an operation's name, what computes it, and its arguments: the faulty result."""

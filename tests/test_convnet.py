@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
-from lenet import fingerprint, networks
+from lenet import networks
 from lenet.arithmetic.randomness import derive
-from lenet.config import AffineDistortion, ConvNetwork, Params, Pixels, Variant
 from lenet.digits.data import Digits, shuffled, to_inputs
 from lenet.digits.distortion import affine_maps, distort, draw
-from lenet.evaluation import summary
+from lenet.networks import layer_table
 from lenet.networks.convnet import ConvNet
-from lenet.training import objective, optimizer
+from lenet.params.schema import AffineDistortion, ConvNetwork, Params, Pixels, Variant
+from lenet.training import fingerprint, objective, optimizer
 from lenet.training.fit import fit
 
 PIXELS = Pixels(background=-0.1, ink=1.175)
@@ -61,9 +61,9 @@ def renamed(plain: nn.Sequential, network: ConvNet) -> None:
 
 @pytest.mark.parametrize("name", ["frontier", "frontier-distorted"])
 def test_the_frontier_has_no_more_parameters_than_modern(params: Params, name: str) -> None:
-    count = summary.totals(params.variants[name].network)["parameters"]
+    count = layer_table.totals(params.variants[name].network)["parameters"]
     assert count == sum(p.numel() for p in plain(params.variants[name].network).parameters())
-    assert count <= summary.totals(params.variants["modern"].network)["parameters"] == 61_706
+    assert count <= layer_table.totals(params.variants["modern"].network)["parameters"] == 61_706
 
 
 def test_its_layers_are_counted_by_hand() -> None:
@@ -72,14 +72,14 @@ def test_its_layers_are_counted_by_hand() -> None:
             "stages": [[{"maps": 2, "size": 5, "padding": 0}], [{"maps": 3, "size": 3, "padding": 1}]],
         }
     )
-    rows = {row.name: row for row in summary.layers(section)}
+    rows = {row.name: row for row in layer_table.layers(section)}
     assert list(rows) == ["C1", "S2", "N2", "C3", "N3", "mean", "output"]
     assert (rows["C1"].parameters, rows["C1"].formula) == (50, "5×5×1 × 2")
     assert rows["C1"].macs == rows["C1"].connections == 50 * 24 * 24
     assert (rows["N2"].parameters, rows["C3"].parameters, rows["N3"].parameters) == (4, 54, 6)
     assert (rows["output"].parameters, rows["output"].formula) == (40, "(3 + 1) × 10")
     assert rows["mean"].macs == rows["N3"].macs
-    assert summary.totals(section)["parameters"] == 50 + 4 + 54 + 6 + 40
+    assert layer_table.totals(section)["parameters"] == 50 + 4 + 54 + 6 + 40
 
 
 def test_it_computes_what_torch_s_own_modules_do(frontier: Variant, digits: Digits) -> None:

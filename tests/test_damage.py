@@ -17,15 +17,17 @@ from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
 from conftest import HARDEST, ROOT, edit_params, run, small_disk
-from lenet import cli, diff, doctor, fingerprint, networks, repro
-from lenet.config import Params
+from lenet import cli, networks
 from lenet.digits.data import load_digits
-from lenet.errors import InputError
 from lenet.evaluation import evaluate, robustness
-from lenet.files import write_json, write_text
-from lenet.report import compare
-from lenet.training import fit
-from lenet.training.record import Record
+from lenet.params.schema import Params
+from lenet.pipeline import scheduling
+from lenet.report import comparison
+from lenet.reproduce import diff, doctor
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_json, write_text
+from lenet.training import fingerprint, fit
 
 NAMES = RUN, OTHER = "modern-1", "modern-2"
 METRICS, PLACES = Path("metrics"), doctor.Places()
@@ -77,7 +79,7 @@ def read_with(command: str, params: Params) -> list[str]:
         if command == "evaluate":
             evaluate.evaluate(PLACES.runs / RUN, PLACES.test, Path("out.json"), track=False)
         elif command == "compare":
-            compare.write(params, PLACES.runs, PLACES.studies, METRICS / "summary.json", PLACES.reports)
+            comparison.write(params, PLACES.runs, PLACES.studies, METRICS / "summary.json", PLACES.reports)
         elif command == "diff":
             [*diff.sections(diff.look_up(NAMES, params, PLACES.runs, PLACES.metrics))]
         else:
@@ -220,7 +222,7 @@ def test_a_damaged_file_of_dvc_takes_no_run_with_it(
     shutil.copy(ROOT / "params.yaml", ".")
     Path(file).write_text(text)
     with pytest.raises(InputError, match=f"{said}`git checkout HEAD -- {file}` brings") if said else nullcontext():
-        repro._stale(Path(), ())
+        scheduling._stale(Path(), ())
     assert all((PLACES.runs / name / "run.json").exists() for name in NAMES)
 
 
@@ -244,7 +246,7 @@ def test_a_merge_s_both_sides_are_one_line_for_every_command_that_reads_results(
 def refused(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What a command that ends with exit status 2 says."""
     monkeypatch.setattr("sys.argv", ["lenet", *words.split()])
-    for name in ("gc.set_threshold", "atexit.register", "lenet.lifetime.follow_parents"):
+    for name in ("gc.set_threshold", "atexit.register", "lenet.runtime.processes.follow_parents"):
         monkeypatch.setattr(name, lambda *given: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -271,7 +273,7 @@ def test_what_the_system_refuses_is_one_line(
     def fails() -> None:
         raise error
 
-    monkeypatch.setattr("lenet.config.load", fails)
+    monkeypatch.setattr("lenet.params.loading.load", fails)
     found = refused("results", monkeypatch, capsys)
     assert found.startswith(f"lenet: error: {said}")
     assert found.count("\n") == 1

@@ -15,11 +15,11 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from conftest import ROOT
-from lenet import prepare
 from lenet.arithmetic.randomness import derive
-from lenet.config import Data, Params, Pixels
+from lenet.digits import prepare
 from lenet.digits.data import IMAGES, LABELS, Digits, load_digits, read_idx, shuffled, to_inputs
-from lenet.errors import InputError
+from lenet.params.schema import Data, Params, Pixels
+from lenet.runtime.errors import InputError
 from lenet.training.fast_module import FastLeNet
 
 

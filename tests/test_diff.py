@@ -12,16 +12,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from conftest import ROOT, commit, lenet_command, run
-from lenet import diff, fingerprint, tracking
-from lenet.config import Params
-from lenet.diff import Section
-from lenet.errors import InputError
+from lenet import tracking
 from lenet.evaluation import evaluate
-from lenet.files import write_json
-from lenet.screen import Screen
+from lenet.params.schema import Params
+from lenet.pipeline.train import train
+from lenet.reproduce import diff
+from lenet.reproduce.diff import Section
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_json
+from lenet.runtime.screen import Screen
 from lenet.tracking import Tracked
-from lenet.train import train
-from lenet.training.record import Record
+from lenet.training import fingerprint
 from test_train import small_params
 
 HERE = Path("runs"), Path("metrics")

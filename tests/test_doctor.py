@@ -16,11 +16,15 @@ from ruamel.yaml import YAML
 from safetensors.numpy import load_file, save_file
 
 from conftest import HARDEST, edit_params, lenet_command, run
-from lenet import config, doctor, remedies, tracking, verify
+from lenet import tracking
 from lenet.cli import cli
-from lenet.errors import FaultyFile, InputError
-from lenet.evaluation import evaluate, kept, robustness
-from lenet.report import compare
+from lenet.evaluation import evaluate, robustness
+from lenet.params import loading
+from lenet.report import comparison
+from lenet.reproduce import doctor, verify
+from lenet.runs import readers
+from lenet.runtime import remedies
+from lenet.runtime.errors import FaultyFile, InputError
 
 pytestmark = pytest.mark.slow
 SECTIONS = ("environment", "lock", "files", "arithmetic", "record", "again")
@@ -40,7 +44,7 @@ def folder(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def findings(*names: str, deep: bool = False) -> dict[str, list[str]]:
     """What was found, by section; sections without a finding are left out."""
-    found = dict(zip(SECTIONS, doctor.examine(config.load(), names, deep, doctor.Places()), strict=False))
+    found = dict(zip(SECTIONS, doctor.examine(loading.load(), names, deep, doctor.Places()), strict=False))
     return {section: faults for section, (_, faults) in found.items() if faults}
 
 
@@ -116,7 +120,7 @@ def test_a_damaged_object_of_the_cache_is_named_and_removed_does_not_come_back(f
         run("dvc", "checkout", "-q", path, cwd=folder)
         assert Path(path).read_bytes() == content
         assert path not in run("dvc", "status", "dvc.yaml", cwd=folder).stdout
-    params, place = config.load(), doctor.Places()
+    params, place = loading.load(), doctor.Places()
     found = [*doctor.pipeline(params, (), place)]
     told = f"what DVC's cache has of it is damaged: `rm -f {kept}`, then `lenet repro`"
     assert any(told in fault for fault in found), found
@@ -225,11 +229,11 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     predictions.to_csv(run_folder / "predictions.csv", index=False, lineterminator="\n")
     rest = {name: np.ascontiguousarray(array[1:]) for name, array in missed.items()}
     save_file(rest, run_folder / "missed.safetensors")
-    misses, answers = len(rest["index"]), {"answers.sha256": kept.answers_sha256(predictions)}
+    misses, answers = len(rest["index"]), {"answers.sha256": readers.answers_sha256(predictions)}
     edit(metrics, lambda content: content["test"].update(misses=misses, error=misses / 10_000, **answers))
-    params = config.load()
+    params = loading.load()
     places = doctor.Places()
-    compare.compare(params, places.runs, places.studies, Path("metrics/summary.json"), places.reports, track=False)
+    comparison.compare(params, places.runs, places.studies, Path("metrics/summary.json"), places.reports, track=False)
     run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)
     for _ in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
         pass
@@ -298,6 +302,6 @@ def test_before_any_run_there_is_nothing_to_examine(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     shutil.copy(Path(__file__).parents[1] / "params.yaml", tmp_path)
     with pytest.raises(InputError, match="no run here; `make repro` makes them"):
-        next(doctor.examine(config.load(), (), False, doctor.Places()))
+        next(doctor.examine(loading.load(), (), False, doctor.Places()))
     assert "make repro" in run("lenet", "doctor", cwd=tmp_path, status=2).stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml"]

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT
-from lenet import doctor
-from lenet.errors import InputError
-from lenet.lock import LOCKS
-from lenet.rerun.workplace import Workplace, _build_environment
+from lenet.reproduce import doctor
+from lenet.reproduce.workplace import Workplace, _build_environment
+from lenet.runtime.errors import InputError
+from lenet.runtime.requirements import LOCKS
 
 STUB = """#!/bin/sh
 # stands for an interpreter: it says its version, makes environments with itself in them, and notes what else it does

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from lenet.config import Params
 from lenet.digits.data import load_digits
-from lenet.errors import InputError
-from lenet.evaluation import evaluate, packaged, robustness
-from lenet.train import train
+from lenet.evaluation import evaluate, recognition, robustness
+from lenet.params.schema import Params
+from lenet.pipeline.train import train
+from lenet.runtime.errors import InputError
 from test_train import small_params
 
 
@@ -108,7 +108,7 @@ def test_the_stage_s_files_agree_with_the_model(
     metrics = json.loads(out.read_text())
     record = json.loads((run / "run.json").read_text())
     test = load_digits(some)
-    predicted = packaged.load(run).predict(test.images.numpy())
+    predicted = recognition.load(run).predict(test.images.numpy())
     table = pd.read_csv(run / "predictions.csv")
     assert table["answer"].tolist() == predicted["digit"].tolist()
     assert table["label"].tolist() == test.labels.tolist()

@@ -9,16 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conftest import OUTPUTS, POOLINGS, ROOT, randomised
-from lenet import config, networks
+from lenet import networks
 from lenet.arithmetic import exact
 from lenet.arithmetic import nn as layers
-from lenet.config import Network, Params, Variant
 from lenet.digits.data import Digits, to_inputs
 from lenet.digits.datamodule import DigitsModule
-from lenet.errors import InputError
 from lenet.networks import fast
 from lenet.networks.convnet import ConvNet
 from lenet.networks.lenet5 import ACTIVATIONS, LeNet5
+from lenet.params import loading
+from lenet.params.schema import Network, Params, Variant
+from lenet.runtime.errors import InputError
 from lenet.training.fit import fit, trainer
 from lenet.training.module import LeNet
 
@@ -288,7 +289,7 @@ def test_outputs_of_any_number_of_images_are_the_modules(params: Params, digits:
 # trainings
 
 
-PARAMS = config.load(ROOT / "params.yaml")
+PARAMS = loading.load(ROOT / "params.yaml")
 
 
 def structure(variant: Variant) -> str:

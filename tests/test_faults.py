@@ -31,15 +31,18 @@ from safetensors.torch import save_file
 from sqlalchemy import make_url
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, server_answers, small_disk, wait_for
-from lenet import config, journal, places, snapshot, tracking, train
+from lenet import tracking
 from lenet.digits.data import load_digits
-from lenet.errors import InputError
-from lenet.evaluation import evaluate, packaged
-from lenet.report import compare
-from lenet.tracking import live
+from lenet.evaluation import evaluate, recognition
+from lenet.params import loading, schema
+from lenet.pipeline import train
+from lenet.report import comparison
+from lenet.runs.record import Record
+from lenet.runtime import layout, snapshot
+from lenet.runtime.errors import InputError
+from lenet.tracking import journal, live
 from lenet.tracking import store as store_module
 from lenet.tracking.mirror import identity_of, outputs
-from lenet.training.record import Record
 
 EXTRA_SECONDS = 30.0  # 10 are promised; MLflow's own retries take many minutes
 BUSY = 4  # times the whole training without a tracker: on a busy machine the import of MLflow, too, takes long
@@ -77,8 +80,8 @@ class Project:
     digits: Path
 
     @property
-    def params(self) -> config.Params:
-        return config.load(self.folder / "params.yaml")
+    def params(self) -> schema.Params:
+        return loading.load(self.folder / "params.yaml")
 
     @property
     def database(self) -> Path:
@@ -101,7 +104,7 @@ class Project:
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(self.folder)
             patch.setattr(journal, "home", lambda: self.folder / ".dvc" / "tmp" / "lenet" / "journal")
-            patch.setenv("MLFLOW_TRACKING_URI", uri or places.sqlite(self.database))
+            patch.setenv("MLFLOW_TRACKING_URI", uri or layout.sqlite(self.database))
             yield
 
     def sync(self, uri: str | None = None) -> int:
@@ -218,7 +221,7 @@ def work(made: Project, *stages: str, seeds: tuple[int, ...] = (1, 2)) -> None:
             elif stage == "evaluate":
                 evaluate.evaluate(folder, made.digits / "test", metrics / f"modern-{seed}.json", True)
     if "compare" in stages:
-        compare.compare(made.params, runs, Path("no-studies"), metrics / "summary.json", reports, True)
+        comparison.compare(made.params, runs, Path("no-studies"), metrics / "summary.json", reports, True)
 
 
 # --- the tracker is never in the way ---------------------------------------------------------------------------------
@@ -655,7 +658,7 @@ def test_what_is_deleted_in_mlflow_is_restored_by_sync_and_not_doubled(
 
 def test_two_checkouts_leave_each_other_s_current_runs_alone(recorded, tmp_path: Path, template: Path) -> None:
     one, other = (copied(recorded[0], tmp_path / name, template) for name in ("one", "other"))
-    uri = places.sqlite(one.database)
+    uri = layout.sqlite(one.database)
 
     def compare_seeds(project: Project, *seeds: int) -> dict[int, list[str]]:
         """The current runs after this project's sync, and what each project's doctor says of it."""
@@ -867,7 +870,7 @@ def test_a_record_over_http_is_the_same(recorded, project, tmp_path: Path, templ
             one = tracking.find(client, Record.read(Path("runs/modern-1/run.json")))
             assert one
             assert one.info.artifact_uri.startswith("mlflow-artifacts:/")
-            predicted = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model").predict(packaged.example())
+            predicted = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model").predict(recognition.example())
             assert predicted["digit"].shape == (2,)
         other = copied(served_project, tmp_path / "copy", template)
         assert other.sync(uri) == 0
@@ -899,7 +902,7 @@ def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -
         "    client.log_text(one.info.run_id, 'new', 'note.txt')\n"
         "    client.set_tag(one.info.run_id, 'new', 'true')\n"
     )
-    uri = places.sqlite(copy.database)
+    uri = layout.sqlite(copy.database)
     run(sys.executable, "-c", code, cwd=copy.folder, MLFLOW_TRACKING_URI=uri, PYTHONPATH=f"{ROOT}/src")
     assert digests(origin / "mlartifacts") == before
     assert recorded[0].record() == whole
@@ -917,7 +920,7 @@ def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -
         one = tracking.find(client, Record.read(Path("runs/modern-1/run.json")))
         assert one
         model = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model")
-        assert model.predict(packaged.example())["digit"].shape == (2,)
+        assert model.predict(recognition.example())["digit"].shape == (2,)
 
 
 @pytest.mark.parametrize("options", ["", "?timeout=60"])
@@ -976,11 +979,11 @@ def test_a_relative_sqlite_path_starts_at_the_main_checkout(tmp_path: Path, monk
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.sampled_from("%?#{}; &+@:2")))
 def test_an_address_names_exactly_its_file_and_folder(name: str) -> None:
     path = Path("/", name)
-    address = places.sqlite(path)
+    address = layout.sqlite(path)
     assert make_url(address.format()).database == str(path)  # Optuna formats addresses
-    assert places.sqlite_file(f"{address}?timeout=60") == path
-    assert places.absolute(f"{address}?timeout=60") == f"{address}?timeout=60"
-    assert local_file_uri_to_path(places.artifacts(path)) == str(path)
+    assert layout.sqlite_file(f"{address}?timeout=60") == path
+    assert layout.absolute(f"{address}?timeout=60") == f"{address}?timeout=60"
+    assert local_file_uri_to_path(layout.artifacts(path)) == str(path)
 
 
 def test_a_store_of_an_older_mlflow_is_upgraded_and_kept_beside(tmp_path: Path, monkeypatch, capfd) -> None:

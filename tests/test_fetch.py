@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import ROOT, lenet_command, run
-from lenet import fetch
-from lenet.errors import InputError
+from lenet.digits import fetch
+from lenet.runtime.errors import InputError
 
 LABELS = "t10k-labels-idx1-ubyte"  # the smallest of the four
 

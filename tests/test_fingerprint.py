@@ -13,9 +13,11 @@ import torch
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import config, fingerprint, prepare
-from lenet.config import Params
+from lenet.digits import prepare
 from lenet.digits.data import Digits
+from lenet.params import schema
+from lenet.params.schema import Params
+from lenet.training import fingerprint
 
 PIPELINES = {
     folder: YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]
@@ -161,7 +163,7 @@ def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Param
     assert own == ["compare", "data", "seeds"]
     assert sorted(PIPELINE["compare"]["params"]) == ["compare", "seeds"]
     studies = {"sweep"}  # no training depends on them
-    assert set(config.Params.model_fields) - studies == {"variants", "data", "compare", "seeds"}
+    assert set(schema.Params.model_fields) - studies == {"variants", "data", "compare", "seeds"}
 
 
 def test_what_a_params_yaml_puts_into_a_command_stays_one_word() -> None:

@@ -7,26 +7,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lenet import config
 from lenet.arithmetic.nn import Linear
 from lenet.digits.data import Digits, to_inputs
 from lenet.networks.lenet5 import LeNet5, scaled_tanh
+from lenet.params import schema
 from lenet.training import levenberg, optimizer
 
-MLE = config.MaximumLikelihood(loss="mle", factor=0.5)
-MAP = config.MaximumAPosteriori(loss="map", factor=0.5, j=20.0)
+MLE = schema.MaximumLikelihood(loss="mle", factor=0.5)
+MAP = schema.MaximumAPosteriori(loss="map", factor=0.5, j=20.0)
 
 
 def lecun(pooling: str = "trainable-sum", output: str = "rbf") -> LeNet5:
-    trainable = config.TrainablePooling(kind=pooling, coefficient=0.5, bias=0.0)
-    network = LeNet5(config.Network(activation="scaled-tanh", pooling=trainable, C3="table", output=output))
-    how = config.Initialisation(scale=1.2, exponent=0.5, biases="random")
+    trainable = schema.TrainablePooling(kind=pooling, coefficient=0.5, bias=0.0)
+    network = LeNet5(schema.Network(activation="scaled-tanh", pooling=trainable, C3="table", output=output))
+    how = schema.Initialisation(scale=1.2, exponent=0.5, biases="random")
     return network.initialise(how, 1)
 
 
 @pytest.fixture
 def inputs(digits: Digits) -> Tensor:
-    return to_inputs(digits[:2].images, config.Pixels(background=-0.1, ink=1.175))
+    return to_inputs(digits[:2].images, schema.Pixels(background=-0.1, ink=1.175))
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_there_is_no_step_before_curvatures_are_known() -> None:
 
 
 def test_the_memory_is_kept_by_another_optimizer() -> None:
-    section = config.DiagonalLevenbergMarquardt(
+    section = schema.DiagonalLevenbergMarquardt(
         kind="diagonal-levenberg-marquardt", lr=0.1, mu=0.5, patterns=1, criterion="constant"
     )
     weights = [nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2)]
@@ -202,7 +202,7 @@ def test_curvatures_are_the_paper_s_recursion(
     pooling: str, share: float, factor: float, inputs: Tensor, labels: Tensor
 ) -> None:
     network = lecun(pooling)
-    section = config.MaximumLikelihood(loss="mle", factor=factor)
+    section = schema.MaximumLikelihood(loss="mle", factor=factor)
     found = by_name(network, inputs, labels, section)
     each = [recursion(network, one[0].double().numpy(), np.full(84, 2 * factor), share) for one in inputs]
     for name, ours in found.items():

@@ -15,10 +15,10 @@ import psutil
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, commit, run
-from lenet import lifetime, places
-from lenet.errors import InputError
-from lenet.files import whole, write_json
-from lenet.places import kept  # itself; what tests use in its place is there later
+from lenet.runtime import layout, processes
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import whole, write_json
+from lenet.runtime.layout import kept  # itself; what tests use in its place is there later
 
 STAGE = """
 import sys, time
@@ -117,15 +117,15 @@ def test_a_stage_whose_dvc_is_gone_before_it_could_look_ends(monkeypatch: pytest
         def cmdline(self) -> list[str]:
             return list(self.words)
 
-    monkeypatch.setattr(lifetime.signal, "signal", lambda *args: None)
+    monkeypatch.setattr(processes.signal, "signal", lambda *args: None)
     monkeypatch.setenv("DVC_STAGE", "train")
     shell, init = Process(7, "/bin/bash", "-c", "PYTHONPATH=src python -m lenet train modern 1"), Process(1, "whatever")
     for ancestors in ([], [init], [shell, init], [shell, Process(5, "/lib/systemd/systemd", "--user"), init]):
-        monkeypatch.setattr(lifetime, "_ancestors", lambda found=ancestors: found)
+        monkeypatch.setattr(processes, "_ancestors", lambda found=ancestors: found)
         with pytest.raises(SystemExit, match="has ended"):
-            lifetime.follow_parents()
+            processes.follow_parents()
     monkeypatch.delenv("DVC_STAGE")
-    lifetime.follow_parents()  # started by hand: nothing to follow
+    processes.follow_parents()  # started by hand: nothing to follow
 
 
 ALONE = ("unshare", "--fork", "--pid", "--mount-proc")  # as a container starts its command: it is process 1
@@ -151,7 +151,7 @@ def test_the_next_repro_waits_for_an_orphan_to_end(project: Path) -> None:
 
 def test_a_second_training_on_the_same_outputs_is_refused_with_the_first_s_number(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(lifetime, "PATIENCE", 0.2)
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
     code = "import time; from pathlib import Path; from lenet import lifetime\n" \
            "with lifetime.sole_writer(Path('runs/a-1')): print('held', flush=True); time.sleep(60)"  # fmt: skip
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path)
@@ -160,15 +160,15 @@ def test_a_second_training_on_the_same_outputs_is_refused_with_the_first_s_numbe
         assert holder.stdout.readline() == b"held\n"
         with (
             pytest.raises(InputError, match=f"runs/a-1 is being written by process {holder.pid}"),
-            lifetime.sole_writer(Path("runs/a-1")),
+            processes.sole_writer(Path("runs/a-1")),
         ):
             pass
-        with lifetime.sole_writer(Path("runs/b-1")):
+        with processes.sole_writer(Path("runs/b-1")):
             pass
     finally:
         holder.kill()
         holder.communicate()
-    with lifetime.sole_writer(Path("runs/a-1")):
+    with processes.sole_writer(Path("runs/a-1")):
         pass  # a dead holder holds nothing
 
 
@@ -176,18 +176,18 @@ def test_a_lock_s_name_is_short_however_long_the_path(tmp_path: Path, monkeypatc
     folder = tmp_path.joinpath("a" * 100, "b" * 200)
     (folder / ".dvc").mkdir(parents=True)
     monkeypatch.chdir(folder)
-    with lifetime.sole_writer(Path("runs/modern-1")):
+    with processes.sole_writer(Path("runs/modern-1")):
         (lock,) = Path(".dvc/tmp/lenet").glob("*.lock")
     assert lock.name.startswith("modern-1-")
-    names = {places.named(Path(path)) for path in ("a/b-c", "a-b/c", "a/b/c", "a/b-c/../b-c")}
+    names = {layout.named(Path(path)) for path in ("a/b-c", "a-b/c", "a/b/c", "a/b-c/../b-c")}
     assert len(names) == 3
 
 
 def test_temporary_files_of_users_are_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    folder = lifetime.locks()
-    assert folder == lifetime.locks()  # for all processes
+    folder = processes.locks()
+    assert folder == processes.locks()  # for all processes
     assert kept("journal").is_relative_to(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
@@ -206,7 +206,7 @@ def test_temporary_files_of_users_are_their_own(tmp_path: Path, monkeypatch: pyt
         folder.rmdir() if folder.is_dir() and not folder.is_symlink() else folder.unlink()
         make()
         with pytest.raises(InputError, match=f"{folder} is not a folder of your own alone"):
-            lifetime.locks()
+            processes.locks()
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path: Path) -> None:

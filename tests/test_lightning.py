@@ -17,17 +17,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from conftest import ROOT, run
-from lenet import journal, tracking
+from lenet import tracking
 from lenet.arithmetic import exact
-from lenet.config import Params, Pixels, Variant
 from lenet.digits.data import Digits, to_inputs
 from lenet.digits.datamodule import DigitsModule
-from lenet.errors import InputError
-from lenet.fingerprint import tensors_sha256
+from lenet.params.schema import Params, Pixels, Variant
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.tracking import journal
 from lenet.tracking.logger import RunLogger
+from lenet.training.fingerprint import tensors_sha256
 from lenet.training.fit import Fitted, fit
 from lenet.training.module import LeNet
-from lenet.training.record import Record
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice
 

@@ -10,10 +10,10 @@ from jaxtyping import TypeCheckError
 import reference
 from conftest import OUTPUTS, POOLINGS, randomised
 from lenet.arithmetic import nn as layers
-from lenet.config import FixedPooling, Initialisation, Network, Params
-from lenet.evaluation import summary
+from lenet.networks import layer_table
 from lenet.networks.codes import codes
 from lenet.networks.lenet5 import ACTIVATIONS, C3_TABLE, LeNet5, SparseConv, Subsampling, scaled_tanh
+from lenet.params.schema import FixedPooling, Initialisation, Network, Params
 
 PRINTED = np.array(reference.CONNECTED)
 
@@ -23,29 +23,29 @@ def build(activation="scaled-tanh", pooling=POOLINGS[0], C3="table", output="squ
 
 
 def test_the_documents_parameter_counts(params: Params) -> None:
-    explanation = {row.name: row.parameters for row in summary.layers(params.variants["original-sigmoid"].network)}
+    explanation = {row.name: row.parameters for row in layer_table.layers(params.variants["original-sigmoid"].network)}
     assert explanation == {"C1": 156, "S2": 12, "C3": 1516, "S4": 32, "C5": 48120, "F6": 10164, "output": 850}
-    overview = {row.name: row.parameters for row in summary.layers(params.variants["modern"].network)}
+    overview = {row.name: row.parameters for row in layer_table.layers(params.variants["modern"].network)}
     assert overview == {"C1": 156, "S2": 0, "C3": 2416, "S4": 0, "C5": 48120, "F6": 10164, "output": 850}
     for name, count in (("original-sigmoid", 60_850), ("original-tanh", 60_850), ("modern", 61_706)):
         network = params.variants[name].network
-        assert summary.totals(network)["parameters"] == count
+        assert layer_table.totals(network)["parameters"] == count
         assert sum(p.numel() for p in LeNet5(network).parameters()) == count
 
 
 def test_the_paper_s_connection_counts(params: Params) -> None:
-    found = {row.name: row.connections for row in summary.layers(params.variants["original-tanh"].network)}
+    found = {row.name: row.connections for row in layer_table.layers(params.variants["original-tanh"].network)}
     assert found == {
         "C1": 122_304, "S2": 5_880, "C3": 151_600, "S4": 2_000, "C5": 48_120, "F6": 10_164, "output": 850,
     }  # fmt: skip
     # the paper's 340,908 with its 840 links to the RBF units; ten units with biases have 850
-    assert summary.totals(params.variants["original-tanh"].network)["connections"] == 340_908 - 840 + 850
+    assert layer_table.totals(params.variants["original-tanh"].network)["connections"] == 340_908 - 840 + 850
 
 
 @pytest.mark.parametrize(("pooling", "sums"), [("average", 4), ("max", 0)])
 def test_multiply_accumulates_worked_out_by_hand(pooling: str, sums: int) -> None:
     network = Network(activation="relu", pooling=FixedPooling(kind=pooling), C3="dense", output="softmax")
-    assert {row.name: row.macs for row in summary.layers(network)} == {
+    assert {row.name: row.macs for row in layer_table.layers(network)} == {
         "C1": 6 * 28 * 28 * 25, "S2": sums * 6 * 14 * 14, "C3": 16 * 10 * 10 * 150, "S4": sums * 16 * 5 * 5,
         "C5": 400 * 120, "F6": 120 * 84, "output": 840,
     }  # fmt: skip
@@ -53,7 +53,7 @@ def test_multiply_accumulates_worked_out_by_hand(pooling: str, sums: int) -> Non
 
 def test_the_overview_s_shapes() -> None:
     network = Network(activation="relu", pooling=FixedPooling(kind="average"), C3="dense", output="softmax")
-    shapes = {row.name: (row.inputs, row.outputs) for row in summary.layers(network)}
+    shapes = {row.name: (row.inputs, row.outputs) for row in layer_table.layers(network)}
     assert shapes == {
         "C1": ("1@32×32", "6@28×28"), "S2": ("6@28×28", "6@14×14"), "C3": ("6@14×14", "16@10×10"),
         "S4": ("16@10×10", "16@5×5"), "C5": ("400", "120"), "F6": ("120", "84"), "output": ("84", "10"),
@@ -187,11 +187,11 @@ def test_codes_are_those_of_the_paper_s_figure() -> None:
 
 def test_the_paper_s_network_has_60_000_parameters_and_340_908_connections(params: Params) -> None:
     network = params.variants["lecun1998"].network
-    assert {key: summary.totals(network)[key] for key in ("parameters", "connections")} == {
+    assert {key: layer_table.totals(network)[key] for key in ("parameters", "connections")} == {
         "parameters": 60_000, "connections": 340_908,
     }  # fmt: skip
     adaptive = network.model_copy(update={"output": "adaptive-rbf"})
-    assert summary.totals(adaptive)["parameters"] == 60_840
+    assert layer_table.totals(adaptive)["parameters"] == 60_840
 
 
 @pytest.mark.parametrize("output", ["squashed", "rbf", "adaptive-rbf"])

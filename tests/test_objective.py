@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lenet.config import SGD, Adam, ConstantSchedule, CosineSchedule, Params, Variant
+from lenet.params.schema import SGD, Adam, ConstantSchedule, CosineSchedule, Params, Variant
 from lenet.training import objective, optimizer
 
 

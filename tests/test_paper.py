@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import save_file
 
 from conftest import ROOT
-from lenet.config import MaximumLikelihood, Params, Variant
 from lenet.digits.data import Digits, to_inputs
-from lenet.errors import InputError
 from lenet.experiments import baselines, facsimile, paper, published, studies
-from lenet.files import write_json
 from lenet.networks.lenet5 import LeNet5
+from lenet.params.schema import MaximumLikelihood, Params, Variant
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_json
 from lenet.training import levenberg
-from lenet.training.record import Record
 
 
 def test_the_paper_s_numbers_are_those_of_its_figures() -> None:

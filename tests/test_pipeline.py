@@ -16,7 +16,8 @@ from mlflow.entities import Run
 from ruamel.yaml import YAML
 
 from conftest import ENVIRONMENT, Checkout, commit, declared_plots, edit_params, lenet_command, run
-from lenet import config, repro
+from lenet.params import loading
+from lenet.pipeline import scheduling
 
 VARIANTS = ["original-tanh", "modern"]
 
@@ -58,8 +59,8 @@ def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(par
         graph.add_edge(f"evaluate@{name}-{seed}", f"train@{name}-{seed}")
         graph.add_edge("compare", f"evaluate@{name}-{seed}")
     waiting = set(graph)
-    costs = {name: repro._cost(params, name) for name in waiting}
-    scheduler = repro._Scheduler(graph, waiting, 2, costs, repro.Timeline())
+    costs = {name: scheduling._cost(params, name) for name in waiting}
+    scheduler = scheduling._Scheduler(graph, waiting, 2, costs, scheduling.Timeline())
     order = []
     while scheduler.waiting:  # as if each stage ended at once
         order.append(next(scheduler._ready()))
@@ -311,7 +312,7 @@ def test_an_experiment_in_the_workspace_is_named_in_its_run_and_can_be_applied(c
     assert found.data.params["batch_size"] == "30"
     assert found.data.tags["git.dirty"] == "true"
     assert current(folder) == keys(folder)
-    assert config.load(folder / "params.yaml").variants["modern"].batch_size == 30
+    assert loading.load(folder / "params.yaml").variants["modern"].batch_size == 30
     experiment = stages(folder), keys(folder)
     run("git", "reset", "-q", "--hard", cwd=folder)
     shutil.rmtree(folder / "runs")

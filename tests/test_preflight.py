@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
-from lenet import fingerprint
-from lenet.config import Params
-from lenet.errors import InputError
-from lenet.files import write_json
-from lenet.rerun import again, preflight, view, workplace
-from lenet.rerun.preflight import Line, Preflight
-from lenet.rerun.sources import Commit
-from lenet.rerun.workplace import Workplace
-from lenet.screen import Screen
+from lenet.params.schema import Params
+from lenet.reproduce import preflight, rerun, view, workplace
+from lenet.reproduce.preflight import Line, Preflight
+from lenet.reproduce.sources import Commit
+from lenet.reproduce.workplace import Workplace
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_json
+from lenet.runtime.screen import Screen
 from lenet.tracking import Tracked
 from lenet.tracking.mirror import expected_params
+from lenet.training import fingerprint
 
 SIGNED = {"block": "b", "data": "d", "digests": {}}
 SOURCES = Commit("c" * 40)
@@ -190,14 +190,14 @@ def test_nothing_is_computed_where_an_operation_is_off(
 
     told: list[object] = []
     tags = run.tags | {"weights.sha256": "w"}
-    monkeypatch.setattr(again.tracking, "lookup", lambda *_: replace(run, tags=tags))
-    monkeypatch.setattr(again.sources, "of", lambda _: SOURCES)
+    monkeypatch.setattr(rerun.tracking, "lookup", lambda *_: replace(run, tags=tags))
+    monkeypatch.setattr(rerun.sources, "of", lambda _: SOURCES)
     monkeypatch.setattr(workplace, "of", lambda *_: Here())
     monkeypatch.setattr(workplace, "probe", lambda _: FOUND | {"conformance": ["sqrt"]})
-    monkeypatch.setattr(again, "_execute", lambda *_: pytest.fail("it has been executed"))
+    monkeypatch.setattr(rerun, "_execute", lambda *_: pytest.fail("it has been executed"))
     for only in (True, False):
         with pytest.raises(InputError, match=r"modern-1: it cannot be rerun here: sqrt is off .* nothing is trained"):
-            again.rerun("modern-1", params, told.append, only_preflight=only)
+            rerun.rerun("modern-1", params, told.append, only_preflight=only)
     assert [type(what) for what in told] == [Preflight, Preflight]
     monkeypatch.setattr(workplace, "probe", lambda _: FOUND)
-    assert again.rerun("modern-1", params, told.append, only_preflight=True).exit_status("bitwise") == 0
+    assert rerun.rerun("modern-1", params, told.append, only_preflight=True).exit_status("bitwise") == 0

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy import ndimage
 
-from lenet.config import PaperDistortion, Params, Pixels, Variant
 from lenet.digits.data import Digits, to_inputs
 from lenet.digits.distortion import distort, paper_maps
-from lenet.digits.presentation import Chunks, present
+from lenet.digits.epochs import Chunks, present
+from lenet.params.schema import PaperDistortion, Params, Pixels, Variant
 
 PIXELS = Pixels(background=-0.1, ink=1.175)
 PAPER = {"kind": "paper", "copies": 0, "shrink": [0.77, 1.4], "squeeze": 0.1, "shear": 0.14, "translation": 2.0}

@@ -21,18 +21,21 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet import cli, config, current, lock
-from lenet.config import Params
+from lenet import cli
 from lenet.experiments import facsimile, published
 from lenet.experiments.paper import RECIPES
-from lenet.report import committed, report, results
+from lenet.params import loading, schema
+from lenet.params.schema import Params
+from lenet.report import comparison_page, experiments, results_table
 from lenet.report.statistics import LEVEL
+from lenet.runs import current
+from lenet.runtime import requirements
 from lenet.sweep import report as study_report
 from lenet.sweep import result as study_result
 from lenet.sweep.likeness import by_likeness
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FORMER = results.FORMER
+FORMER = results_table.FORMER
 OPEN = "lecun1998-held-out"  # the variant whose study is of what the paper leaves open
 
 
@@ -48,7 +51,7 @@ def test_the_locks_pin_everything_with_hashes_and_name_no_index_and_no_host() ->
     assert re.fullmatch(rf"(#.*\n)*({pin})+", text)
     numpy = text[text.index("\nnumpy==") :].partition("\no")[0]
     assert numpy.count("--hash") > 40  # not this platform's alone
-    first, second = (lock.pins(ROOT / path) for path in lock.LOCKS)
+    first, second = (requirements.pins(ROOT / path) for path in requirements.LOCKS)
     assert second == {"torch": "2.13.0"}
     assert first.keys().isdisjoint(second)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -162,7 +165,7 @@ def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are
     """A published file without signatures is of the former arithmetic."""
     paper = json.loads((ROOT / "paper" / "result.json").read_text())
     ladder, sizes, frontier = (
-        getattr(committed, name)(ROOT / "studies" / f"{name}.json") for name in ("ladder", "sizes", "frontier")
+        getattr(experiments, name)(ROOT / "studies" / f"{name}.json") for name in ("ladder", "sizes", "frontier")
     )
     for name, shown in (
         ("README.md", [frontier]),
@@ -171,7 +174,7 @@ def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are
         ("docs/explanation/open-choices.md", [paper]),
         ("reports/paper.html", [paper]),
     ):
-        assert page(name).count(FORMER) == sum(map(results.is_former, shown)), name
+        assert page(name).count(FORMER) == sum(map(results_table.is_former, shown)), name
 
 
 def table_rows(name: str, first_column: str) -> dict[str, list[str]]:
@@ -204,16 +207,16 @@ def test_the_results_are_those_of_metrics(page: str, params: Params) -> None:
         }
         misses = [one["test"]["misses"] for one in runs]
         assert summary[name]["misses"] == pytest.approx(sum(misses) / len(misses))
-        assert cells[-4:] == list(results.cells(found)), name
+        assert cells[-4:] == list(results_table.cells(found)), name
 
 
 def test_the_networks_of_today_are_the_frontier_s(params: Params) -> None:
     """In a table of their own: their runs may be of another arithmetic than the compared variants'."""
-    frontier = committed.frontier(ROOT / "studies" / "frontier.json")["variants"]
+    frontier = experiments.frontier(ROOT / "studies" / "frontier.json")["variants"]
     rows = table_rows("docs/explanation/results.md", "network of today")
     assert list(rows) == [name for name in frontier if name not in params.compare]
     for name, cells in rows.items():
-        assert cells[-4:] == list(results.cells(frontier[name])), name
+        assert cells[-4:] == list(results_table.cells(frontier[name])), name
 
 
 def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it() -> None:
@@ -230,8 +233,8 @@ def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it()
 def test_the_verdicts_are_the_report_s(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of them; in the README those of a difference."""
     monkeypatch.chdir(ROOT)
-    report = results.load(Path("reports"))
-    assert results.is_of(report, params, current.records(params, Path("runs")))
+    report = results_table.load(Path("reports"))
+    assert results_table.is_of(report, params, current.records(params, Path("runs")))
     assert report["pairs"]
     for pair in report["pairs"]:
         assert f"- {pair['verdict']} " in page("docs/explanation/results.md") + " "
@@ -273,7 +276,7 @@ def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_pub
         if name not in params.compare:
             assert name == OPEN
             continue
-        block = config.flatten(params.variants[name])
+        block = loading.flatten(params.variants[name])
         assert found["best"]["parameters"].items() <= block.items(), name
         published = json.loads((ROOT / "metrics" / f"{name}-{params.sweep['run_seed']}.json").read_text())
         if "signature" in published["run"] and FORMER in page("docs/how-to/tune.md"):
@@ -298,7 +301,7 @@ def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) 
     """Of each choice what was tried, by both measures what the best have and how much it matters, and what is taken."""
     found = study_result.of_folder(ROOT / "sweep" / "studies" / OPEN)
     held_out, alike = (study_report.choices(one) for one in (found, by_likeness(found, published.TRAIN_ERROR)))
-    taken = config.flatten(params.variants[OPEN])
+    taken = loading.flatten(params.variants[OPEN])
     for name, (_, *cells) in table_rows("docs/explanation/open-choices.md", "open choice").items():
         tried, *by_error = held_out.pop(name).values()
         _, *by_curve = alike[name].values()
@@ -310,13 +313,13 @@ def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) 
 @pytest.mark.parametrize(
     ("name", "sentences", "pages"),
     [
-        ("ladder", lambda found: [report.ladder(found)], ["docs/explanation/results.md"]),
-        ("frontier", lambda found: [report.frontier(found)], ["README.md", "docs/explanation/results.md"]),
-        ("sizes", report.sizes, ["docs/explanation/results.md"]),
+        ("ladder", lambda found: [comparison_page.ladder(found)], ["docs/explanation/results.md"]),
+        ("frontier", lambda found: [comparison_page.frontier(found)], ["README.md", "docs/explanation/results.md"]),
+        ("sizes", comparison_page.sizes, ["docs/explanation/results.md"]),
     ],
 )
 def test_the_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable, pages: list[str]) -> None:
-    found = getattr(committed, name)(ROOT / "studies" / f"{name}.json")
+    found = getattr(experiments, name)(ROOT / "studies" / f"{name}.json")
     for said in sentences(found):
         for one in pages:
             assert said.replace("\N{NO-BREAK SPACE}", " ") in page(one)
@@ -344,7 +347,7 @@ def test_the_words_on_the_paper_s_recipe_are_what_was_measured() -> None:
     assert list(rows) == list(found["variants"])
     for name, cells in rows.items():
         variant = found["variants"][name]
-        misses, error, *_ = results.cells(variant | {"network": {"parameters": 60_000}})
+        misses, error, *_ = results_table.cells(variant | {"network": {"parameters": 60_000}})
         assert cells[-3:] == [misses, error, f"{100 * variant['published']:.2f}"], name
 
 
@@ -428,7 +431,7 @@ def test_the_new_variant_of_the_pages_is_legal(params: Params) -> None:
         assert len(block.splitlines()) <= 11  # its name, and ten lines
         content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
         content["variants"] |= YAML(typ="safe").load(block)
-        config.validate(content, "a page")
+        loading.validate(content, "a page")
         assert set(content["variants"]) > set(params.variants)
 
 
@@ -442,7 +445,7 @@ def test_the_deviations_name_the_present_numbers(params: Params) -> None:
 
 def test_a_second_make_repro_waits_for_nothing_heavy() -> None:
     """What takes seconds to import is not imported by the two commands of a `make repro` that has nothing to do."""
-    code = "import sys, lenet.repro, lenet.report.results, lenet.current; print(*sys.modules)"
+    code = "import sys, lenet.pipeline.scheduling, lenet.report.results_table, lenet.runs.current; print(*sys.modules)"
     loaded = {name.split(".")[0] for name in run(sys.executable, "-c", code, cwd=ROOT).stdout.split()}
     assert not loaded & {"torch", "mlflow", "pandas", "matplotlib", "pytorch_lightning", "numpy"}
 
@@ -481,5 +484,5 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     for path in tmp_path.rglob("*.css"):
         assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", path.read_text()), path
     keys = (tmp_path / "reference" / "parameters.html").read_text()
-    assert all(f"<code>{key}</code>" in keys for key in (*config.Variant.model_fields, "scaled-tanh", "beta1", "keep"))
+    assert all(f"<code>{key}</code>" in keys for key in (*schema.Variant.model_fields, "scaled-tanh", "beta1", "keep"))
     assert "lenet rerun" in (tmp_path / "reference" / "commands.html").read_text()

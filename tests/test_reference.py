@@ -8,14 +8,15 @@ from torch import Tensor, nn
 
 import reference
 from conftest import ROOT, randomised
-from lenet import config, networks
-from lenet.config import Variant
+from lenet import networks
 from lenet.digits.data import Digits, to_inputs
 from lenet.networks.codes import codes
 from lenet.networks.lenet5 import LeNet5
+from lenet.params import loading
+from lenet.params.schema import Variant
 from lenet.training import objective
 
-PARAMS = config.load(ROOT / "params.yaml")
+PARAMS = loading.load(ROOT / "params.yaml")
 KINDS = {
     json.dumps([variant.network.model_dump(mode="json"), variant.objective.model_dump(mode="json")]): name
     for name, variant in reversed(PARAMS.variants.items())

@@ -20,12 +20,13 @@ from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_disk, wait_for
-from lenet import config, stale
 from lenet.digits.data import shuffled
-from lenet.rerun import many
+from lenet.params import loading
+from lenet.reproduce import many
+from lenet.runs import stale
 
 pytestmark = pytest.mark.slow
-BATCH = config.load(ROOT / "params.yaml").variants["modern"].batch_size
+BATCH = loading.load(ROOT / "params.yaml").variants["modern"].batch_size
 OTHER = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OMP_NUM_THREADS": "2"}
 """As another processor would compute."""
 FASTER = "training/optimizer.py", 'group["lr"] / (1 - whole', '1.01 * group["lr"] / (1 - whole'
@@ -218,7 +219,7 @@ def test_nothing_of_a_changed_snapshot_is_executed_unasked_and_asked_it_gets_no_
     for words, status in (("--preflight",), 0), ((), 2), (("--preflight", "--trust-sources", "--env"), 0):
         done = rerun(folder, "modern-1", *words, status=status, **surroundings)
         assert "1 of them not as in commit" in done.stderr
-        assert "src/lenet/errors.py; recorded by " in done.stderr
+        assert "src/lenet/runtime/errors.py; recorded by " in done.stderr
         assert not (tmp_path / "stolen").exists()
     rerun(folder, "modern-1", "--trust-sources", **surroundings)
     assert (tmp_path / "stolen").read_text() == "nothing"

@@ -13,9 +13,9 @@ import pytest
 
 import killer
 from conftest import ROOT, lenet_command, run, small_checkout, small_disk
-from lenet import config
+from lenet.params import loading
 
-BLOCKS = config.load(ROOT / "params.yaml").variants
+BLOCKS = loading.load(ROOT / "params.yaml").variants
 VARIANTS = [
     "original-sigmoid", "original-tanh", "modern", "frontier-distorted", "lecun1998", "lecun1998-distorted",
 ]  # fmt: skip
@@ -71,7 +71,7 @@ def test_plans_cover_every_place_and_variants_of_every_kind() -> None:
 
 def words(variants: Iterable[str]) -> set[tuple[str, str]]:
     """The kinds that their blocks name: of activation, loss, optimizer and so on."""
-    leaves = (leaf for name in variants for leaf in config.flatten(BLOCKS[name]).items())
+    leaves = (leaf for name in variants for leaf in loading.flatten(BLOCKS[name]).items())
     return {(name, value) for name, value in leaves if isinstance(value, str)}
 
 

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from conftest import randomised
-from lenet.config import FixedPooling, Network, Params, Pixels
 from lenet.digits.data import Digits, to_inputs
-from lenet.errors import InputError
 from lenet.evaluation import robustness
-from lenet.evaluation.packaged import Recogniser
+from lenet.evaluation.recognition import Recogniser
 from lenet.networks.lenet5 import LeNet5
-from lenet.training.record import Record
+from lenet.params.schema import FixedPooling, Network, Params, Pixels
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
 
 PIXELS = Pixels(background=-0.1, ink=1.175)
 

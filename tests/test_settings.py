@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import PROBE, ROOT, run
-from lenet import verify
+from lenet.reproduce import verify
 
 INSTRUCTIONS = ("default", "avx2", "avx512")  # of torch, each including those before
 SETTINGS = [("default", "SSE4_2", 2), ("avx2", "AVX512", 1), ("avx512", "AVX2", 2)]

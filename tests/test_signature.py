@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from conftest import ENVIRONMENT, ROOT, commit, lenet_command, run, small_checkout
-from lenet import fingerprint, journal, signing, train
-from lenet.config import Params, Variant
 from lenet.digits.data import Digits
-from lenet.errors import InputError
-from lenet.training import signature
+from lenet.params.schema import Params, Variant
+from lenet.pipeline import signing, train
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.tracking import journal
+from lenet.training import fingerprint, signature
 from lenet.training.fit import fit
-from lenet.training.record import Record
 
 SOURCES = ROOT / "src" / "lenet"
 SMALL = {"train_size": 2100, "validation_size": 300}
@@ -120,9 +121,9 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("digits/datamodule.py", "self.digits.present(self.epoch)", "self.digits.present(0)", "modern"),
     ("digits/distortion.py", "cos * slope - sin", "cos * slope + sin", "frontier"),
     ("digits/distortion.py", "18.5 - 15.5", "18.5 - 15.0", "distorted"),
-    ("digits/presentation.py", "(epoch - 1) % kinds", "epoch % kinds", "distorted"),
-    ("digits/presentation.py", 'if variant.order == "constant" else', "if not variant.order else", "recipe"),
-    ("digits/presentation.py", '"distortion", number', '"distortion", number + 1', "frontier"),
+    ("digits/epochs.py", "(epoch - 1) % kinds", "epoch % kinds", "distorted"),
+    ("digits/epochs.py", 'if variant.order == "constant" else', "if not variant.order else", "recipe"),
+    ("digits/epochs.py", '"distortion", number', '"distortion", number + 1', "frontier"),
     ("files.py", "indent=2", "indent=1", "modern"),
     ("networks/__init__.py", "gradient.copy_(its)", "gradient.copy_(its).mul_(0.5)", "frontier"),
     ("networks/codes.py", "#", ".", "recipe"),
@@ -146,7 +147,7 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("training/optimizer.py", "factors[epoch - 1]", "factors[0]", "recipe"),
     ("training/optimizer.py", "(section.beta1, section.beta2)", "(section.beta1, 0.5)", "modern"),
     ("training/optimizer.py", "2.0**-100, out=x", "2.0**-80, out=x", "modern"),
-    ("training/record.py", '"run": self.fingerprints,', '"runs": self.fingerprints,', "modern"),
+    ("runs/record.py", '"run": self.fingerprints,', '"runs": self.fingerprints,', "modern"),
 ]  # fmt: skip
 BROKEN = (
     "this machine's arithmetic is off",
@@ -165,7 +166,7 @@ UNSEEN = {
 """Numeric modules without an edit, and why."""
 
 
-FORMS = ("files.py", "training/checkpoint.py", "training/fit.py", "training/record.py")
+FORMS = ("files.py", "training/checkpoint.py", "training/fit.py", "runs/record.py")
 """What says how files are written, and not what weights become."""
 
 

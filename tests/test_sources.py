@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from conftest import commit, run
-from lenet import snapshot
-from lenet.errors import InputError
-from lenet.rerun import sources
-from lenet.rerun.sources import Commit, Snapshot
+from lenet.reproduce import sources
+from lenet.reproduce.sources import Commit, Snapshot
+from lenet.runtime import snapshot
+from lenet.runtime.errors import InputError
 from lenet.tracking import Tracked
 
 A = "src/lenet/a.py"

@@ -8,9 +8,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from conftest import ROOT
-from lenet import config
-from lenet.config import Params, Variant
-from lenet.errors import ParamsError
+from lenet.params import loading
+from lenet.params.schema import Params, Variant
+from lenet.runtime.errors import ParamsError
 from lenet.sweep.settings import settings
 from lenet.sweep.space import Space
 
@@ -121,9 +121,9 @@ def test_parts_that_fit_together_alone_are_legal(params: Params) -> None:
 
 
 def with_sweep(change: Callable[[dict], object]) -> Params:
-    content = config.load(ROOT / "params.yaml").model_dump(mode="json")
+    content = loading.load(ROOT / "params.yaml").model_dump(mode="json")
     change(content["sweep"])
-    return config.validate(content, "params.yaml")
+    return loading.validate(content, "params.yaml")
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lenet.errors import InputError
 from lenet.report import statistics
+from lenet.runtime.errors import InputError
 
 DIGITS = 10_000
 

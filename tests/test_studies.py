@@ -11,15 +11,15 @@ from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import config
-from lenet.config import Params
-from lenet.errors import InputError, ParamsError
-from lenet.evaluation import summary
 from lenet.experiments import ladder, paper, sizes, studies
 from lenet.experiments.ladder import Ladder
 from lenet.experiments.sizes import Sizes
-from lenet.report import committed, results
-from lenet.training.record import Record
+from lenet.networks import layer_table
+from lenet.params import loading
+from lenet.params.schema import Params
+from lenet.report import experiments, results_table
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError, ParamsError
 
 STEPS = {
     ("original-tanh", "tutorial-mse"): {"network.output", "objective.off"},
@@ -61,7 +61,7 @@ def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
     found = [(before, step.to) for before, step in own.steps()]
     assert found == list(STEPS)
     for before, after in found:
-        one, other = (config.flatten(params.variants[name]) for name in (before, after))
+        one, other = (loading.flatten(params.variants[name]) for name in (before, after))
         differ = {leaf for leaf in {*one, *other} if one.get(leaf) != other.get(leaf)}
         assert differ - {"optimizer.lr"} == STEPS[before, after], (before, after)
     ladder.check(params, own, Path("ladder/params.yaml"))
@@ -69,8 +69,8 @@ def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
 
 def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
     networks = {name: params.variants[name].network for name in ("tutorial", "overview", "explanation-mse")}
-    assert summary.totals(networks["overview"])["parameters"] == 61_706
-    assert summary.totals(networks["tutorial"])["parameters"] == 60_850
+    assert layer_table.totals(networks["overview"])["parameters"] == 61_706
+    assert layer_table.totals(networks["tutorial"])["parameters"] == 60_850
     assert networks["explanation-mse"] == params.variants["original-sigmoid"].network.model_copy(
         update={"output": "softmax"}
     )
@@ -200,7 +200,7 @@ def test_the_result_names_what_its_variants_do(params: Params, climbed: dict) ->
     ladder.publish(params, **climbed)
     names = ("original-tanh", "tutorial-mse", "tutorial")
     assert json.loads(climbed["out"].read_text())["signatures"] == {name: f"signature of {name}" for name in names}
-    assert not results.is_former(committed.ladder(climbed["out"]))
+    assert not results_table.is_former(experiments.ladder(climbed["out"]))
 
 
 @pytest.mark.parametrize("signature", [None, "another"])

@@ -26,10 +26,11 @@ from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, lenet_command, run, small_checkout, wait_for
-from lenet import tracking, train
-from lenet.config import Params
+from lenet import tracking
 from lenet.digits.data import Digits
-from lenet.errors import InputError
+from lenet.params.schema import Params
+from lenet.pipeline import train
+from lenet.runtime.errors import InputError
 from lenet.sweep import coordinator, display, result, storage
 from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import parse, settings

@@ -21,9 +21,9 @@ from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet import config
-from lenet.config import Params
-from lenet.errors import InputError
+from lenet.params import loading
+from lenet.params.schema import Params
+from lenet.runtime.errors import InputError
 from lenet.sweep import report, result
 from lenet.sweep.likeness import by_likeness, distance
 from lenet.sweep.promote import promote
@@ -58,7 +58,7 @@ def plan_of(params: Params, space: dict[str, Any], variant: str = "modern", **ch
 @pytest.fixture(scope="session")
 def params() -> Params:
     """Those that the tests promote into: the project's own change with every promotion."""
-    return config.load(PARAMS)
+    return loading.load(PARAMS)
 
 
 def ended(

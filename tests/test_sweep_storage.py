@@ -48,7 +48,7 @@ from conftest import (
 from lenet import tracking
 from lenet.cli import cli
 from lenet.digits.data import load_digits
-from lenet.errors import InputError
+from lenet.runtime.errors import InputError
 from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import Settings

@@ -17,15 +17,17 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from conftest import ROOT, edit_params, run, wait_for
-from lenet import fingerprint, journal, places, tracking
-from lenet.config import Params
+from lenet import tracking
 from lenet.digits.data import Digits
-from lenet.errors import InputError
-from lenet.evaluation import evaluate, packaged
-from lenet.tracking import live
+from lenet.evaluation import evaluate, recognition
+from lenet.params.schema import Params
+from lenet.pipeline.train import train
+from lenet.runs.record import Record
+from lenet.runtime import layout
+from lenet.runtime.errors import InputError
+from lenet.tracking import journal, live
 from lenet.tracking import store as store_module
-from lenet.train import train
-from lenet.training.record import Record
+from lenet.training import fingerprint
 from test_train import small_params
 
 
@@ -170,7 +172,7 @@ except mlflow.MlflowException:
     client.set_tag(found.info.run_id, "current", "true")
     done = run(sys.executable, "-c", code, cwd=store, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
     client.set_tag(found.info.run_id, "current", "false")
-    expected = packaged.load(folder).predict(images)["digit"].tolist()
+    expected = recognition.load(folder).predict(images)["digit"].tolist()
     answered, refused = done.stdout.strip().splitlines()[-2:]
     assert json.loads(answered) == [expected[:n] for n in (1, 2, 7, 64)]
     assert refused == "refused"
@@ -188,7 +190,7 @@ def test_the_model_s_signature_and_example_are_raw_images(tracked) -> None:
         "digit": (-1,),
         "scores": (-1, 10),
     }
-    assert packaged.example().shape == (2, 28, 28)
+    assert recognition.example().shape == (2, 28, 28)
 
 
 def test_two_names_of_one_block_are_two_runs(tracked, params, prepared, store, monkeypatch) -> None:
@@ -266,7 +268,7 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
 
 def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
     code = "from lenet import tracking; print(tracking.open_store().get_experiment_by_name('lenet5').experiment_id)"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": places.sqlite(tmp_path / "new%41?{}" / "mlflow.db")}
+    environment = os.environ | {"MLFLOW_TRACKING_URI": layout.sqlite(tmp_path / "new%41?{}" / "mlflow.db")}
     started = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path)
         for _ in range(3)
@@ -398,7 +400,7 @@ def test_a_stranger_s_run_leads_to_no_folder_elsewhere(variant: str, key: str, p
 
 def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:
     imported: set[str] = set()
-    places = [fingerprint.PACKAGE / name for name in packaged.SOURCES]
+    places = [fingerprint.PACKAGE / name for name in recognition.SOURCES]
     for path in (path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))):
         for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.Import):
@@ -406,4 +408,4 @@ def test_the_model_s_requirements_are_all_that_its_modules_import() -> None:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 imported.add(node.module.split(".")[0])
     needed = imported - set(sys.stdlib_module_names) - {"lenet"}
-    assert needed == {requirement.split("==")[0].split(".")[0] for requirement in packaged.requirements()}
+    assert needed == {requirement.split("==")[0].split(".")[0] for requirement in recognition.requirements()}

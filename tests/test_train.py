@@ -16,17 +16,16 @@ from torch import nn
 import lenet
 import reference
 from conftest import ROOT, run
-from lenet import fingerprint
 from lenet.arithmetic.randomness import derive
-from lenet.config import Params, Variant
 from lenet.digits.data import Digits, shuffled, to_inputs
-from lenet.errors import InputError
 from lenet.networks import fast
 from lenet.networks.lenet5 import LeNet5
-from lenet.train import train
-from lenet.training import levenberg, objective, optimizer
+from lenet.params.schema import Params, Variant
+from lenet.pipeline.train import train
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.training import fingerprint, levenberg, objective, optimizer
 from lenet.training.fit import fit
-from lenet.training.record import Record
 
 
 def small(variant: Variant, **changes: object) -> Variant:

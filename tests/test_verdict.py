@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lenet import fingerprint
 from lenet.cli import cli
-from lenet.errors import InputError
-from lenet.rerun import again, evidence, verdict
-from lenet.rerun.evidence import Inputs, Outcome
+from lenet.reproduce import evidence, rerun, verdict
+from lenet.reproduce.evidence import Inputs, Outcome
+from lenet.runtime.errors import InputError
 from lenet.tracking import Tracked
+from lenet.training import fingerprint
 
 THEN = Inputs(
     key="k", data="d", source="s", parameters={"optimizer.lr": "0.1", "epochs": "2"}, signature="g",
@@ -222,7 +222,7 @@ def test_a_rerun_that_tells_of_other_weights_than_it_has_written_contradicts_its
         files["history.csv"].write_text(f"epoch,weights.sha256\n1,{'0' * 64}\n2,{at_the_end}\n")
 
     write(weights, digest, digest)
-    assert again._read("v-1", files).tags["weights.sha256"] == digest
+    assert rerun._read("v-1", files).tags["weights.sha256"] == digest
     for content, faulty in (
         (({"C1.weight": torch.zeros(2)}, digest, digest), "run.json"),
         ((weights, "f" * 64, digest), "run.json"),
@@ -230,12 +230,12 @@ def test_a_rerun_that_tells_of_other_weights_than_it_has_written_contradicts_its
     ):
         write(*content)
         with pytest.raises(InputError, match=f"v-1: the rerun contradicts itself: {faulty} has the weights"):
-            again._read("v-1", files)
+            rerun._read("v-1", files)
     for broken in (b"[]", b'{"run": {}, "parameters": {}}', b'{"a": 1}', None):
         files["run.json"].write_bytes(broken) if broken else files["run.json"].unlink()
         with pytest.raises(InputError, match=r"v-1: the rerun's files are not whole \("):
-            again._read("v-1", files)
+            rerun._read("v-1", files)
         run = Tracked("v-1", "id", {}, {}, {}, [], (), {"run.json": broken}.get)
         if broken and b"parameters" not in broken:
             with pytest.raises(InputError, match=r"v-1: run\.json is faulty"):
-                again._block(run)
+                rerun._block(run)

@@ -13,10 +13,12 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from conftest import ROOT, commit, lenet_command, run
-from lenet import fingerprint, stale, verify
 from lenet.cli import cli
-from lenet.config import Params
-from lenet.errors import InputError
+from lenet.params.schema import Params
+from lenet.reproduce import verify
+from lenet.runs import stale
+from lenet.runtime.errors import InputError
+from lenet.training import fingerprint
 
 MISSES = {
     "original-sigmoid": [150, 160, 155, 152, 158],
@@ -210,7 +212,7 @@ def test_what_cannot_be_signed_is_one_line(signed: Path, params: Params) -> None
 
 @pytest.mark.parametrize(("here", "count"), [("AVX512", 18), ("AVX2", 12), ("DEFAULT", 6), ("SVE256", 6)])
 def test_settings_are_all_that_the_processor_has(monkeypatch, here: str, count: int) -> None:
-    monkeypatch.setattr("lenet.fingerprint.processor", lambda: here)
+    monkeypatch.setattr("lenet.training.fingerprint.processor", lambda: here)
     found = verify.settings()
     assert len({tuple(sorted(setting.items())) for setting in found}) == count
     assert {setting["LENET_THREADS"] for setting in found} == {"1", "2"}

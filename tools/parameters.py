@@ -6,7 +6,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from lenet.config import Params, Section, Variant
+from lenet.params.schema import Params, Section, Variant
 from lenet.sweep.settings import Settings
 
 MARK = "<!-- generated: parameters -->"

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from lenet.errors import FaultyFile, InputError, visible
+from lenet.runtime.errors import FaultyFile, InputError, visible
 
 HERE = click.Path(path_type=Path)
 LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "±": "~", "→": ">", "’": "'"}
@@ -66,7 +66,7 @@ def _name_the_user() -> None:
 
 def _said(error: InputError | OSError) -> str:
     if isinstance(error, FaultyFile):
-        from lenet import remedies
+        from lenet.runtime import remedies
 
         return remedies.of(error)
     return str(error) if isinstance(error, InputError) else of_system(error)
@@ -87,9 +87,9 @@ def job_of(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., 
         @group.command(name=function.__name__.removesuffix("_job"))
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
-            from lenet import config
+            from lenet.params import loading
 
-            function(config.load(), **arguments)
+            function(loading.load(), **arguments)
 
         return run
 
@@ -104,9 +104,9 @@ def stage(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
-        from lenet import lifetime
+        from lenet.runtime import processes
 
-        lifetime.follow_parents()
+        processes.follow_parents()
         function(*arguments, **options)
 
     return run
@@ -117,7 +117,7 @@ def merged(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(*arguments: Any, **options: Any) -> None:
-        from lenet import remedies
+        from lenet.runtime import remedies
 
         remedies.refuse_conflicts()
         function(*arguments, **options)
@@ -161,8 +161,8 @@ def summary(params: Any, variant: str) -> None:
 
     Example: lenet summary original-tanh
     """
-    from lenet.evaluation import summary as module
-    from lenet.screen import Screen
+    from lenet.networks import layer_table as module
+    from lenet.runtime.screen import Screen
 
     Screen().print(module.table(variant, params.variant(variant).network))
 
@@ -177,7 +177,7 @@ def fetch(params: Any, out: Path) -> None:
 
     Example: LENET_DATA_DIR=~/mnist lenet fetch --out data/raw
     """
-    from lenet import fetch as module
+    from lenet.digits import fetch as module
 
     module.fetch(out)
 
@@ -192,7 +192,7 @@ def prepare(params: Any, raw: Path, train: Path, test: Path) -> None:
 
     Example: lenet prepare --raw data/raw --train data/train.safetensors --test data/test.safetensors
     """
-    from lenet import prepare as module
+    from lenet.digits import prepare as module
 
     module.prepare(params.data, raw, train, test)
 
@@ -215,7 +215,7 @@ def signature(params: Any, variant: str, data: Path, out: Path, trials: bool) ->
 
         signatures.stage(params, settings.settings(params), variant, data, out)
     else:
-        from lenet import signing
+        from lenet.pipeline import signing
 
         signing.stage(params, variant, data, out)
 
@@ -245,7 +245,7 @@ def train(
 
     Example: lenet train modern 1 --data data/train.safetensors --out /tmp/modern-1
     """
-    from lenet import train as module
+    from lenet.pipeline import train as module
 
     experiment_or_none = experiment if track else None
     module.train(params, variant, seed, data, signature, out, experiment_or_none, snapshots)
@@ -280,7 +280,7 @@ def compare(params: Any, runs: Path, studies: Path, summary: Path, reports: Path
 
     Example: lenet compare --runs runs --studies studies --summary metrics/summary.json --reports reports
     """
-    from lenet.report import compare as module
+    from lenet.report import comparison as module
 
     module.compare(params, runs, studies, summary, reports, track)
 
@@ -390,9 +390,9 @@ def results(params: Any) -> None:
 
     Example: lenet results
     """
-    from lenet import current
-    from lenet.report import results as module
-    from lenet.screen import Screen
+    from lenet.report import results_table as module
+    from lenet.runs import current
+    from lenet.runtime.screen import Screen
 
     content = module.load(Path("reports"))
     Screen().print(module.table(content))
@@ -420,7 +420,7 @@ def repro(params: Any, names: tuple[str, ...], jobs: int | None, pipeline: Path,
     Example: lenet repro modern-1 original-tanh-1
              lenet repro --jobs 4 --pipeline ladder
     """
-    from lenet import repro as module
+    from lenet.pipeline import scheduling as module
 
     if not track:
         os.environ["LENET_TRACK"] = "0"  # for the stages
@@ -473,8 +473,8 @@ def doctor(params: Any, names: tuple[str, ...], deep: bool) -> None:
 
     Lists each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
     """
-    from lenet import doctor as module
-    from lenet import stale
+    from lenet.reproduce import doctor as module
+    from lenet.runs import stale
 
     sound = True
     for line in stale.pipelines(Path("metrics")):
@@ -511,10 +511,10 @@ def verify(params: Any, names: tuple[str, ...], against: str, here: bool, signat
              lenet verify --here --against HEAD~1
              lenet verify --signatures modern
     """
-    from lenet import stale
-    from lenet import verify as module
-    from lenet.rerun import published
-    from lenet.screen import Screen
+    from lenet.reproduce import published
+    from lenet.reproduce import verify as module
+    from lenet.runs import stale
+    from lenet.runtime.screen import Screen
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
@@ -590,7 +590,7 @@ def rerun(
     Example: lenet rerun modern-1
              lenet rerun --all --filter "tags.variant = 'modern'" --accept within-noise
     """
-    from lenet.rerun import view
+    from lenet.reproduce import view
 
     if everything == bool(reference) or (condition and not everything):
         raise InputError("name one RUN, or --all, which --filter can restrict")
@@ -707,7 +707,7 @@ def show(params: Any, study: str, storage: str | None, out: Path | None) -> None
 
     Example: lenet sweep show modern
     """
-    from lenet.screen import Screen
+    from lenet.runtime.screen import Screen
     from lenet.sweep import report, result
     from lenet.sweep import storage as storages
 
@@ -732,7 +732,7 @@ def promote(params: Any, study: str, trial: int | None, storage: str | None) -> 
 
     Example: lenet sweep promote modern
     """
-    from lenet.config import PATH
+    from lenet.params.loading import PATH
     from lenet.sweep import promote as module
     from lenet.sweep import result
     from lenet.sweep import storage as storages
@@ -749,7 +749,7 @@ def clean(params: Any, dry_run: bool) -> None:
 
     Example: lenet clean --dry-run
     """
-    from lenet import clean as module
+    from lenet.reproduce import clean as module
 
     for path, why in module.clean(params, Path("data/train.safetensors"), dry_run):
         print(f"{path}: {why}")
@@ -769,8 +769,8 @@ def diff(params: Any, references: tuple[str, ...], code: bool) -> None:
 
     Example: lenet diff modern-1 modern-2
     """
-    from lenet import diff as module
-    from lenet.screen import Screen
+    from lenet.reproduce import diff as module
+    from lenet.runtime.screen import Screen
 
     found = module.look_up(references, params, Path("runs"), Path("metrics"))
     module.show(found, code, Screen())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lenet.arithmetic import functions
-from lenet.errors import InputError
+from lenet.runtime.errors import InputError
 
 COUNT = 1037  # no multiple of any vector's length
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lenet.arithmetic.randomness import derive
-from lenet.config import Pixels, Variant
-from lenet.errors import InputError
-from lenet.files import reading
+from lenet.params.schema import Pixels, Variant
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import reading
 
 IMAGES, LABELS = 0x0803, 0x0801  # IDX magic numbers: unsigned bytes in 3 and in 1 dimensions
 BORDER = 2  # background pixels around the 28×28 image make the 32×32 input (LeCun 1998, §II.B)

@@ -7,10 +7,10 @@ import pytorch_lightning as pl
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits, to_inputs
-from lenet.digits.presentation import Presentation, present
-from lenet.errors import InputError
+from lenet.digits.epochs import Presentation, present
+from lenet.params.schema import Variant
+from lenet.runtime.errors import InputError
 
 Batch = tuple[Float[Tensor, "n 1 32 32"], Int64[Tensor, " n"]] | list[Tensor]  # torch's own loaders give lists
 IN_USE = 200  # digits of a batch that nothing is learned from; scores do not depend on it

@@ -9,7 +9,7 @@ from torch import Tensor
 from lenet.arithmetic.functions import exp, sine_and_cosine
 from lenet.arithmetic.randomness import either_way
 from lenet.arithmetic.warps import warp
-from lenet.config import AffineDistortion, PaperDistortion, Pixels
+from lenet.params.schema import AffineDistortion, PaperDistortion, Pixels
 
 
 def distort(

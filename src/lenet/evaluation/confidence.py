@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import softmax
 
-from lenet.config import MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
+from lenet.params.schema import MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
 OUTPUTS = [f"output {digit}" for digit in range(10)]  # columns of predictions.csv
 TARGETS = (0.005, 0.001)  # errors among accepted digits; the paper's is the first (LeCun 1998, Fig. 10)

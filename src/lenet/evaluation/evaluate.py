@@ -14,13 +14,17 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file as load_tensors
 from torch import Tensor
 
-from lenet import fingerprint, lifetime, tracking
+from lenet import tracking
 from lenet.arithmetic import exact
 from lenet.digits.data import Digits, load_digits
-from lenet.errors import FaultyFile, InputError
-from lenet.evaluation import kept, packaged, robustness, summary
-from lenet.evaluation.significant import rounded
-from lenet.files import reading, whole, write_json, write_text
+from lenet.evaluation import recognition, robustness
+from lenet.evaluation.rounding import rounded
+from lenet.networks import layer_table
+from lenet.runs import readers
+from lenet.runtime import processes
+from lenet.runtime.errors import FaultyFile, InputError
+from lenet.runtime.files import reading, whole, write_json, write_text
+from lenet.training import fingerprint
 
 CLASSES = 10
 CALIBRATION_BINS = 15
@@ -41,8 +45,8 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
     Raises:
         InputError: a missing or faulty file, weights that are not the record's, or scores that are not finite.
     """
-    with lifetime.sole_writer(out):
-        recogniser = packaged.load(folder)
+    with processes.sole_writer(out):
+        recogniser = recognition.load(folder)
         record = recogniser.record
         if fingerprint.tensors_sha256(recogniser.network.state_dict()) != record.weights:
             raise FaultyFile(folder / "weights.safetensors", "the weights are not those of run.json")
@@ -53,7 +57,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
             raise InputError(f"{folder}: {error}; its training diverged") from None
         if not answers.scores.isfinite().all():
             raise InputError(f"{folder}: the network's outputs are not finite; its training diverged")
-        history = kept.read(folder / "history.csv", kept.history)
+        history = readers.read(folder / "history.csv", readers.history)
         tested = test_metrics(answers, digits.labels.long())
         curves = robustness.curves(recogniser, digits)
         epochs = {}
@@ -61,7 +65,7 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
             with reading(snapshots):
                 passes = load_tensors(snapshots)
             epochs = {"epochs": {"misses": misses(recogniser, passes, digits)}}
-        lifetime.check()
+        processes.check()
         write_text(folder / "predictions.csv", to_csv(answers, digits))
         missed = np.flatnonzero(answers.decided != digits.labels)
         with whole(folder / "missed.safetensors") as beside:
@@ -81,14 +85,14 @@ def evaluate(folder: Path, test: Path, out: Path, track: bool) -> None:
                 **_validation(history),
                 **epochs,
                 "robustness": {name: by_level(curve) for name, curve in curves.items()},
-                "network": summary.totals(record.parameters.network),
+                "network": layer_table.totals(record.parameters.network),
             },
         )
         if track:
             tracking.evaluated(record, folder, out)
 
 
-def answer(recogniser: packaged.Recogniser, digits: Digits) -> Answers:
+def answer(recogniser: recognition.Recogniser, digits: Digits) -> Answers:
     """The network's answers to digits."""
     scores = recogniser.scores(digits.images)
     objective = recogniser.objective
@@ -118,7 +122,7 @@ def _share(flags: Bool[Tensor, " n"]) -> float:
     return int(flags.sum()) / max(1, len(flags))
 
 
-def misses(recogniser: packaged.Recogniser, snapshots: Mapping[str, Tensor], digits: Digits) -> list[int]:
+def misses(recogniser: recognition.Recogniser, snapshots: Mapping[str, Tensor], digits: Digits) -> list[int]:
     """How many digits the network misses with the weights of each epoch's end.
 
     Args:

@@ -24,10 +24,10 @@ from lenet import networks
 from lenet.arithmetic import exact, warps
 from lenet.arithmetic.randomness import derive
 from lenet.arithmetic.scalars import cosine_of_half_turns
-from lenet.config import Pixels
 from lenet.digits.data import Digits, to_inputs
-from lenet.errors import InputError
-from lenet.evaluation.packaged import Recogniser
+from lenet.evaluation.recognition import Recogniser
+from lenet.params.schema import Pixels
+from lenet.runtime.errors import InputError
 
 Fields = Float[Tensor, "n 1 32 32"]
 Index = Int64[Tensor, " n"]

@@ -24,11 +24,11 @@ from sklearn.preprocessing import PolynomialFeatures
 from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
-from lenet import lifetime
 from lenet.digits.data import Digits, load_digits
-from lenet.errors import InputError
 from lenet.experiments import published
-from lenet.files import write_json
+from lenet.runtime import processes
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_json
 
 Images = Float[np.ndarray, "n 784"]
 Labels = UInt8[np.ndarray, " n"]
@@ -72,7 +72,7 @@ def baseline(name: str, train: Path, test: Path, out: Path) -> None:
     with threadpool_limits(1):  # so that the bits do not depend on the number of cores
         answers = its.fit(_pixels(learned, its), learned.labels.numpy())(_pixels(tested, its))
     misses = int((answers != tested.labels.numpy()).sum())
-    lifetime.check()
+    processes.check()
     write_json(
         out,
         {

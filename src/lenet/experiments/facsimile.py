@@ -11,19 +11,19 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lenet import lifetime
-from lenet.config import PaperDistortion, Params, Pixels, Variant
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.distortion import distort, paper_maps
-from lenet.evaluation import confidence, packaged
+from lenet.evaluation import confidence, recognition
 from lenet.experiments import published
 from lenet.experiments.paper import DISTORTED, PLAIN
-from lenet.files import json_of, reading, whole, write_text
 from lenet.networks import codes
 from lenet.networks.lenet5 import LeNet5, Subsampling
-from lenet.report import figures, page, results
+from lenet.params.schema import PaperDistortion, Params, Pixels, Variant
+from lenet.report import figures, html, results_table
+from lenet.report.comparison_page import percent, signed, with_interval
 from lenet.report.figures import COLOURS, bare, clean, interval, label_ends, rows
-from lenet.report.report import percent, signed, with_interval
+from lenet.runtime import processes
+from lenet.runtime.files import json_of, reading, whole, write_text
 
 OURS, TEST, PAPER = COLOURS[2], COLOURS[1], "#222222"
 COPIES = 9  # of a digit, in the picture of distortions
@@ -46,7 +46,7 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     with reading(result):
         content = json_of(result.read_bytes())
         run = runs / f"{PLAIN}-{content['seeds'][0]}"
-    network = packaged.load(run).network
+    network = recognition.load(run).network
     assert isinstance(network, LeNet5)
     pixels, tested = params.variant(PLAIN).pixels, load_digits(test)
     some = [int((tested.labels == digit).nonzero()[0]) for digit in range(10)]
@@ -67,16 +67,16 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
             {name: {"rejection": found} for name, found in content["rejection"].items()}, confidence.TARGETS[0]
         ),
     }
-    text = page.template("paper.html", percent=percent, points=signed).render(
+    text = html.template("paper.html", percent=percent, points=signed).render(
         content,
         lead=lead(content),
-        former=results.FORMER if results.is_former(content) else "",
+        former=results_table.FORMER if results_table.is_former(content) else "",
         plain=plain,
         distorted=variants[DISTORTED],
         published=published,
-        pictures={name: page.inline("svg+xml", figures.svg(picture)) for name, picture in pictures.items()},
+        pictures={name: html.inline("svg+xml", figures.svg(picture)) for name, picture in pictures.items()},
     )
-    lifetime.check()
+    processes.check()
     write_text(out, text)
     with whole(out.with_suffix(".png")) as beside:
         figures.save(curve, beside)

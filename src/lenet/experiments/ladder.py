@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from lenet import lifetime
-from lenet.config import Params, Section, Variant
-from lenet.errors import ParamsError
-from lenet.evaluation import summary
-from lenet.evaluation.significant import rounded
+from lenet.evaluation.rounding import rounded
 from lenet.experiments.studies import Answers, Study, changed, load, outside
-from lenet.files import write_json
+from lenet.networks import layer_table
+from lenet.params.schema import Params, Section, Variant
 from lenet.report import statistics
+from lenet.runtime import processes
+from lenet.runtime.errors import ParamsError
+from lenet.runtime.files import write_json
 
 RATE = ("optimizer.lr", "optimizer.momentum")
 START = ("initialisation.scale", "network.pooling.coefficient", "network.pooling.bias")
@@ -84,7 +84,7 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
         for (before, step), found in zip(ladder.steps(), compared, strict=True)
     ]
     variants = {name: {**answers.describe(name), **_recipe(params.variant(name))} for name in names}
-    lifetime.check()
+    processes.check()
     chains = [one.names for one in ladder.chains]
     write_json(out, rounded({"chains": chains, "signatures": signatures, "variants": variants, "steps": steps}))
 
@@ -92,8 +92,8 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
 def _recipe(variant: Variant) -> dict[str, Any]:
     """What a variant is, in short."""
     return {
-        "what": summary.what(variant),
-        "network": summary.totals(variant.network),
+        "what": layer_table.what(variant),
+        "network": layer_table.totals(variant.network),
         "train_size": variant.train_size,
         "validation_size": variant.validation_size,
     }

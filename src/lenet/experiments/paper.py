@@ -12,18 +12,20 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor
 
-from lenet import lifetime
-from lenet.config import MaximumLikelihood, Network, Params, Variant, flatten
 from lenet.digits.data import Digits, load_digits, to_inputs
-from lenet.digits.presentation import present
-from lenet.errors import ParamsError
-from lenet.evaluation import kept, summary
-from lenet.evaluation.significant import rounded
+from lenet.digits.epochs import present
+from lenet.evaluation.rounding import rounded
 from lenet.experiments import published
 from lenet.experiments.studies import Answers, Study, changed, load
-from lenet.files import json_of, read_json, reading, write_json
+from lenet.networks import layer_table
 from lenet.networks.lenet5 import LeNet5
+from lenet.params.loading import flatten
+from lenet.params.schema import MaximumLikelihood, Network, Params, Variant
 from lenet.report import statistics
+from lenet.runs import readers
+from lenet.runtime import processes
+from lenet.runtime.errors import ParamsError
+from lenet.runtime.files import json_of, read_json, reading, write_json
 from lenet.training import optimizer
 from lenet.training.levenberg import curvatures
 from lenet.training.module import LeNet
@@ -72,7 +74,7 @@ def publish(
         "figure_8": {name: overlap(one) for name, one in wrong.items()},
         "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
-        "layers": [asdict(row) for row in summary.layers(params.variant(PLAIN).network)],
+        "layers": [asdict(row) for row in layer_table.layers(params.variant(PLAIN).network)],
         "step_sizes": {
             name: [step_sizes(params.variant(name), seed, digits) for seed in paper.seeds] for name in RECIPES
         },
@@ -83,7 +85,7 @@ def publish(
         "block": flatten(params.variant(PLAIN)),
         "with_distortions": _changes(*map(params.variant, RECIPES)),
     }
-    lifetime.check()
+    processes.check()
     write_json(out, rounded(content) | parameters)
 
 
@@ -114,7 +116,7 @@ def _changes(one: Variant, other: Variant) -> dict[str, Any]:
 
 def _train_errors(folders: Sequence[Path], run: str) -> list[float]:
     history = next(folder / run / "history.csv" for folder in folders if (folder / run).exists())
-    return kept.read(history, kept.history)["train/error"].tolist()
+    return readers.read(history, readers.history)["train/error"].tolist()
 
 
 def _misses(path: Path) -> list[int]:

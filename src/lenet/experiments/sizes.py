@@ -6,12 +6,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lenet import lifetime
-from lenet.config import Params
-from lenet.errors import ParamsError
-from lenet.evaluation.significant import rounded
+from lenet.evaluation.rounding import rounded
 from lenet.experiments.studies import Answers, Study, changed, load, outside
-from lenet.files import write_json
+from lenet.params.schema import Params
+from lenet.runtime import processes
+from lenet.runtime.errors import ParamsError
+from lenet.runtime.files import write_json
 
 PARTS = ("train_size", "epochs")
 
@@ -43,7 +43,7 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
         curve: [{"train_size": params.variant(name).train_size, **answers.describe(name)} for name in names]
         for curve, names in sizes.curves.items()
     }
-    lifetime.check()
+    processes.check()
     write_json(out, rounded({"signatures": signatures, "variants": variants}))
 
 

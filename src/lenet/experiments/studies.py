@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, ValidationError
 
-from lenet.config import Params, Section, Variant, flatten, read
-from lenet.errors import InputError, ParamsError
-from lenet.evaluation import confidence, kept
+from lenet.evaluation import confidence
+from lenet.params.loading import flatten, read
+from lenet.params.schema import Params, Section, Variant
 from lenet.report import statistics
-from lenet.training.record import Record
+from lenet.runs import readers
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError, ParamsError
 
 
 class Study(Section):
@@ -89,7 +91,7 @@ class Answers:
         folder = self._folder(variant, seed)
         if Record.read(folder / "run.json").parameters != self.params.variant(variant):
             raise InputError(f"{folder}: trained with another block than params.yaml has; `dvc repro` trains it anew")
-        table = kept.read(folder / "predictions.csv", kept.predictions).set_index("index").sort_index()
+        table = readers.read(folder / "predictions.csv", readers.predictions).set_index("index").sort_index()
         return table.assign(wrong=table["answer"] != table["label"])
 
     def _folder(self, variant: str, seed: int) -> Path:

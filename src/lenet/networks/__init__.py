@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from lenet.config import ConvNetwork, Network, Pixels
 from lenet.digits.data import to_inputs
 from lenet.networks import fast
 from lenet.networks.convnet import ConvNet
 from lenet.networks.lenet5 import LeNet5
+from lenet.params.schema import ConvNetwork, Network, Pixels
 
 EVALUATION_BATCH = 200  # digits at a time; it bounds memory
 FEW = 8  # digits whose outputs take the plain modules less time than it takes to make buffers

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lenet.arithmetic import nn as layers
-from lenet.config import ConvNetwork, Initialisation
 from lenet.digits.data import BORDER
 from lenet.networks.lenet5 import draw, name_places
+from lenet.params.schema import ConvNetwork, Initialisation
 
 
 class NormRelu(layers.BatchNorm2d):

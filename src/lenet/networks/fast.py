@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from lenet.arithmetic import exact, functions
 from lenet.arithmetic.nn import DISTANCES, INPUTS, MaxPool, first_largest
-from lenet.errors import InputError
 from lenet.networks.lenet5 import LeNet5, RadialBasis, SparseConv, Subsampling
+from lenet.runtime.errors import InputError
 
 SIZE = 5  # of the kernels
 BLOCK = 65536  # numbers of a convolution computed at a time, about: they stay in the cache from product to pooling

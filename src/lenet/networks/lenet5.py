@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lenet.arithmetic import nn as layers
 from lenet.arithmetic import scalars
 from lenet.arithmetic.randomness import derive, either_way
-from lenet.config import Initialisation, Network, TrainablePooling
 from lenet.networks.codes import codes
+from lenet.params.schema import Initialisation, Network, TrainablePooling
 
 C3_TABLE = (
     (0, 1, 2), (1, 2, 3), (2, 3, 4), (3, 4, 5), (0, 4, 5), (0, 1, 5),

@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lenet.evaluation import confidence
-from lenet.files import reading, whole, write_text
-from lenet.report import figures, report, results
+from lenet.report import comparison_page, figures, results_table
+from lenet.runtime.files import reading, whole, write_text
 
 
 def draw(reports: Path) -> None:
@@ -23,11 +23,11 @@ def draw(reports: Path) -> None:
     Raises:
         InputError: there is no comparison.json, or it is not of this version of the code.
     """
-    content, digest = results.load(reports), results.digest(reports)
+    content, digest = results_table.load(reports), results_table.digest(reports)
     with reading(reports / "comparison.json", "of this version"):
         images = {one["index"]: image(one) for one in content["hardest"]}
         drawn = pictures(content) | {"hardest": _gallery(content["hardest"], images)}
-        page = report.render(content, drawn, images, digest)
+        page = comparison_page.render(content, drawn, images, digest)
     for name, figure in drawn.items():
         with whole(reports / f"{name}.png") as beside:
             figures.save(figure, beside)
@@ -52,7 +52,7 @@ def pictures(content: dict[str, Any]) -> dict[str, Figure]:
         ),
         "reliability": figures.reliability(variants),
         "rejection": figures.rejection(variants, confidence.TARGETS[0]),
-        "robustness": figures.robustness(variants) if report.has_robustness(content) else figures.nothing(),
+        "robustness": figures.robustness(variants) if comparison_page.has_robustness(content) else figures.nothing(),
         "ladder": figures.ladder(content["ladder"], known) if content["ladder"] else figures.nothing(),
         "sizes": figures.size_curves(content["sizes"], known) if content["sizes"] else figures.nothing(),
         "then-and-now": then_and_now(content["frontier"], variants) if content["frontier"] else figures.nothing(),

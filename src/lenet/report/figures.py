@@ -17,7 +17,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from safetensors.numpy import load_file
 
-from lenet.files import reading
+from lenet.runtime.files import reading
 
 COLOURS = ("#7a5195", "#ef5675", "#2f7ebc", "#ffa600", "#3a9d5d", "#555555")
 """One a variant, in the order of comparison."""

@@ -40,7 +40,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from lenet.errors import InputError
+from lenet.runtime.errors import InputError
 
 LEVEL = 0.05
 POWER = 0.8

@@ -16,8 +16,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lenet import lifetime, places
-from lenet.errors import InputError
+from lenet.runtime import layout, processes
+from lenet.runtime.errors import InputError
 from lenet.sweep import storage as storages
 from lenet.sweep.study import Plan, proposals
 from lenet.sweep.worker import BEAT
@@ -136,7 +136,7 @@ class Coordinator:
             self.workers.append(self._start())
 
     def _start(self) -> Process:
-        folder = places.kept("sweeps")
+        folder = layout.kept("sweeps")
         folder.mkdir(parents=True, exist_ok=True)
         logs = (folder / f"{self.name}-{number}.log" for number in itertools.count(1))
         log = next(log for log in logs if log not in [worker.log for worker in self.workers])
@@ -191,7 +191,7 @@ class Coordinator:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Raises InputError if the study has another living coordinator."""
-        folder = places.kept("sweeps")
+        folder = layout.kept("sweeps")
         folder.mkdir(parents=True, exist_ok=True)
         taken = InputError(f"study {self.name} is under way elsewhere; `lenet sweep --join` adds workers to it")
         try:
@@ -223,7 +223,7 @@ class Coordinator:
 
     def _let_end(self) -> None:
         """The workers of this machine see for themselves that there is nothing left to do."""
-        end = time.monotonic() + lifetime.GRACE
+        end = time.monotonic() + processes.GRACE
         for worker in self.workers:
             with suppress(subprocess.TimeoutExpired):
                 worker.process.wait(max(0.1, end - time.monotonic()))
@@ -235,7 +235,7 @@ class Coordinator:
                 os.killpg(worker.process.pid, signal.SIGTERM)
         for worker in self.workers:
             try:
-                worker.process.wait(2 * lifetime.GRACE)
+                worker.process.wait(2 * processes.GRACE)
             except subprocess.TimeoutExpired:
                 os.killpg(worker.process.pid, signal.SIGKILL)
                 worker.process.wait()

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from lenet.screen import Screen
+from lenet.runtime.screen import Screen
 from lenet.sweep.study import STATES
 
 Trials = Sequence[FrozenTrial]

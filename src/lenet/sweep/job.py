@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial
 
 from lenet import tracking
 from lenet.arithmetic import conformance
-from lenet.config import Params
 from lenet.digits.data import load_digits
+from lenet.params.schema import Params
 from lenet.sweep import display, report, result
 from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator, Trials
@@ -108,7 +108,7 @@ def _milliseconds(time: datetime | None) -> int | None:
 
 def tell(found: Result) -> None:
     """The outcome on standard output, and what may come next on standard error."""
-    from lenet.screen import Screen
+    from lenet.runtime.screen import Screen
 
     Screen().print(report.best_table(found))
     more = f"`lenet sweep show {found.name}` tells what mattered"

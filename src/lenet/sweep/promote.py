@@ -8,10 +8,10 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node
 
-from lenet import config
-from lenet.config import flatten
-from lenet.errors import InputError
-from lenet.files import write_text
+from lenet.params import loading
+from lenet.params.loading import flatten
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import write_text
 from lenet.sweep.result import Result
 
 
@@ -30,7 +30,7 @@ def promote(result: Result, number: int | None, path: Path) -> str:
             shares values with others, as YAML's aliases do.
     """
     trial = _choose(result, number)
-    params = config.load(path)
+    params = loading.load(path)
     block, now = result.block(trial), params.variant(result.plan.variant).model_dump(mode="json")
     base = result.plan.domains.rest(now)
     if base != result.plan.base:
@@ -47,7 +47,7 @@ def promote(result: Result, number: int | None, path: Path) -> str:
     try:
         for place, value in _changes(now, block, ("variants", result.plan.variant)):
             changed = _replace(changed, place, value)
-        found = config.validate(config.parse(changed, str(path)), str(path)).model_dump(mode="json")
+        found = loading.validate(loading.parse(changed, str(path)), str(path)).model_dump(mode="json")
     except (InputError, LookupError):
         found = {}
     expected = params.model_dump(mode="json")
@@ -90,7 +90,7 @@ def _changes(
 
 
 def _replace(text: str, place: tuple[str, ...], value: Any) -> str:
-    node = config.parse(text, str(config.PATH), YAML().compose)
+    node = loading.parse(text, str(loading.PATH), YAML().compose)
     for name in place:
         node = _child(node, name)
     if _is_block(node):

@@ -16,8 +16,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
 
-from lenet.files import whole, write_text
-from lenet.report import figures, page
+from lenet.report import figures, html
+from lenet.runtime.files import whole, write_text
 from lenet.sweep.result import Result
 from lenet.sweep.study import STATES
 
@@ -100,7 +100,7 @@ def write(result: Result, path: Path) -> None:
 
 def _page(result: Result) -> str:
     columns, rows = _best_rows(result)
-    return page.template("study.html").render(
+    return html.template("study.html").render(
         name=result.name,
         counts=_counts(result),
         plan=result.plan,
@@ -267,7 +267,7 @@ def _of_optuna(draw: Callable[[], Axes]) -> str:
 
 
 def _inline(figure: Figure) -> str:
-    return page.inline("svg+xml", figures.svg(figure))
+    return html.inline("svg+xml", figures.svg(figure))
 
 
 def _best(result: Result) -> list[FrozenTrial]:

@@ -17,9 +17,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lenet.config import flatten
-from lenet.errors import InputError
-from lenet.files import FAULTY, reason, write_json, write_text
+from lenet.params.loading import flatten
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import FAULTY, reason, write_json, write_text
 from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Plan, blank
 

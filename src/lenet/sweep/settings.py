@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from lenet.config import Params, Section, Variant
-from lenet.errors import ParamsError
+from lenet.params.schema import Params, Section, Variant
+from lenet.runtime.errors import ParamsError
 
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from lenet import fingerprint, signing
 from lenet.arithmetic import conformance
-from lenet.config import Params, Variant
 from lenet.digits.data import load_digits
-from lenet.files import write_json
+from lenet.params.schema import Params, Variant
+from lenet.pipeline import signing
+from lenet.runtime.files import write_json
 from lenet.sweep.settings import Settings
 from lenet.sweep.space import Space
-from lenet.training import signature
+from lenet.training import fingerprint, signature
 
 
 def stage(params: Params, made: Settings, name: str, data: Path, out: Path) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from lenet import config
-from lenet.config import Params, Variant, flatten
-from lenet.errors import ParamsError
+from lenet.params import loading
+from lenet.params.loading import flatten
+from lenet.params.schema import Params, Variant
+from lenet.runtime.errors import ParamsError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -184,7 +185,7 @@ class Space:
             return
         content = {"seeds": [1], "compare": [variant], "data": {"order_seed": 0}, "sweep": {}}
         try:
-            config.validate(content | {"variants": {variant: block}}, self.where + (f".{name}" if name else ""))
+            loading.validate(content | {"variants": {variant: block}}, self.where + (f".{name}" if name else ""))
         except ParamsError as error:
             first = str(error).splitlines()[0].replace(f"variants.{variant}.", "").replace(f"variants.{variant}", "")
             raise ParamsError(f"{first} (a value of this space)") from None

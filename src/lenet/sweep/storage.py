@@ -15,8 +15,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import Connection, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from lenet import places
-from lenet.errors import InputError
+from lenet.runtime import layout
+from lenet.runtime.errors import InputError
 from lenet.sweep.study import Plan
 
 PATIENCE = 60  # seconds for another process's write
@@ -31,13 +31,13 @@ FAULTS = (SQLAlchemyError, StorageInternalError, OSError)
 
 def default() -> str:
     """One sqlite file of the main checkout, also from DVC's temporary copies."""
-    return places.sqlite(places.root() / "optuna.db")
+    return layout.sqlite(layout.root() / "optuna.db")
 
 
 def absolute(address: str) -> str:
     """An address that means the same from every folder; a relative file starts at the main checkout."""
     scheme, _, file = address.partition(":///")
-    return f"{scheme}:///{places.root() / file}" if scheme == "journal" and file else places.absolute(address)
+    return f"{scheme}:///{layout.root() / file}" if scheme == "journal" and file else layout.absolute(address)
 
 
 def connect(address: str) -> BaseStorage:
@@ -47,13 +47,13 @@ def connect(address: str) -> BaseStorage:
     try:
         if scheme == "journal" and file:
             return _journal(Path(file))
-        if sqlite := places.sqlite_file(address):
+        if sqlite := layout.sqlite_file(address):
             return _sqlite(sqlite, address)
         if re.match(r"postgresql(\+psycopg)?://", address):
             return _postgresql(address)
     except (*FAULTS, ImportError, RuntimeError, ValueError) as error:
-        raise InputError(f"{places.masked(address)}: {_reason(error)}") from None
-    raise InputError(f"{places.masked(address)}: names no storage of trials; legal: {LEGAL}")
+        raise InputError(f"{layout.masked(address)}: {_reason(error)}") from None
+    raise InputError(f"{layout.masked(address)}: names no storage of trials; legal: {LEGAL}")
 
 
 def begin(storage: BaseStorage, name: str, plan: Plan) -> int:
@@ -180,7 +180,7 @@ def _one_at_a_time(connection: Connection) -> None:
 def _reason(error: BaseException) -> str:
     cause = getattr(error, "orig", None) or error.__cause__ or error
     said = (str(cause).strip().splitlines() or [type(error).__name__])[0]
-    return said + "; move it away, and studies begin anew" * bool(places.DAMAGED.search(said))
+    return said + "; move it away, and studies begin anew" * bool(layout.DAMAGED.search(said))
 
 
 @contextmanager

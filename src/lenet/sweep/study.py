@@ -19,15 +19,15 @@ from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 
-from lenet import signing
 from lenet.arithmetic.randomness import derive
-from lenet.config import Params, Variant
 from lenet.digits.data import Digits
-from lenet.evaluation import summary
+from lenet.networks import layer_table
+from lenet.params.schema import Params, Variant
+from lenet.pipeline import signing
+from lenet.runs.record import History
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
 from lenet.sweep.space import Space, rounded
 from lenet.training import signature
-from lenet.training.record import History
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -218,7 +218,7 @@ class Judge:
 
 def objective_values(names: Sequence[str], block: Variant, history: History) -> list[float]:
     """A complete trial's values."""
-    totals = summary.totals(block.network)
+    totals = layer_table.totals(block.network)
     known = {"validation/error": float(history[-1]["validation/error"])} | {n: float(v) for n, v in totals.items()}
     return [known[name] for name in names]
 

@@ -15,18 +15,19 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from lenet import places, signing
-from lenet import train as training
 from lenet.arithmetic import conformance
-from lenet.config import Variant
 from lenet.digits.data import Digits, load_digits
-from lenet.errors import InputError
+from lenet.params.schema import Variant
+from lenet.pipeline import signing
+from lenet.pipeline import train as training
+from lenet.runs.record import Row
+from lenet.runtime import layout
+from lenet.runtime.errors import InputError
 from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Judge, Plan, earlier, objective_values, packages
 from lenet.tracking import this_process
 from lenet.training import checkpoint, signature
 from lenet.training.fast_module import FastLeNet
-from lenet.training.record import Row
 
 POLL = 0.5  # seconds between looks for a trial
 BEAT = 10.0  # seconds between signs of life
@@ -181,7 +182,7 @@ def join(address: str, name: str | None, data: Path) -> None:
         InputError: no such study, or this is no place for it.
     """
     storage = storages.connect(address)
-    name, study_id = _find(storage, name, places.masked(address))
+    name, study_id = _find(storage, name, layout.masked(address))
     digits = load_digits(data)
     plan = storages.plan_of(storage, study_id)
     _admit(plan, digits)

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenet import current
-from lenet.config import Params
-from lenet.errors import InputError
-from lenet.evaluation import kept
+from lenet.params.schema import Params
+from lenet.runs import current, readers
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
 from lenet.tracking import store
 from lenet.tracking.mirror import (
     TRAINED,
@@ -21,7 +21,6 @@ from lenet.tracking.mirror import (
     outputs,
     test_numbers,
 )
-from lenet.training.record import Record
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -103,7 +102,7 @@ def _compare(client: "MlflowClient", run: "MlflowRun", record: Record, files: Ma
     yield from _differ("parameter", run.data.params, expected_params(record.variant, record.seed, record.parameters))
     if not files.keys() >= {*TRAINED}:
         return
-    history = kept.read(files["history.csv"], kept.history)
+    history = readers.read(files["history.csv"], readers.history)
     for name in (name for name in history if "/" in name):
         logged = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
         if sorted(logged) != list(zip(history["epoch"], history[name], strict=True)):

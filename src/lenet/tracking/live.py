@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import psutil
 
-from lenet import THREADS, current, fingerprint, journal, places, snapshot
+from lenet import THREADS
 from lenet.arithmetic import conformance
-from lenet.config import Params
-from lenet.journal import Entry
-from lenet.tracking import store
+from lenet.params.schema import Params
+from lenet.runs import current
+from lenet.runs.record import History, Record
+from lenet.runtime import layout, snapshot
+from lenet.tracking import journal, store
+from lenet.tracking.journal import Entry
 from lenet.tracking.mirror import TRAINED, Mirror, mirror_comparison, outputs
-from lenet.training.record import History, Record
+from lenet.training import fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -131,7 +134,7 @@ def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
             mirror_comparison(client, current.records(params, runs), summary, reports)
 
     # in an experiment's copy nothing is current
-    if places.root() == Path.cwd():
+    if layout.root() == Path.cwd():
         mark = current.mark_of(found)  # before MLflow puts its address into the environment
         if bounded("the comparison", record):
             mark_current(found, mark)
@@ -153,7 +156,7 @@ def mark_current(found: current.Runs, mark: str | None = None) -> None:
         store.end_dead_runs(client)
         missing = store.mark(client, found)
 
-    if places.root() == Path.cwd():
+    if layout.root() == Path.cwd():
         mark = mark or current.mark_of(found)
         if bounded("which runs are current", record):
             current.note(mark)

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
-from lenet import fingerprint, journal
-from lenet.config import Params
-from lenet.errors import InputError
-from lenet.evaluation import kept
-from lenet.files import FAULTY, read_json, reason
-from lenet.tracking import store
+from lenet.params.schema import Params
+from lenet.runs import readers
+from lenet.runs.record import BEFORE, History, Record
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import FAULTY, read_json, reason
+from lenet.tracking import journal, store
 from lenet.tracking.mirror import digest_tags, expected_params, outputs
-from lenet.training.record import BEFORE, History, Record
+from lenet.training import fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -203,7 +203,7 @@ def _known(
         entry = None
     read = _reader(name, client, run, files)
     variant, _, seed = name.rpartition("-")
-    content = _parse(name, read, f"{name}.json", kept.metrics) or {}
+    content = _parse(name, read, f"{name}.json", readers.metrics) or {}
     record = Record.read(files["run.json"]) if "run.json" in files else None
     notes = []
     if record and content.get("run", record.fingerprints) != record.fingerprints:  # the same key, computed elsewhere
@@ -282,7 +282,7 @@ def _points(client: "MlflowClient", run: "MlflowRun") -> History:
 
 
 def _rows(text: bytes) -> History:
-    return kept.history(text).to_dict("records")
+    return readers.history(text).to_dict("records")
 
 
 def _last(history: History) -> dict[str, float]:

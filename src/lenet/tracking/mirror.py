@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lenet import fingerprint, journal, snapshot
-from lenet.config import Variant, flatten
-from lenet.evaluation import kept, packaged
-from lenet.files import FAULTY, json_of
-from lenet.journal import Entry, Point
+from lenet.evaluation import recognition
+from lenet.params.loading import flatten
+from lenet.params.schema import Variant
 from lenet.report import figures
-from lenet.tracking import store
-from lenet.training.record import Record
+from lenet.runs import readers
+from lenet.runs.record import Record
+from lenet.runtime import snapshot
+from lenet.runtime.files import FAULTY, json_of
+from lenet.tracking import journal, store
+from lenet.tracking.journal import Entry, Point
+from lenet.training import fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-TRAINED = (*packaged.FILES, "history.csv", "trace")
+TRAINED = (*recognition.FILES, "history.csv", "trace")
 """What a training leaves in its folder."""
 EVALUATED = ("predictions.csv", "missed.safetensors", "robustness.json")
 """What evaluate adds to it; its metrics file lies elsewhere."""
@@ -45,7 +48,7 @@ def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Pat
     if not (folder / "run.json").exists() or Record.read(folder / "run.json").key != record.key:
         return {}
     found = {name: folder / name for name in (*TRAINED, *EVALUATED) if (folder / name).exists()}
-    if metrics and metrics.exists() and kept.read(metrics, kept.metrics)["run"].get("key") == record.key:
+    if metrics and metrics.exists() and readers.read(metrics, readers.metrics)["run"].get("key") == record.key:
         found[metrics.name] = metrics
     return found
 
@@ -69,7 +72,7 @@ def expected_params(variant: str, seed: int, block: Variant) -> dict[str, str]:
 
 def test_numbers(metrics: Path) -> dict[str, float]:
     """The test metrics of a metrics file, under MLflow's names."""
-    content = kept.read(metrics, kept.metrics)["test"]
+    content = readers.read(metrics, readers.metrics)["test"]
     return {f"test/{name}": float(value) for name, value in content.items() if isinstance(value, int | float)}
 
 
@@ -110,7 +113,7 @@ class Mirror:
         self._log_points(self.entry.points)
         if files.keys() >= {*TRAINED}:
             self._add_tags(expected_tags(Record.read(files["run.json"])))
-            history = kept.read(files["history.csv"], kept.history)
+            history = readers.read(files["history.csv"], readers.history)
             names = [name for name in history if "/" in name or name == "learning_rate"]
             rows = history.to_dict("records")
             self._log_points([Point(self.entry.started, row["epoch"], {n: row[n] for n in names}) for row in rows])
@@ -242,19 +245,19 @@ def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Pa
 
     data, code = folder / "run", folder / "lenet"
     data.mkdir()
-    for name in packaged.FILES:
+    for name in recognition.FILES:
         shutil.copyfile(files[name], data / name)
-    for place in packaged.SOURCES:
+    for place in recognition.SOURCES:
         source = fingerprint.PACKAGE / place
         for path in source.rglob("*.py") if source.is_dir() else (source,):
             target = code / path.relative_to(fingerprint.PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(snapshot.content(path))
-    example = packaged.example()
-    answers = packaged.load(data).predict(example)
+    example = recognition.example()
+    answers = recognition.load(data).predict(example)
     mlflow.pyfunc.save_model(
         folder / "model",
-        loader_module="lenet.evaluation.packaged",
+        loader_module="lenet.evaluation.recognition",
         data_path=str(data),
         code_paths=[str(code)],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
@@ -263,7 +266,7 @@ def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Pa
             Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in answers.items()]),
         ),
         input_example=example,
-        pip_requirements=packaged.requirements(),
+        pip_requirements=recognition.requirements(),
         metadata=Record.read(files["run.json"]).fingerprints,
     )
 
@@ -303,7 +306,7 @@ class _Artifacts:
 
 
 def _learning_curve(name: str, files: Mapping[str, Path]) -> Any:
-    return figures.learning_curve(kept.read(files["history.csv"], kept.history).to_dict("records"))
+    return figures.learning_curve(readers.read(files["history.csv"], readers.history).to_dict("records"))
 
 
 def _kernels(name: str, files: Mapping[str, Path]) -> Any:
@@ -313,13 +316,13 @@ def _kernels(name: str, files: Mapping[str, Path]) -> Any:
 def _confusion(name: str, files: Mapping[str, Path]) -> Any:
     from lenet.evaluation.evaluate import confusion  # which imports this in its turn
 
-    answers = kept.read(files["predictions.csv"], kept.predictions)
+    answers = readers.read(files["predictions.csv"], readers.predictions)
     return figures.confusion([(name, confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])
 
 
 def _misclassified(name: str, files: Mapping[str, Path]) -> Any:
-    missed = kept.read(files["missed.safetensors"], kept.missed)
-    answers = kept.read(files["predictions.csv"], kept.predictions).set_index("index").loc[[*missed]]
+    missed = readers.read(files["missed.safetensors"], readers.missed)
+    answers = readers.read(files["predictions.csv"], readers.predictions).set_index("index").loc[[*missed]]
     captions = [f"{row.label}→{row.answer} #{row.Index}" for row in answers.itertuples()]
     images = np.array([*missed.values()]).reshape(-1, 28, 28)
     return figures.gallery(images[:MISSES_SHOWN], captions[:MISSES_SHOWN])
@@ -337,7 +340,7 @@ def is_of(reports: Path, metrics: Path, records: Sequence[Record]) -> bool:
     try:
         for name, variant in json_of((reports / "comparison.json").read_bytes())["variants"].items():
             for seed, tested in variant["seeds"].items():
-                content = kept.metrics((metrics / f"{name}-{seed}.json").read_bytes())
+                content = readers.metrics((metrics / f"{name}-{seed}.json").read_bytes())
                 if content["test"]["misses"] != tested["misses"]:
                     return False
                 found[f"{name}-{seed}"] = content["run"]["key"]
@@ -348,7 +351,7 @@ def is_of(reports: Path, metrics: Path, records: Sequence[Record]) -> bool:
 
 def means_of(summary: Path) -> dict[str, float]:
     """The variants' means by MLflow's names."""
-    found = kept.read(summary, kept.summary)
+    found = readers.read(summary, readers.summary)
     return {f"{variant}/{name}": value for variant, means in found.items() for name, value in means.items()}
 
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lenet import journal
-from lenet.errors import InputError
-from lenet.tracking import store
+from lenet.runtime.errors import InputError
+from lenet.tracking import journal, store
 from lenet.tracking.live import bounded, surroundings
 from lenet.tracking.lookup import Tracked
 from lenet.tracking.mirror import test_numbers

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import psutil
 from filelock import FileLock
 
-from lenet import places
-from lenet.current import Runs
-from lenet.errors import InputError
-from lenet.files import whole
-from lenet.places import masked
-from lenet.training.record import Record
+from lenet.runs.current import Runs
+from lenet.runs.record import Record
+from lenet.runtime import layout
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import whole
+from lenet.runtime.layout import masked
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -60,7 +60,7 @@ def uri() -> str:
 
     A sqlite file's relative path, too, starts there: else each of DVC's temporary copies would have a file of its own.
     """
-    return places.absolute(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    return layout.absolute(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
 
 
 def shown() -> str:
@@ -200,7 +200,7 @@ def is_current(run: "MlflowRun") -> bool:
     tags = run.data.tags
     host, _, folder = tags.get("checkout", "").partition(":")
     elsewhere = _database() is None and host not in ("", socket.gethostname())  # else the file is here, and so is it
-    there = folder and Path(folder) != places.root() and Path(folder).is_dir()
+    there = folder and Path(folder) != layout.root() and Path(folder).is_dir()
     return tags.get("current") == "true" and not (elsewhere or there)
 
 
@@ -217,7 +217,7 @@ def mark(client: "MlflowClient", found: Runs) -> int:
     What another checkout has tagged stays.
     """
     trainings = search(client, "tags.kind = 'training'")
-    here = {"current": "true", "checkout": f"{socket.gethostname()}:{places.root()}"}
+    here = {"current": "true", "checkout": f"{socket.gethostname()}:{layout.root()}"}
     for run in trainings:
         tags = run.data.tags
         wanted = here if identity(run) in found else {"current": "false"}
@@ -255,7 +255,7 @@ def reason(error: BaseException) -> str:
     ):
         return f"{found[1]}:{found[2]}: {found[3]}"
     said = masked((str(error).strip().splitlines() or [type(error).__name__])[0])
-    damaged = places.DAMAGED.search(said)
+    damaged = layout.DAMAGED.search(said)
     return said + "; move it away, and `lenet sync` records what files here tell of" * bool(damaged)
 
 
@@ -289,12 +289,12 @@ def _address() -> None:
 
 
 def _database() -> Path | None:
-    return places.sqlite_file(uri())
+    return layout.sqlite_file(uri())
 
 
 def _place_of(database: Path) -> str:
     """Where a store's artifacts go: beside it."""
-    return places.artifacts(database.parent / ARTIFACTS)
+    return layout.artifacts(database.parent / ARTIFACTS)
 
 
 def _is_ready(database: Path) -> bool:
@@ -342,7 +342,7 @@ def _create(database: Path) -> None:
     (database.parent / ARTIFACTS).mkdir(exist_ok=True)  # so that a copy of the store has a place of its own
     with whole(database) as beside:
         beside.unlink(missing_ok=True)  # of one that was killed
-        store = SqlAlchemyStore(places.sqlite(beside), _place_of(database))
+        store = SqlAlchemyStore(layout.sqlite(beside), _place_of(database))
         try:
             store.create_experiment(EXPERIMENT, _place_of(database))
         finally:
@@ -357,7 +357,7 @@ def _upgrade(database: Path, schema: str) -> None:
         )
     backup = database.with_name(f"{database.name}.{schema}")
     _copy(database, backup)
-    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", places.sqlite(database)]
+    upgrade = [sys.executable, "-m", "mlflow", "db", "upgrade", layout.sqlite(database)]
     done = subprocess.run(upgrade, capture_output=True, text=True)
     if done.returncode:
         _copy(backup, database)

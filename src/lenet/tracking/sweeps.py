@@ -9,12 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from lenet import journal, snapshot
-from lenet.config import Variant, flatten
-from lenet.tracking import store
+from lenet.params.loading import flatten
+from lenet.params.schema import Variant
+from lenet.runs.record import Row
+from lenet.runtime import snapshot
+from lenet.tracking import journal, store
 from lenet.tracking.live import PATIENCE, PATIENCE_KILLED, PAUSE, Questions, Voice, surroundings, warn
 from lenet.tracking.mirror import BATCH, digest_tags, expected_params
-from lenet.training.record import Row
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -4,14 +4,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lenet import current, journal
-from lenet.config import Params
-from lenet.errors import InputError
-from lenet.journal import Entry
-from lenet.tracking import store
+from lenet.params.schema import Params
+from lenet.runs import current
+from lenet.runs.record import Record
+from lenet.runtime.errors import InputError
+from lenet.tracking import journal, store
+from lenet.tracking.journal import Entry
 from lenet.tracking.live import entry_of, experiment_of
 from lenet.tracking.mirror import Mirror, is_of, mirror_comparison, outputs
-from lenet.training.record import Record
 
 PATIENCE = 120.0  # seconds for another process that works on the same run
 

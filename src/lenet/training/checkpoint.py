@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import places
-from lenet.training.record import History
+from lenet.runs.record import History
+from lenet.runtime import layout
 
 if TYPE_CHECKING:
     from lenet.training.fast_module import FastLeNet
@@ -138,7 +138,7 @@ def kept(name: str, key: str) -> Iterator[Checkpoints]:
 
 def home() -> Path:
     """The folder of all checkpoints."""
-    return places.kept("checkpoints")
+    return layout.kept("checkpoints")
 
 
 def _load(path: Path) -> State:

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from lenet import networks
 from lenet.arithmetic import exact
-from lenet.config import DiagonalLevenbergMarquardt, Variant
 from lenet.digits.data import Digits, to_inputs
-from lenet.digits.presentation import Chunks, present
-from lenet.fingerprint import tensors_sha256
+from lenet.digits.epochs import Chunks, present
 from lenet.networks import fast
 from lenet.networks.lenet5 import LeNet5
+from lenet.params.schema import DiagonalLevenbergMarquardt, Variant
+from lenet.runs.record import History, Row
 from lenet.training import optimizer
 from lenet.training.checkpoint import State
+from lenet.training.fingerprint import tensors_sha256
 from lenet.training.module import LeNet
-from lenet.training.record import History, Row
 
 Observer = Callable[[Row], None]
 DIGITS = 1024  # presented in a batch of Lightning's, at most

@@ -18,13 +18,13 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lenet import fingerprint
-from lenet.config import Variant
 from lenet.digits.data import Digits
-from lenet.files import whole, write_text
+from lenet.params.schema import Variant
+from lenet.runs.record import History, Record
+from lenet.runtime.files import whole, write_text
+from lenet.training import fingerprint
 from lenet.training.checkpoint import State
 from lenet.training.fast_module import FastLeNet, Observer
-from lenet.training.record import History, Record
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
 

@@ -14,8 +14,8 @@ from torch.func import functional_call
 
 from lenet.arithmetic import exact
 from lenet.arithmetic import nn as layers
-from lenet.config import Criterion, MaximumLikelihood
 from lenet.networks.lenet5 import LeNet5, RadialBasis, Subsampling
+from lenet.params.schema import Criterion, MaximumLikelihood
 from lenet.training import objective
 
 

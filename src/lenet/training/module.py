@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from lenet import THREADS, networks
 from lenet.arithmetic import conformance, exact
 from lenet.arithmetic.randomness import derive
-from lenet.config import Criterion, DiagonalLevenbergMarquardt, Variant
 from lenet.digits.datamodule import Batch, DigitsModule
-from lenet.digits.presentation import Presentation
-from lenet.errors import Diverged, InputError
+from lenet.digits.epochs import Presentation
 from lenet.networks.lenet5 import LeNet5
+from lenet.params.schema import Criterion, DiagonalLevenbergMarquardt, Variant
+from lenet.runtime.errors import Diverged, InputError
 from lenet.training import levenberg, objective, optimizer
 
 

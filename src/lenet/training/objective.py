@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from lenet.arithmetic import exact, functions
-from lenet.config import CrossEntropy, MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
+from lenet.params.schema import CrossEntropy, MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
 Scores = Float[Tensor, "n 10"]
 Labels = Int64[Tensor, " n"]

@@ -7,14 +7,14 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from lenet import config
 from lenet.arithmetic import functions
 from lenet.arithmetic.scalars import cosine_of_half_turns, whole_power
-from lenet.config import ConstantSchedule, CosineSchedule, DiagonalLevenbergMarquardt, StepSchedule
+from lenet.params import schema
+from lenet.params.schema import ConstantSchedule, CosineSchedule, DiagonalLevenbergMarquardt, StepSchedule
 
 
 def build(
-    section: config.SGD | config.Adam | DiagonalLevenbergMarquardt, parameters: Iterable[nn.Parameter]
+    section: schema.SGD | schema.Adam | DiagonalLevenbergMarquardt, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
     """The optimizer of a variant's block."""
     return OPTIMIZERS[section.kind](section, parameters)
@@ -171,11 +171,11 @@ def cut_(x: Tensor) -> Tensor:
     return torch.hardshrink(x, 2.0**-100, out=x)
 
 
-def _sgd(section: config.SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def _sgd(section: schema.SGD, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     return SGD(parameters, section.lr, section.momentum, section.weight_decay)
 
 
-def _adam(section: config.Adam, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+def _adam(section: schema.Adam, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     apart = section.kind == "adamw"
     return Adam(parameters, section.lr, (section.beta1, section.beta2), section.weight_decay, apart)
 

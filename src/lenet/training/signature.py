@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 
 from lenet import networks
-from lenet.config import DiagonalLevenbergMarquardt, NoDistortion, PaperDistortion, StepSchedule, Variant
 from lenet.digits.data import Digits
 from lenet.digits.datamodule import DigitsModule
-from lenet.digits.presentation import present
-from lenet.errors import Diverged
-from lenet.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
+from lenet.digits.epochs import present
+from lenet.params.schema import DiagonalLevenbergMarquardt, NoDistortion, PaperDistortion, StepSchedule, Variant
+from lenet.runs.record import Record
+from lenet.runtime.errors import Diverged
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints, State
 from lenet.training.fast_module import UPDATES, FastLeNet
+from lenet.training.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
 from lenet.training.fit import Fitted, fit, trainer, write
 from lenet.training.module import LeNet
-from lenet.training.record import Record
 
 SEED = 1998
 EPOCHS = 3  # of a miniature, at least: a beginning, a middle and an end

@@ -1,0 +1,86 @@
+"""What a training shows while it runs: a bar in a terminal, a line an epoch where asked for, else nothing."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from lenet.params.schema import Variant
+from lenet.training.fast_module import FastLeNet
+
+LINES = "LENET_PROGRESS_LINES"
+"""Environment variable: when set, each epoch writes a line (`lenet repro` shows the latest)."""
+
+
+@dataclass(frozen=True)
+class Display:
+    """How a training reports: observers of the history's rows, and Lightning callbacks."""
+
+    observers: Sequence[Callable[[Mapping[str, Any]], None]] = ()
+    callbacks: Sequence[pl.Callback] = ()
+
+
+@contextmanager
+def training(name: str, variant: Variant) -> Iterator[Display]:
+    """The display of one training, fit for where standard error goes."""
+    if sys.stderr.isatty():
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            yield Display(callbacks=[_Bar(bar, name, variant)])
+    elif LINES in os.environ:
+        yield Display(observers=[_Lines(name, variant)])
+    else:
+        yield Display()
+
+
+def state(row: Mapping[str, Any], epochs: int, rate: float) -> str:
+    """Epoch, loss, error and speed in one line."""
+    error = row.get("validation/error", row["train/error"])
+    which = "validation" if "validation/error" in row else "training"
+    return f"epoch {row['epoch']}/{epochs}  loss {row['train/loss']:.4f}  {which} error {error:.2%}  {rate:,.0f} img/s"
+
+
+class _Lines:
+    def __init__(self, name: str, variant: Variant) -> None:
+        self.name, self.variant, self.start = name, variant, time.monotonic()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        rate = row["epoch"] * self.variant.train_size / (time.monotonic() - self.start)
+        print(f"{self.name}: {state(row, self.variant.epochs, rate)}", file=sys.stderr, flush=True)
+
+
+class _Bar(pl.Callback):
+    """Follows batches, touching the screen ten times a second at most."""
+
+    def __init__(self, bar: Progress, name: str, variant: Variant) -> None:
+        self.bar, self.variant = bar, variant
+        total = variant.epochs * variant.train_size
+        self.task: TaskID = bar.add_task(name, total=total, state="")
+        self.start = self.shown = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now = time.monotonic()
+        last = batch_idx + 1 == trainer.num_training_batches
+        if now - self.shown < 0.1 and not last:
+            return
+        assert isinstance(pl_module, FastLeNet)
+        self.shown = now
+        seen = min(pl_module.step * self.variant.batch_size, self.variant.train_size)
+        done = trainer.current_epoch * self.variant.train_size + seen
+        row = {
+            "epoch": trainer.current_epoch + 1,
+            "train/loss": float(pl_module.trace[trainer.current_epoch, : pl_module.step].mean()),
+            "train/error": pl_module.wrong / seen,
+        }
+        self.bar.update(self.task, completed=done, state=state(row, self.variant.epochs, done / (now - self.start)))

@@ -1,0 +1,279 @@
+"""`lenet repro`: a DVC pipeline with independent stages side by side.
+
+DVC itself decides what is stale and records what was done; here is only the order. It takes its lock around its
+bookkeeping alone, so several `dvc repro --single-item STAGE` may run at once in one workspace.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from lenet.params.schema import Params
+from lenet.report import results_table
+from lenet.runs import current
+from lenet.runtime import processes, remedies, snapshot
+from lenet.runtime.errors import InputError
+from lenet.runtime.files import read_json, write_json
+from lenet.runtime.screen import Screen
+
+if TYPE_CHECKING:
+    import networkx
+
+HOST_WORK = 16  # an update takes its host as long as the arithmetic of so many digits
+BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")  # says a DVC that another, maybe dying, one stops
+ATTEMPTS = 10
+
+
+class StageFailed(Exception):
+    """A stage ended with an error; its log has been shown."""
+
+
+@dataclass
+class Running:
+    """A stage under way."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    since: float = field(default_factory=time.monotonic)
+    attempt: int = 1
+
+    @property
+    def seconds(self) -> str:
+        return f"{time.monotonic() - self.since:.0f} s"
+
+    def progress(self) -> str:
+        """The latest epoch that the stage has told of."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line for line in reversed(lines) if ": epoch " in line), "")
+
+
+@dataclass
+class Timeline:
+    """Each stage's start and end, in seconds from the beginning."""
+
+    began: float = field(default_factory=time.monotonic)
+    stages: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, stage: Running) -> None:
+        """A stage that has just ended."""
+        start, end = (round(at - self.began, 1) for at in (stage.since, time.monotonic()))
+        self.stages.append({"stage": stage.name, "start": start, "end": end})
+
+
+def repro(params: Params, pipeline: Path, names: Sequence[str], jobs: int, track: bool) -> None:
+    """Bring a pipeline up to date, with what it needs of others, with up to ``jobs`` stages at once.
+
+    Args:
+        params: the whole of the root's params.yaml.
+        pipeline: the folder of its dvc.yaml; runs and metrics that this no longer names are removed from it.
+        names: runs, as ``<variant>-<seed>``, if not all of it is to be brought up to date.
+        jobs: how many stages may run side by side.
+        track: whether stages record in MLflow.
+
+    Raises:
+        InputError: no such pipeline or run, another `lenet repro` is under way, or DVC cannot read the pipeline.
+        StageFailed: a stage ended with an error; the stages beside it were let finish.
+    """
+    if not (pipeline / "dvc.yaml").exists():
+        legal = ", ".join(sorted(str(path.parent) for path in Path().glob("*/dvc.yaml")))
+        raise InputError(f"{pipeline / 'dvc.yaml'} is not here; pipelines beside the root's: {legal or 'none'}")
+    with processes.sole_pipeline():
+        graph, waiting = _stale(pipeline, names)
+        if not waiting:
+            print("Everything is up to date.", file=sys.stderr)
+        timeline = Timeline()
+        if first := _signatures(graph, waiting):
+            _Scheduler(graph, first, jobs, {}, timeline).run()
+            graph, waiting = _stale(pipeline, names)
+        if waiting:
+            _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
+        if not results_table.is_drawn(Path("reports")):
+            from lenet.report import draw
+
+            draw.draw(Path("reports"))
+        if track:
+            _mark_current(params, Path("runs"))
+
+
+def _mark_current(params: Params, runs: Path) -> None:
+    """Mark the runs behind the present outputs in MLflow: `dvc checkout` changes outputs without running a stage."""
+    found = current.present(params, runs)
+    if not current.is_noted(current.mark_of(found)):
+        from lenet import tracking  # takes seconds, and is seldom needed
+
+        tracking.mark_current(found)
+
+
+def _stale(pipeline: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set[str]]":
+    """The graph of all stages' names (an edge leads to what a stage needs), and the names that may have to run.
+
+    These are of the pipeline, or of some of its runs, and what it needs alone. Runs that it no longer names are removed
+    on the way.
+    """
+    import networkx
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+
+    busy = Retrying(
+        retry=retry_if_exception_type(LockError), stop=stop_after_attempt(ATTEMPTS), wait=wait_fixed(1), reraise=True
+    )
+    file = pipeline / "dvc.yaml"
+    try:
+        with Repo() as repo:
+            graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
+            own = {stage.addressing for stage in repo.index.stages if Path(stage.path_in_repo) == file}
+            if not own:
+                raise InputError(f"{file}: it has no stages; `git checkout HEAD -- {file}` brings them back")
+            runs = {item: name for name in own for stage, item in [_parts(name)] if stage == "evaluate"}
+            if unknown := [name for name in names if name not in runs]:
+                raise InputError(f"{', '.join(unknown)}: no such run; legal: {', '.join(sorted(runs))}")
+            if runs:  # a file that is cut off says nothing of them
+                _remove_stale(pipeline, {*runs})
+            own = {runs[name] for name in names} or own
+            needed = own.union(*(networkx.descendants(graph, name) for name in own))
+            files = sorted({stage.path_in_repo for stage in repo.index.stages if stage.addressing in needed})
+            changed = set(busy(repo.status, targets=files))
+    except DvcException as error:
+        raise InputError("; ".join(filter(None, [remedies.of_dvc(error), snapshot.silence()]))) from None
+    needed_by = graph.reverse(copy=False)
+    return graph, needed & changed.union(*(networkx.descendants(needed_by, name) for name in changed))
+
+
+def _signatures(graph: "networkx.DiGraph", waiting: set[str]) -> set[str]:
+    """The stale signatures, with what they wait for. If they come out as they were, nothing after them is stale."""
+    import networkx
+
+    signatures = {name for name in waiting if _parts(name)[0] == "signature"}
+    return signatures.union(*(waiting & networkx.descendants(graph, name) for name in signatures))
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """A stage's name without its pipeline and its item, and the item."""
+    stage, _, item = name.rpartition(":")[2].partition("@")
+    return stage, item
+
+
+def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
+    """Remove what runs left that a pipeline no longer names: its last stage depends on the whole folder of runs."""
+    for folder in (pipeline / "runs").glob("*-*"):
+        if folder.name not in wanted and (folder / "run.json").exists():
+            print(f"removing {folder}: no stage produces it any more", file=sys.stderr)
+            shutil.rmtree(folder)
+    for file in (pipeline / "metrics").glob("*-*.json"):
+        if file.stem not in wanted and "run" in read_json(file):
+            file.unlink()
+
+
+def _cost(params: Params, name: str) -> float:
+    """How long a stage takes beside others, in digits: what trainings take counts, the rest is short."""
+    stage, run = _parts(name)
+    if stage != "train":
+        return 0
+    variant = params.variants[run.rpartition("-")[0]]
+    return variant.epochs * (variant.train_size * (1 + HOST_WORK / variant.batch_size) + variant.validation_size)
+
+
+class _Scheduler:
+    """Runs stages whose needs are met, the longest first, so that all cores are busy to the end.
+
+    Afterwards ``timeline.json`` beside the stages' logs holds each stage's start and end, in seconds from the first.
+    """
+
+    def __init__(
+        self, graph: "networkx.DiGraph", waiting: set[str], jobs: int, costs: dict[str, float], timeline: "Timeline"
+    ) -> None:
+        self.graph, self.waiting, self.jobs, self.costs, self.timeline = graph, set(waiting), jobs, costs, timeline
+        self.running: list[Running] = []
+        self.total, self.failed = len(waiting), False
+        self.console = Screen(stderr=True)
+        self.logs = processes.locks() / "logs"
+
+    def run(self) -> None:
+        self.logs.mkdir(exist_ok=True)
+        try:
+            with Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True):
+                while self.running or (self.waiting and not self.failed):
+                    self._start()
+                    time.sleep(0.1)
+                    self._finish()
+        finally:
+            self._stop()
+        write_json(self.logs / "timeline.json", self.timeline.stages)
+        if self.failed:
+            raise StageFailed
+
+    def _start(self) -> None:
+        while not self.failed and len(self.running) < self.jobs and (name := next(self._ready(), None)):
+            self.waiting.remove(name)
+            self.running.append(self._launch(name))
+
+    def _ready(self) -> Iterator[str]:
+        busy = self.waiting | {stage.name for stage in self.running}
+        return (name for name in sorted(self.waiting, key=self._order) if busy.isdisjoint(self.graph.successors(name)))
+
+    def _order(self, name: str) -> tuple[float, list[str]]:
+        return -self.costs.get(name, 0), name.split("-")[::-1]
+
+    def _launch(self, name: str, attempt: int = 1) -> Running:
+        log = self.logs / f"{name.replace('/', '-')}.log"
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
+        own = {"LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
+        # DVC runs commands by SHELL, and a service's account may have one that runs none
+        environment = os.environ | own | {"PATH": programs, "SHELL": "/bin/sh"}
+        with log.open("wb") as output:
+            command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
+            process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+        return Running(name, process, log, attempt=attempt)
+
+    def _finish(self) -> None:
+        for stage in list(self.running):
+            status = stage.process.poll()
+            if status is None:
+                continue
+            self.running.remove(stage)
+            text = stage.log.read_text(encoding="utf-8", errors="replace")
+            if status and any(words in text for words in BUSY) and stage.attempt < ATTEMPTS:
+                self.running.append(self._launch(stage.name, stage.attempt + 1))
+            elif status:
+                self.failed = True
+                self.console.print(Text.assemble((f"{stage.name} failed", "red"), f"; its log, {stage.log}:"))
+                self.console.print(Text(text.strip()))
+            else:
+                self.timeline.add(stage)
+                how = "from DVC's cache" if "is cached" in text else f"{stage.seconds}"
+                how = "unchanged" if "didn't change" in text else how
+                self.console.print(f"{stage.name}: {how}")
+
+    def _stop(self) -> None:
+        """End what still runs: each `dvc` is told, and the stage below it follows its end."""
+        for stage in self.running:
+            stage.process.send_signal(signal.SIGTERM)
+        for stage in self.running:
+            try:
+                stage.process.wait(processes.GRACE)
+            except subprocess.TimeoutExpired:
+                stage.process.kill()
+
+    def _view(self) -> Table | str:
+        if not self.console.is_terminal:
+            return ""
+        done = self.total - len(self.waiting) - len(self.running)
+        view = Table.grid(padding=(0, 2))
+        view.add_row(f"{done} of {self.total} stages", "", "")
+        for stage in self.running:
+            view.add_row(f"  {stage.name}", stage.seconds, Text(stage.progress(), no_wrap=True, overflow="ellipsis"))
+        return view

@@ -1,0 +1,46 @@
+"""What the sources and the interpreter of a rerun are like, as JSON. Run by that interpreter on these sources.
+
+It imports nothing of today's package, only what the sources of then have: hence the questions one by one.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lenet.training import fingerprint
+
+LOCK = "requirements-numeric.lock"
+"""Of the packages that could change bits, in sources from before there were signatures; so is ``numerics``."""
+
+
+def answer(question: Callable[[], Any]) -> Any:
+    """Its answer; None where these sources do not know it."""
+    try:
+        return question()
+    except (AttributeError, ImportError, TypeError, OSError):
+        return None
+
+
+def faults() -> list[str]:
+    """The operations that do not conform here. The arithmetic of sources before it has no such check."""
+    from lenet.arithmetic import conformance
+
+    return list(conformance.faults())
+
+
+print(
+    json.dumps(
+        {
+            "conformance": answer(faults),
+            "source": answer(lambda: fingerprint.source_sha256()),
+            "numerics": answer(lambda: fingerprint.numerics(Path(LOCK))),  # type: ignore[attr-defined]
+            "environment": answer(lambda: dict(line.split("==", 1) for line in fingerprint.environment())),
+            "threads": torch.get_num_threads(),
+            "processor": torch.backends.cpu.get_cpu_capability(),
+            "build": torch.__version__,
+        }
+    )
+)

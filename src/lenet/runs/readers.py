@@ -1,0 +1,181 @@
+"""What is kept of a run beside run.json and its weights, read back and checked: each kind of file has one reader.
+
+The functions of bytes raise what is in FAULTY (files.py), with the place; ``read`` makes one line of that.
+"""
+
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
+from safetensors.numpy import load
+
+from lenet.runs.record import Record
+from lenet.runtime.files import json_of, reading, sha256_of
+
+T = TypeVar("T")
+WEIGHTS = "weights.sha256"  # of each epoch's end, the one column of the history that holds no numbers
+COUNTS = ["index", "label", "answer"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Run(_Part):
+    """The part of a metrics file that tells of which training it is."""
+
+    key: str
+    weights: str = Field(alias="weights.sha256")
+    __pydantic_extra__: dict[str, str]
+    model_config = ConfigDict(extra="allow")
+
+
+class Test(_Part):
+    """The part of a metrics file that tells of the test digits. Older ones have less."""
+
+    __pydantic_extra__: dict[str, float | str | list[float]]
+    model_config = ConfigDict(extra="allow")
+    misses: int = Field(ge=0)
+    count: int | None = None
+    error: float | None = None
+    answers: str | None = Field(None, alias="answers.sha256")
+
+
+class Metrics(_Part):
+    """A run's metrics file."""
+
+    run: Run
+    test: Test
+    validation: dict[str, float] = {}
+
+
+class Curve(_Part):
+    """The error under one kind of disturbance."""
+
+    unit: str
+    levels: list[float]
+    errors: list[float]
+
+    @model_validator(mode="after")
+    def _of_one_length(self) -> "Curve":
+        if len(self.levels) != len(self.errors):
+            raise ValueError("other numbers of levels and errors")
+        return self
+
+
+class Robustness(RootModel[dict[str, Curve]]):
+    """robustness.json."""
+
+
+class Summary(RootModel[dict[str, dict[str, float]]]):
+    """metrics/summary.json."""
+
+
+def read(path: Path, how: Callable[[bytes], T]) -> T:
+    """Read a file by one of the functions below. Raises InputError if it is missing or damaged."""
+    with reading(path):
+        return how(path.read_bytes())
+
+
+def metrics(content: bytes) -> dict[str, Any]:
+    """A run's metrics file."""
+    return json_of(content, Metrics)
+
+
+def summary(content: bytes) -> dict[str, dict[str, float]]:
+    """metrics/summary.json: variant → its few numbers."""
+    return json_of(content, Summary)
+
+
+def robustness(content: bytes) -> dict[str, Any]:
+    """robustness.json: disturbance → unit, levels, errors."""
+    return json_of(content, Robustness)
+
+
+def history(content: bytes) -> pd.DataFrame:
+    """history.csv: a row an epoch."""
+    table = _table(content)
+    _refuse(table, "epoch", table["epoch"] != np.arange(1, len(table) + 1), "not the epoch of this line")
+    return table
+
+
+def predictions(content: bytes) -> pd.DataFrame:
+    """predictions.csv: index, label, answer and, where they were kept, outputs of each test digit."""
+    table = _table(content)
+    for name in COUNTS:
+        legal = table[name].mod(1).eq(0) & table[name].between(0, np.inf if name == "index" else 9)
+        _refuse(table, name, ~legal, "no place in MNIST's file" if name == "index" else "no digit")
+    _refuse(table, "index", table["index"].duplicated(), "a second time")
+    return table.astype(dict.fromkeys(COUNTS, np.int64))
+
+
+def missed(content: bytes) -> dict[int, np.ndarray]:
+    """missed.safetensors: index in MNIST's test file → image (28, 28)."""
+    found = load(content)
+    index, images = found["index"], found["images"]
+    for name, array, kind, shape in (
+        ("index", index, np.int64, (index.size,)), ("images", images, np.uint8, (index.size, 28, 28)),
+    ):  # fmt: skip
+        if array.dtype != kind or array.shape != shape:
+            raise ValueError(f"{name}: {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}")
+    return dict(zip(index.tolist(), images, strict=True))
+
+
+def answers_sha256(table: pd.DataFrame) -> str:
+    """The digest of all answers, as evaluate computes it."""
+    return sha256_of(table.sort_values("index")["answer"].to_numpy(np.uint8).tobytes())
+
+
+def disagreements(
+    name: str, record: Record | None, history: pd.DataFrame | None, metrics: dict[str, Any] | None,
+    predictions: pd.DataFrame | None, missed: dict[int, np.ndarray] | None,
+) -> Iterator[str]:  # fmt: skip
+    """Where files of the run of a name contradict each other; None: could not be read, or there is none."""
+    file = f"metrics/{name}.json"
+    if record and history is not None and WEIGHTS in history and history[WEIGHTS].iloc[-1] != record.weights:
+        yield "history.csv: its last weights.sha256 is not that of run.json"
+    if record and metrics and metrics["run"] != record.fingerprints:
+        yield f"{file}: run is not that of run.json"
+    if history is not None and metrics:
+        told = metrics.get("validation", {})
+        if told != {name: history.get(f"validation/{name}", pd.Series([None])).iloc[-1] for name in told}:
+            yield f"{file}: validation is not the last of history.csv"
+    if predictions is None:
+        return
+    wrong = predictions.loc[predictions["answer"] != predictions["label"], "index"].tolist()
+    if missed is not None and [*missed] != wrong:
+        yield "missed.safetensors: other digits than predictions.csv misses"
+    if metrics:
+        tested = metrics["test"]
+        if (tested["misses"], tested.get("count")) != (len(wrong), len(predictions)):
+            told, there = f"{tested['misses']} of {tested.get('count')}", f"{len(wrong)} of {len(predictions)}"
+            yield f"{file}: test.misses {told}, and {there} in predictions.csv"
+        if tested.get("error") != len(wrong) / len(predictions):
+            yield f"{file}: test.error is not misses / count"
+        if tested.get("answers.sha256") not in (None, answers_sha256(predictions)):
+            yield f"predictions.csv: other answers than test.answers.sha256 of {file}"
+
+
+def _table(content: bytes) -> pd.DataFrame:
+    """A CSV file with one line at least, in which each cell is a finite number, but for the weights' digests."""
+    if not content.endswith(b"\n"):
+        raise ValueError(f"line {len(content.splitlines()) or 1}: cut off")
+    table = pd.read_csv(io.BytesIO(content), float_precision="round_trip", skip_blank_lines=False)
+    if table.empty or not isinstance(table.index, pd.RangeIndex):
+        raise ValueError("line 2: there is none" if table.empty else "line 1: fewer columns than below")
+    for name in table.columns.drop(WEIGHTS, errors="ignore"):
+        cells = table[name]
+        numbers = cells if cells.dtype.kind in "iuf" else pd.to_numeric(cells.astype(str), errors="coerce")
+        _refuse(table, name, ~np.isfinite(numbers), "no finite number")
+    return table
+
+
+def _refuse(table: pd.DataFrame, column: str, faulty: pd.Series, what: str) -> None:
+    """Raise ValueError for the first faulty line."""
+    if faulty.any():
+        row = int(faulty.to_numpy().argmax())
+        raise ValueError(f"line {row + 2}: {column} {table[column].iloc[row]} is {what}")
