@@ -18,8 +18,10 @@ from jaxtyping import install_import_hook
 
 SHAPED = ("arithmetic", "digits", "networks", "training", "evaluation")
 with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
-    from lenet.evaluation import evaluate  # noqa: F401
-    from lenet.pipeline import train  # noqa: F401  these import the others; shapes in signatures are checked in tests
+    from lenet.pipeline import (
+        evaluate,  # noqa: F401
+        train,  # noqa: F401  these import the others; shapes in signatures are checked in tests
+    )
 
 import pytest
 import requests

@@ -16,8 +16,8 @@ from safetensors.numpy import save_file
 from conftest import ROOT, run
 from lenet.evaluation import rounding
 from lenet.params.schema import Params, Variant
-from lenet.pipeline import scheduling
-from lenet.report import comparison, comparison_page, draw, experiments, figures, results_table
+from lenet.pipeline import compare, scheduling
+from lenet.report import comparison_page, draw, experiments, figures, results_table
 from lenet.runs import current
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
@@ -60,7 +60,7 @@ def runs(tmp_path: Path, params: Params) -> Path:
 
 def compared(params: Params, runs: Path, out: Path) -> dict[str, Any]:
     """Compare with the studies beside the runs' folder, if any; comparison.json's content."""
-    comparison.compare(params, runs, runs.parent, out / "summary.json", out / "reports", track=False)
+    compare.compare(params, runs, runs.parent, out / "summary.json", out / "reports", track=False)
     return results_table.load(out / "reports")
 
 
@@ -345,7 +345,7 @@ def test_the_page_is_drawn_again_where_it_is_of_other_numbers(two: Params, runs:
     """As after `dvc checkout`, which brings comparison.json alone."""
     reports = tmp_path / "reports"
     assert results_table.is_drawn(reports)  # nothing is there to be drawn
-    comparison.write(two, runs, runs.parent, tmp_path / "summary.json", reports)
+    compare.write(two, runs, runs.parent, tmp_path / "summary.json", reports)
     assert not results_table.is_drawn(reports)
     draw.draw(reports)
     assert results_table.is_drawn(reports)

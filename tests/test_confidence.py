@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lenet.evaluation import confidence
-from lenet.evaluation.evaluate import calibration_error
+from lenet.evaluation.scoring import calibration_error
 from lenet.params.schema import Params
 
 

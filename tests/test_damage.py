@@ -19,10 +19,9 @@ from safetensors.torch import save_file
 from conftest import HARDEST, ROOT, edit_params, run, small_disk
 from lenet import cli, networks
 from lenet.digits.data import load_digits
-from lenet.evaluation import evaluate, robustness
+from lenet.evaluation import robustness
 from lenet.params.schema import Params
-from lenet.pipeline import scheduling
-from lenet.report import comparison
+from lenet.pipeline import compare, evaluate, scheduling
 from lenet.reproduce import diff, doctor
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
@@ -79,7 +78,7 @@ def read_with(command: str, params: Params) -> list[str]:
         if command == "evaluate":
             evaluate.evaluate(PLACES.runs / RUN, PLACES.test, Path("out.json"), track=False)
         elif command == "compare":
-            comparison.write(params, PLACES.runs, PLACES.studies, METRICS / "summary.json", PLACES.reports)
+            compare.write(params, PLACES.runs, PLACES.studies, METRICS / "summary.json", PLACES.reports)
         elif command == "diff":
             [*diff.sections(diff.look_up(NAMES, params, PLACES.runs, PLACES.metrics))]
         else:

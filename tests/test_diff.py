@@ -13,8 +13,8 @@ from mlflow.entities import Run
 
 from conftest import ROOT, commit, lenet_command, run
 from lenet import tracking
-from lenet.evaluation import evaluate
 from lenet.params.schema import Params
+from lenet.pipeline import evaluate
 from lenet.pipeline.train import train
 from lenet.reproduce import diff
 from lenet.reproduce.diff import Section

@@ -18,9 +18,9 @@ from safetensors.numpy import load_file, save_file
 from conftest import HARDEST, edit_params, lenet_command, run
 from lenet import tracking
 from lenet.cli import cli
-from lenet.evaluation import evaluate, robustness
+from lenet.evaluation import robustness
 from lenet.params import loading
-from lenet.report import comparison
+from lenet.pipeline import compare, evaluate
 from lenet.reproduce import doctor, verify
 from lenet.runs import readers
 from lenet.runtime import remedies
@@ -233,7 +233,7 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     edit(metrics, lambda content: content["test"].update(misses=misses, error=misses / 10_000, **answers))
     params = loading.load()
     places = doctor.Places()
-    comparison.compare(params, places.runs, places.studies, Path("metrics/summary.json"), places.reports, track=False)
+    compare.compare(params, places.runs, places.studies, Path("metrics/summary.json"), places.reports, track=False)
     run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)
     for _ in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
         pass

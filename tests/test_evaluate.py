@@ -14,22 +14,23 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lenet.digits.data import load_digits
-from lenet.evaluation import evaluate, recognition, robustness
+from lenet.evaluation import recognition, robustness, scoring
 from lenet.params.schema import Params
+from lenet.pipeline import evaluate
 from lenet.pipeline.train import train
 from lenet.runtime.errors import InputError
 from test_train import small_params
 
 
-def answers(probabilities: list[list[float]]) -> evaluate.Answers:
+def answers(probabilities: list[list[float]]) -> scoring.Answers:
     p = torch.zeros(len(probabilities), 10)
     for row, values in enumerate(probabilities):
         p[row, : len(values)] = torch.tensor(values)
-    return evaluate.Answers(p.argmax(1), p.log(), p)
+    return scoring.Answers(p.argmax(1), p.log(), p)
 
 
 def test_metrics_of_four_digits() -> None:
-    found = evaluate.test_metrics(
+    found = scoring.test_metrics(
         answers([[0.5, 0.5 - 1e-6], [0.25, 0.75], [1.0], [0.0, 0.125, 0.875]]), torch.tensor([0, 1, 1, 2])
     )
     assert (found["misses"], found["count"], found["error"]) == (1, 4, 0.25)
@@ -49,30 +50,30 @@ def test_likelihood_and_calibration_are_the_same_in_any_order() -> None:
     right = probabilities.gather(1, labels[:, None])[:, 0].double().log()
     orders = [torch.randperm(2000, generator=generator) for _ in range(5)]
     assert len({sum(right[order].tolist()) for order in orders}) > 1
-    for measure in (evaluate.negative_log_likelihood, evaluate.calibration_error):
+    for measure in (scoring.negative_log_likelihood, scoring.calibration_error):
         assert len({measure(probabilities[order], labels[order]) for order in orders}) == 1
 
 
 def test_calibration_pools_a_bin_before_it_takes_the_gap() -> None:
     both = answers([[0.7, 0.3], [0.7, 0.3]])
-    assert evaluate.calibration_error(both.probabilities, torch.tensor([0, 1])) == pytest.approx(0.2, abs=1e-6)
+    assert scoring.calibration_error(both.probabilities, torch.tensor([0, 1])) == pytest.approx(0.2, abs=1e-6)
 
 
 @given(st.integers(0, 1000))
 def test_confident_truth_is_calibrated(seed: int) -> None:
     labels = torch.randint(10, (50,), generator=torch.Generator().manual_seed(seed))
     certain = torch.nn.functional.one_hot(labels, 10).float()
-    assert evaluate.calibration_error(certain, labels) == 0
-    assert evaluate.negative_log_likelihood(certain, labels) == 0
+    assert scoring.calibration_error(certain, labels) == 0
+    assert scoring.negative_log_likelihood(certain, labels) == 0
 
 
 def test_outputs_that_are_no_probabilities_have_no_likelihood() -> None:
-    found = evaluate.test_metrics(evaluate.Answers(torch.tensor([1]), torch.zeros(1, 10), None), torch.tensor([1]))
+    found = scoring.test_metrics(scoring.Answers(torch.tensor([1]), torch.zeros(1, 10), None), torch.tensor([1]))
     assert set(found) == {"misses", "count", "error", "answers.sha256", "error.per_class"}
 
 
 def test_confusion_counts_digit_by_answer() -> None:
-    counts = evaluate.confusion(np.array([1, 1, 7]), np.array([1, 7, 7]))
+    counts = scoring.confusion(np.array([1, 1, 7]), np.array([1, 7, 7]))
     assert counts[1, 1] == counts[7, 1] == counts[7, 7] == 1
     assert counts.sum() == 3
 

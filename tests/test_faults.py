@@ -33,10 +33,9 @@ from sqlalchemy import make_url
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, server_answers, small_disk, wait_for
 from lenet import tracking
 from lenet.digits.data import load_digits
-from lenet.evaluation import evaluate, recognition
+from lenet.evaluation import recognition
 from lenet.params import loading, schema
-from lenet.pipeline import train
-from lenet.report import comparison
+from lenet.pipeline import compare, evaluate, train
 from lenet.runs.record import Record
 from lenet.runtime import layout, snapshot
 from lenet.runtime.errors import InputError
@@ -221,7 +220,7 @@ def work(made: Project, *stages: str, seeds: tuple[int, ...] = (1, 2)) -> None:
             elif stage == "evaluate":
                 evaluate.evaluate(folder, made.digits / "test", metrics / f"modern-{seed}.json", True)
     if "compare" in stages:
-        comparison.compare(made.params, runs, Path("no-studies"), metrics / "summary.json", reports, True)
+        compare.compare(made.params, runs, Path("no-studies"), metrics / "summary.json", reports, True)
 
 
 # --- the tracker is never in the way ---------------------------------------------------------------------------------

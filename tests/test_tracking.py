@@ -19,8 +19,9 @@ from mlflow.entities import Run
 from conftest import ROOT, edit_params, run, wait_for
 from lenet import tracking
 from lenet.digits.data import Digits
-from lenet.evaluation import evaluate, recognition
+from lenet.evaluation import recognition
 from lenet.params.schema import Params
+from lenet.pipeline import evaluate
 from lenet.pipeline.train import train
 from lenet.runs.record import Record
 from lenet.runtime import layout

@@ -21,9 +21,9 @@ FILES = ("weights.safetensors", "run.json")
 """What a loaded network is made of, in a run's folder and in the model's."""
 
 SOURCES = (
-    "__init__.py", "arithmetic", "config.py", "digits/__init__.py", "digits/data.py", "errors.py",
-    "evaluation/__init__.py", "evaluation/recognition.py", "files.py", "networks", "training/__init__.py",
-    "training/objective.py", "runs/record.py",
+    "__init__.py", "arithmetic", "digits/__init__.py", "digits/data.py", "evaluation/__init__.py",
+    "evaluation/recognition.py", "networks", "params", "runs/__init__.py", "runs/record.py", "runtime/__init__.py",
+    "runtime/errors.py", "runtime/files.py", "training/__init__.py", "training/objective.py",
 )  # fmt: skip
 """The package's folders and modules that run a network."""
 

@@ -1,4 +1,4 @@
-"""Stage compare: all runs → the variants' summary, and the comparison's numbers, from which the page is drawn."""
+"""All runs side by side: the numbers of the comparison, from which its page is drawn, and the variants' summary."""
 
 import base64
 from collections import Counter
@@ -10,18 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lenet import tracking
 from lenet.evaluation import confidence
-from lenet.evaluation.evaluate import confusion
-from lenet.evaluation.rounding import rounded
+from lenet.evaluation.scoring import confusion
 from lenet.networks import layer_table
-from lenet.params.schema import Params
-from lenet.report import draw, experiments, statistics
+from lenet.report import statistics
 from lenet.runs import readers
 from lenet.runs.record import Record
-from lenet.runtime import processes
 from lenet.runtime.errors import FaultyFile, InputError
-from lenet.runtime.files import write_json
 
 HARDEST = 36  # digits shown
 CURVES = ("train/error", "validation/error")
@@ -61,47 +56,6 @@ class Run:
         return confidence.of(self.predictions[confidence.OUTPUTS].to_numpy(), self.record.parameters)
 
 
-def compare(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path, track: bool) -> None:
-    """Compare all runs of ``compare`` × ``seeds``, write the summary and the numbers, and draw the page from these.
-
-    The page and the pictures follow the builds of matplotlib and freetype: no outputs of DVC's.
-
-    Args:
-        params: which variants and seeds.
-        runs: the folder that holds a folder per run.
-        studies: the folder of what `make ladder`, `sizes` and `frontier` make; the report says what is missing.
-        summary_out: where the variants' means go.
-        reports: the folder for comparison.json, comparison.html and the figures.
-        track: tag the compared runs in MLflow as the current ones.
-
-    Raises:
-        InputError: a run is missing or faulty, or its test digits are not the others'; a study's file is faulty.
-    """
-    write(params, runs, studies, summary_out, reports)
-    draw.draw(reports)
-    if track:
-        tracking.compared(params, runs, summary_out, reports)
-
-
-def write(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path) -> None:
-    """Write the stage's outputs, the summary and comparison.json: the same bytes on every machine.
-
-    Arguments and errors are those of ``compare``.
-    """
-    by_variant = {
-        name: [read(runs / f"{name}-{seed}", summary_out.parent) for seed in params.seeds] for name in params.compare
-    }
-    _check_alike(by_variant)
-    content = rounded(describe(by_variant)) | {
-        "ladder": experiments.ladder(studies / "ladder.json"),
-        "frontier": experiments.frontier(studies / "frontier.json"),
-        "sizes": experiments.sizes(studies / "sizes.json"),
-    }
-    processes.check()
-    write_json(summary_out, summarise(content))
-    write_json(reports / "comparison.json", content)
-
-
 def read(folder: Path, metrics: Path) -> Run:
     """Read a run's folder, and check it with its metrics file, if it is there: in the folder of the summary.
 
@@ -123,7 +77,7 @@ def read(folder: Path, metrics: Path) -> Run:
     return Run(record, history, predictions, missed, robustness)
 
 
-def _check_alike(by_variant: ByVariant) -> None:
+def check_alike(by_variant: ByVariant) -> None:
     """Digits are compared one by one, and curves level by level."""
     runs = [run for group in by_variant.values() for run in group]
     first = runs[0]

@@ -240,8 +240,7 @@ def arithmetic() -> Iterator[str]:
 
 def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
     """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder."""
-    from lenet.evaluation import evaluate
-    from lenet.report import comparison
+    from lenet.pipeline import compare, evaluate
 
     with tempfile.TemporaryDirectory() as scratch:
         copies = Path(scratch)
@@ -264,7 +263,7 @@ def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
             return
         summary = places.metrics / "summary.json"
         try:
-            comparison.write(params, copies / places.runs, places.studies, copies / summary, copies / places.reports)
+            compare.write(params, copies / places.runs, places.studies, copies / summary, copies / places.reports)
         except InputError as error:
             yield str(error)
         else:

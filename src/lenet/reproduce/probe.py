@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
-from lenet.training import fingerprint
+try:
+    from lenet.training import fingerprint
+except ImportError:  # sources from before it was in a package
+    from lenet import fingerprint  # type: ignore[no-redef]
 
 LOCK = "requirements-numeric.lock"
 """Of the packages that could change bits, in sources from before there were signatures; so is ``numerics``."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lenet.evaluation import recognition
+from lenet.evaluation import recognition, scoring
 from lenet.params.loading import flatten
 from lenet.params.schema import Variant
 from lenet.report import figures
@@ -314,10 +314,8 @@ def _kernels(name: str, files: Mapping[str, Path]) -> Any:
 
 
 def _confusion(name: str, files: Mapping[str, Path]) -> Any:
-    from lenet.evaluation.evaluate import confusion  # which imports this in its turn
-
     answers = readers.read(files["predictions.csv"], readers.predictions)
-    return figures.confusion([(name, confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])
+    return figures.confusion([(name, scoring.confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])
 
 
 def _misclassified(name: str, files: Mapping[str, Path]) -> Any:

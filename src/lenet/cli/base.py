@@ -1,0 +1,84 @@
+"""What all commands share: the group, the checked params.yaml, common options."""
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+HERE = click.Path(path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="lenet")
+def cli() -> None:
+    """Train, compare, tune and rerun LeNet-5 variants, reproducibly.
+
+    Every command first validates params.yaml.
+
+    Exit status: 0 done, 1 failed or different, 2 bad input; `lenet rerun` has more.
+    """
+
+
+def job_of(group: click.Group) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command that gets the checked params.yaml as its first argument."""
+
+    def make(function: Callable[..., None]) -> Callable[..., None]:
+        @group.command(name=function.__name__.removesuffix("_job"))
+        @functools.wraps(function)
+        def run(**arguments: Any) -> None:
+            from lenet.params import loading
+
+            function(loading.load(), **arguments)
+
+        return run
+
+    return make
+
+
+job = job_of(cli)
+
+
+def stage(function: Callable[..., None]) -> Callable[..., None]:
+    """A job that lives no longer than the DVC that started it."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        from lenet.runtime import processes
+
+        processes.follow_parents()
+        function(*arguments, **options)
+
+    return run
+
+
+def merged(function: Callable[..., None]) -> Callable[..., None]:
+    """A job that refuses results in which a merge has left both sides."""
+
+    @functools.wraps(function)
+    def run(*arguments: Any, **options: Any) -> None:
+        from lenet.runtime import remedies
+
+        remedies.refuse_conflicts()
+        function(*arguments, **options)
+
+    return run
+
+
+def path_option(name: str, description: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A required path; dvc.yaml states it."""
+    return click.option(name, type=HERE, required=True, help=description)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def tracking_option(function: Callable[..., None]) -> Callable[..., None]:
+    """Whether a stage records itself."""
+    return click.option(
+        "--track/--no-track", default=True, envvar="LENET_TRACK", help="Record in MLflow; LENET_TRACK=0 turns it off."
+    )(function)

@@ -1,0 +1,194 @@
+"""The commands that ask whether runs are the same."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lenet.cli.base import cores, job, merged, stage, tracking_option
+from lenet.runtime.errors import InputError, visible
+
+if TYPE_CHECKING:
+    from lenet.params.schema import Params
+
+
+@job
+@click.argument("reference", metavar="[RUN]", required=False)
+@click.option(
+    "--preflight", is_flag=True, help="Stop before the first stage; exit status 0 if bitwise is possible, else 3."
+)
+@click.option("--env", is_flag=True, help="Use a new virtual environment with the run's own requirements.lock.")
+@click.option(
+    "--accept",
+    type=click.Choice(["bitwise", "predictions", "metrics", "within-noise", "different"]),
+    default="bitwise",
+    show_default=True,
+    help="Exit with status 0 for this grade and better ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option(
+    "--trust-sources", is_flag=True, help="Execute sources from the tracking store even if no commit here has them."
+)
+@click.option("--all", "everything", is_flag=True, help="Rerun all finished runs, as many at once as there are cores.")
+@click.option("--filter", "condition", help="With --all: only runs that match this MLflow filter.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="With --all: reruns at a time; by default the number of cores."
+)
+@tracking_option
+@stage
+@merged
+def rerun(
+    params: "Params",
+    reference: str | None,
+    preflight: bool,
+    env: bool,
+    accept: str,
+    as_json: bool,
+    trust_sources: bool,
+    everything: bool,
+    condition: str | None,
+    jobs: int | None,
+    track: bool,
+) -> None:
+    """Repeat a recorded run, and grade the result.
+
+    The run is rebuilt from its own sources, parameters and data. Sources are executed only if a commit of this
+    repository has them, or with --trust-sources.
+
+    A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
+    results. Your files are not touched.
+
+    Exit status: 0 the same weights, bit for bit, 4 a weaker grade, 1 different, 2 it cannot be rerun.
+
+    \b
+    Example: lenet rerun modern-1
+             lenet rerun --all --filter "tags.variant = 'modern'" --accept within-noise
+    """
+    from lenet.reproduce import view
+
+    if everything == bool(reference) or (condition and not everything):
+        raise InputError("name one RUN, or --all, which --filter can restrict")
+    options = [*(["--preflight"] if preflight else []), *(["--env"] if env else []), "--accept", accept]
+    options += [*([] if track else ["--no-track"]), *(["--trust-sources"] if trust_sources else [])]
+    try:
+        if everything:
+            raise SystemExit(view.show_all(params, condition, options, jobs or cores(), as_json))
+        how = {"only_preflight": preflight, "build_environment": env, "track": track, "trust": trust_sources}
+        raise SystemExit(view.show(params, str(reference), accept, as_json, **how))
+    except KeyboardInterrupt:
+        print("lenet: interrupted; nothing is left of this rerun", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+@job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
+@click.option("--against", default="HEAD", show_default=True, help="The Git revision with the published results.")
+@click.option("--here", is_flag=True, help="Compute nothing: compare what this checkout has computed.")
+@click.option(
+    "--signatures", is_flag=True, help="Recompute signatures under all instruction sets and numbers of threads."
+)
+@stage
+@merged
+def verify(params: "Params", names: tuple[str, ...], against: str, here: bool, signatures: bool) -> None:
+    """Recompute the published results, and compare.
+
+    All of them, or only these runs, in a clean copy of the commit. Exit status 1 if a bit differs. Pipelines with
+    results of an older arithmetic are listed and skipped.
+
+    \b
+    Example: lenet verify modern-1 original-tanh-1
+             lenet verify --here --against HEAD~1
+             lenet verify --signatures modern
+    """
+    from lenet.reproduce import published
+    from lenet.reproduce import verify as module
+    from lenet.runs import stale
+    from lenet.runtime.screen import Screen
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    if here and signatures:
+        raise InputError("--here and --signatures exclude each other; give one of them")
+    for line in stale.pipelines(module.METRICS):
+        print(line)
+    if signatures:
+        differing = 0
+        for line in module.signatures(params, against, names, module.settings(), tell):
+            differing += 1
+            print(line, flush=True)
+        raise SystemExit(differing > 0)
+    if here:
+        verdicts = module.verify(params, against, Path(), names)
+    else:
+        verdicts = published.compute(against, names, cores(), tell)
+    Screen().print(module.table(verdicts))
+    if not all(verdict.same for verdict in verdicts):
+        raise SystemExit(1)
+
+
+@job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
+@click.option("--deep", is_flag=True, help="Also recompute all results from weights and test digits.")
+@merged
+def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
+    """Check that lock file, outputs, record and machine agree.
+
+    Checks dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine, for everything
+    here or for these runs. Pipelines with results of an older arithmetic are listed and skipped.
+
+    Lists each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
+    """
+    from lenet.reproduce import doctor as module
+    from lenet.runs import stale
+
+    sound = True
+    for line in stale.pipelines(Path("metrics")):
+        print(line)
+    places = module.Places()
+    if note := module.build(places.locks):
+        print(note)
+    for name, faults in module.examine(params, names, deep, places):
+        print(f"{name}: {'they agree' if not faults else ''}".rstrip())
+        for fault in faults:
+            print(f"  {visible(fault)}")
+        sound = sound and not faults
+    if not sound:
+        raise SystemExit(1)
+
+
+@job
+@click.argument("references", metavar="RUN RUN…", nargs=-1)
+@click.option("--code", is_flag=True, help="Also print unified diffs of the sources.")
+@merged
+def diff(params: "Params", references: tuple[str, ...], code: bool) -> None:
+    """Show what differs between runs.
+
+    Parameters, code, environment, metrics and answers.
+
+    A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
+    results; differences are against the first. Exit status 0 whether they differ or not.
+
+    Example: lenet diff modern-1 modern-2
+    """
+    from lenet.reproduce import diff as module
+    from lenet.runtime.screen import Screen
+
+    found = module.look_up(references, params, Path("runs"), Path("metrics"))
+    module.show(found, code, Screen())
+
+
+@job
+@click.option("--dry-run", is_flag=True, help="Only list what would be removed.")
+def clean(params: "Params", dry_run: bool) -> None:
+    """Remove what killed commands have left.
+
+    Removes folders of reruns, and checkpoints that no training of params.yaml would continue from.
+
+    Example: lenet clean --dry-run
+    """
+    from lenet.reproduce import clean as module
+
+    for path, why in module.clean(params, Path("data/train.safetensors"), dry_run):
+        print(f"{path}: {why}")

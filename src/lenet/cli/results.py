@@ -1,0 +1,128 @@
+"""The commands that run the pipelines and show what came out."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lenet.cli.base import HERE, cores, job, merged, stage, tracking_option
+
+if TYPE_CHECKING:
+    from lenet.params.schema import Params
+
+
+@job
+def check(params: "Params") -> None:
+    """Validate params.yaml, including blocks that are not compared.
+
+    Example: lenet check
+    """
+    from lenet.sweep.settings import settings
+
+    counts = f"{len(params.variants)} variants, {len(list(params.runs()))} runs, {len(settings(params).spaces)} studies"
+    print(f"params.yaml is valid: {counts}", file=sys.stderr)
+
+
+@job
+@click.argument("variant")
+def summary(params: "Params", variant: str) -> None:
+    """Print a variant's layers and their sizes.
+
+    Example: lenet summary original-tanh
+    """
+    from lenet.networks import layer_table as module
+    from lenet.runtime.screen import Screen
+
+    Screen().print(module.table(variant, params.variant(variant).network))
+
+
+@job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
+@click.option("--jobs", type=click.IntRange(min=1), help="Stages at a time; by default the number of cores.")
+@click.option("--pipeline", type=HERE, default=Path(), help="The folder of a further pipeline, such as ladder.")
+@tracking_option
+@stage
+@merged
+def repro(params: "Params", names: tuple[str, ...], jobs: int | None, pipeline: Path, track: bool) -> None:
+    """Run the stages that are out of date.
+
+    All of them, or only those that these runs need. Independent stages run side by side. A further pipeline also runs
+    what it needs of the main one.
+
+    \b
+    Example: lenet repro modern-1 original-tanh-1
+             lenet repro --jobs 4 --pipeline ladder
+    """
+    from lenet.pipeline import scheduling as module
+
+    if not track:
+        os.environ["LENET_TRACK"] = "0"  # for the stages
+    try:
+        module.repro(params, pipeline, names, jobs or cores(), track)
+    except module.StageFailed:
+        raise SystemExit(1) from None
+
+
+@job
+@merged
+def results(params: "Params") -> None:
+    """Print the comparison's table.
+
+    Example: lenet results
+    """
+    from lenet.report import results_table as module
+    from lenet.runs import current
+    from lenet.runtime.screen import Screen
+
+    content = module.load(Path("reports"))
+    Screen().print(module.table(content))
+    if not module.is_of(content, params, current.records(params, Path("runs"))):
+        print(
+            "lenet: warning: these are not the runs of params.yaml as it is now; `make repro` computes them",
+            file=sys.stderr,
+        )
+
+
+@job
+@click.option("--reports", type=HERE, default=Path("reports"), show_default=True, help="The folder of the report.")
+def draw(params: "Params", reports: Path) -> None:
+    """Redraw the report's page and plots from comparison.json.
+
+    Stage compare draws them as well. Example: lenet draw
+    """
+    from lenet.report import draw as module
+
+    module.draw(reports)
+
+
+@job
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+def ui(params: "Params", port: int) -> None:
+    """Serve MLflow's pages with this project's runs.
+
+    Example: lenet ui --port 5001
+    """
+    from lenet import tracking
+
+    tracking.serve(port)
+
+
+@job
+@merged
+def sync(params: "Params") -> None:
+    """Complete MLflow's record from files.
+
+    Adds what a failed store has missed, or everything to an empty one.
+
+    A second call adds nothing. Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
+    """
+    from lenet import tracking
+
+    counts = []
+    for run in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
+        counts.append(run.added)
+        if run.added:
+            print(f"{run.name}: {run.added} additions", file=sys.stderr)
+    print(f"{len(counts)} runs, {sum(map(bool, counts))} of them completed: {tracking.shown()}", file=sys.stderr)

@@ -1,0 +1,147 @@
+"""The commands of Optuna's studies."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lenet.cli.base import HERE, cli, cores, job_of, stage, tracking_option
+from lenet.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from lenet.params.schema import Params
+
+
+class _Studies(click.Group):
+    """`lenet sweep WORDS` is `lenet sweep run WORDS` unless the first word is a command of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+
+@cli.group(cls=_Studies, subcommand_metavar="VARIANT [OPTIONS] | COMMAND …")
+def sweep() -> None:
+    """Tune a variant with Optuna, on validation digits.
+
+    `lenet sweep VARIANT` computes the study that `sweep` in params.yaml describes, or continues it. It may be
+    interrupted at any time. `lenet sweep run --help` lists its options.
+
+    \b
+    Example: lenet sweep modern
+             lenet sweep show modern
+             lenet sweep promote modern
+    """
+
+
+storage_option = click.option(
+    "--storage", envvar="LENET_SWEEP_STORAGE", help="The storage of trials; by default sqlite:///optuna.db."
+)
+
+
+@job_of(sweep)
+@click.argument("variant", required=False)
+@click.option("--all", "everything", is_flag=True, help="All compared variants, one after the other.")
+@click.option("--trials", type=click.IntRange(min=1), help="Number of trials; by default as in params.yaml.")
+@click.option(
+    "--workers", type=click.IntRange(min=0), help="Worker processes on this machine; by default the number of cores."
+)
+@storage_option
+@click.option("--study", help="The study's name; by default derived from all that it depends on.")
+@click.option("--join", envvar="LENET_SWEEP_JOIN", help="Work on a study in this storage.")
+@click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
+@click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
+@tracking_option
+@stage
+def run_job(
+    params: "Params",
+    variant: str | None,
+    everything: bool,
+    trials: int | None,
+    workers: int | None,
+    storage: str | None,
+    study: str | None,
+    join: str | None,
+    data: Path,
+    out: Path | None,
+    track: bool,
+) -> None:
+    """Compute a study, or continue it.
+
+    \b
+    Example: lenet sweep modern --trials 30 --workers 2
+             lenet sweep --join postgresql://lenet@db/sweeps
+    """
+    from lenet.sweep.settings import settings
+
+    if (join is not None) + everything + (variant is not None) != 1:
+        raise InputError("name one VARIANT, or --all, or --join STORAGE")
+    if join:
+        from lenet.sweep import worker
+
+        worker.join(join, study, data)
+        return
+    names = params.compare if everything else [str(variant)]
+    made = settings(params)
+    for name in names:
+        made.check(params.variant(name), name)
+
+    from lenet.sweep import job
+    from lenet.sweep import storage as storages
+
+    jobs = cores() if workers is None else workers
+    address = storage or storages.default()
+    for name in names:
+        place = out / name if out and everything else out
+        options = job.Options(trials, jobs, address, study, data, place, track)
+        try:
+            job.tell(job.sweep(params, made, name, options))
+        except KeyboardInterrupt:
+            print("lenet: interrupted; the same command continues", file=sys.stderr)
+            raise SystemExit(130) from None
+
+
+@job_of(sweep)
+@click.argument("study")
+@storage_option
+@click.option("--out", type=HERE, help="The page; by default sweep/STUDY.html.")
+def show(params: "Params", study: str, storage: str | None, out: Path | None) -> None:
+    """Print a study's best trials and what mattered, and write a page.
+
+    A STUDY is its name, a variant (its last study here, or the published one), or the folder of a published one.
+
+    Example: lenet sweep show modern
+    """
+    from lenet.runtime.screen import Screen
+    from lenet.sweep import report, result
+    from lenet.sweep import storage as storages
+
+    found = result.find(study, storage or storages.default())
+    console = Screen()
+    console.print(report.best_table(found))
+    if report.importances(found):
+        console.print(report.importance_table(found))
+    page = out or Path(f"sweep/{found.name}.html")
+    report.write(found, page)
+    print(f"the page: {page}", file=sys.stderr)
+
+
+@job_of(sweep)
+@click.argument("study")
+@click.option("--trial", type=click.IntRange(min=0), help="The trial's number; by default the best one's.")
+@storage_option
+def promote(params: "Params", study: str, trial: int | None, storage: str | None) -> None:
+    """Write a study's winner into params.yaml.
+
+    Only what differs is replaced; prints the difference. `dvc repro` then gives the recorded validation error.
+
+    Example: lenet sweep promote modern
+    """
+    from lenet.params.loading import PATH
+    from lenet.sweep import promote as module
+    from lenet.sweep import result
+    from lenet.sweep import storage as storages
+
+    print(module.promote(result.find(study, storage or storages.default()), trial, PATH))
