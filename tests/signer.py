@@ -20,12 +20,12 @@ DIGITS = 6000
 
 def answer(question: dict, tensors: dict[str, torch.Tensor]) -> dict[str, object]:
     sys.path.insert(0, question["sources"])
-    config, data = (importlib.import_module(f"lenet.{name}") for name in ("config", "digits.data"))
+    schema, data = (importlib.import_module(f"lenet.{name}") for name in ("params.schema", "digits.data"))
     digits = data.Digits(*(tensors[name][:DIGITS] for name in ("images", "labels", "index")))
     found: dict[str, object] = {}
     for name, block in question["blocks"].items():
         try:
-            found[name] = globals()[question["what"]](config.Variant.model_validate(block), digits)
+            found[name] = globals()[question["what"]](schema.Variant.model_validate(block), digits)
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
     return found

@@ -124,7 +124,7 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("digits/epochs.py", "(epoch - 1) % kinds", "epoch % kinds", "distorted"),
     ("digits/epochs.py", 'if variant.order == "constant" else', "if not variant.order else", "recipe"),
     ("digits/epochs.py", '"distortion", number', '"distortion", number + 1', "frontier"),
-    ("files.py", "indent=2", "indent=1", "modern"),
+    ("runtime/files.py", "indent=2", "indent=1", "modern"),
     ("networks/__init__.py", "gradient.copy_(its)", "gradient.copy_(its).mul_(0.5)", "frontier"),
     ("networks/codes.py", "#", ".", "recipe"),
     ("networks/convnet.py", "torch.relu(super().forward(x))", "super().forward(x)", "frontier"),
@@ -158,15 +158,15 @@ BROKEN = (
 """What signing says in place of a signature, where two ways of computing the same no longer agree."""
 UNSEEN = {
     "arithmetic/__init__.py": "a docstring",
-    "config.py": "types alone",
-    "fingerprint.py": "digests, which are what is compared",
+    "params/schema.py": "types alone",
+    "training/fingerprint.py": "digests, which are what is compared",
     "arithmetic/conformance.py": "a check",
     "training/signature.py": "the signature itself",
 }
 """Numeric modules without an edit, and why."""
 
 
-FORMS = ("files.py", "training/checkpoint.py", "training/fit.py", "runs/record.py")
+FORMS = ("runtime/files.py", "training/checkpoint.py", "training/fit.py", "runs/record.py")
 """What says how files are written, and not what weights become."""
 
 
@@ -252,7 +252,12 @@ def test_comments_in_every_module_change_no_signature(
 def test_every_module_that_trainings_import_has_an_edit(signer: Signer, blocks: dict[str, Variant]) -> None:
     found = signer(SOURCES.parent, {"modern": blocks["modern"]}, "loaded")["modern"]
     loaded = {Path(name).relative_to(SOURCES).as_posix() for name in found}
-    beside = {"errors.py", "places.py"}  # messages, and where checkpoints lie
+    beside = {
+        "runs/__init__.py",
+        "runtime/__init__.py",
+        "runtime/errors.py",
+        "runtime/layout.py",
+    }  # messages, and where checkpoints lie
     assert loaded - set(numeric()) <= beside
     bare = {name for name in loaded if len((SOURCES / name).read_text().splitlines()) < 3}  # a docstring
     assert loaded - beside - bare <= {file for file, *_ in EDITS} | set(UNSEEN)

@@ -6,11 +6,11 @@ from lenet import tracking
 from lenet.arithmetic import conformance
 from lenet.digits.data import Digits, load_digits
 from lenet.params.schema import Params, Variant
-from lenet.pipeline import progress, signing
+from lenet.pipeline import signing
 from lenet.runs.record import Record
 from lenet.runtime import processes
 from lenet.tracking.logger import RunLogger
-from lenet.training import checkpoint, fingerprint
+from lenet.training import checkpoint, fingerprint, progress
 from lenet.training.fit import fit, write
 
 

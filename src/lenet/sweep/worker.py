@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
-import pytorch_lightning as pl
 from optuna import TrialPruned
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
@@ -27,42 +25,10 @@ from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Judge, Plan, earlier, objective_values, packages
 from lenet.tracking import this_process
 from lenet.training import checkpoint, signature
-from lenet.training.fast_module import FastLeNet
 
 POLL = 0.5  # seconds between looks for a trial
 BEAT = 10.0  # seconds between signs of life
 PATIENCE = 900.0  # seconds without a sign of life of the coordinator
-
-
-class Pruning(pl.Callback):
-    """Tells of each epoch, and ends the training where ``stops`` says so. (Optuna's own takes another Lightning.)
-
-    The Trainer's metrics are float32; the history has the exact numbers. A training that goes on from a checkpoint
-    tells of its earlier epochs again.
-
-    Args:
-        tell: called with each row of the history.
-        stops: of an epoch, but the last, and its validation error.
-    """
-
-    def __init__(self, tell: Callable[[Row], None], stops: Callable[[int, float], bool]) -> None:
-        self.tell, self.stops, self.told = tell, stops, 0
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._tell(pl_module)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._tell(pl_module)
-
-    def _tell(self, module: pl.LightningModule) -> None:
-        classifier = cast(FastLeNet, module)
-        while self.told < len(classifier.history):
-            row = classifier.history[self.told]
-            self.told += 1
-            self.tell(row)
-            last = self.told == classifier.variant.epochs
-            if not last and self.stops(int(row["epoch"]), float(row["validation/error"])):
-                raise TrialPruned
 
 
 @dataclass(frozen=True)
@@ -130,18 +96,19 @@ class Worker:
         others = self.storage.get_all_trials(self.study_id, deepcopy=False)
         judge = Judge(plan, earlier(others, plan.batch, trial.number), trial.number)
 
-        def tell(row: Row) -> None:
+        def observe(row: Row) -> None:
             rows.append(row)
             self.storage.set_trial_intermediate_value(
                 trial._trial_id, int(row["epoch"]), float(row["validation/error"])
             )
             self.storage.set_trial_user_attr(trial._trial_id, "history", rows)
-
-        def stops(epoch: int, error: float) -> bool:
-            stopped = judge.stops(epoch, error)
+            if row["epoch"] == block.epochs:
+                return
+            stopped = judge.stops(int(row["epoch"]), float(row["validation/error"]))
             for name, value in judge.rungs.items():
                 self.storage.set_trial_system_attr(trial._trial_id, name, value)
-            return stopped
+            if stopped:
+                raise TrialPruned
 
         try:
             block = Variant.model_validate(trial.user_attrs["block"])
@@ -150,10 +117,10 @@ class Worker:
             self.storage.set_trial_user_attr(trial._trial_id, "fingerprints", record.fingerprints)
             with checkpoint.kept(f"{record.name}-trial", record.key) as checkpoints:
                 try:
-                    training.fit(
-                        block, plan.run_seed, *self.digits.split(block),
-                        callbacks=[Pruning(tell, stops), checkpoints], start=checkpoints.latest(),
-                    )  # fmt: skip
+                    start = checkpoints.latest()
+                    for row in start.history if start else []:
+                        observe(row)
+                    training.fit(block, plan.run_seed, *self.digits.split(block), [observe], [checkpoints], start=start)
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException:

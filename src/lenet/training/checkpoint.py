@@ -11,44 +11,20 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
 
-from lenet.runs.record import History
 from lenet.runtime import layout
-
-if TYPE_CHECKING:
-    from lenet.training.fast_module import FastLeNet
+from lenet.training.fast_module import FastLeNet, State
 
 SECONDS = 10.0  # between two checkpoints
 KEPT = 2  # the one before serves if the last is damaged
-
-
-@dataclass(frozen=True)
-class State:
-    """A training between two updates; what is random in the rest of it follows from (seed, epoch, step).
-
-    Attributes:
-        epoch: finished epochs.
-        step: updates done in the next epoch.
-        wrong: digits answered wrongly in them.
-        history: a row per finished epoch.
-        tensors: the network's parameters, the optimizer's memory, the trace and snapshots, by name.
-    """
-
-    epoch: int
-    step: int
-    wrong: int
-    history: History
-    tensors: dict[str, Tensor]
 
 
 class Checkpoints(pl.Callback):
@@ -75,7 +51,7 @@ class Checkpoints(pl.Callback):
     def _save_if_due(self, module: pl.LightningModule) -> None:
         if self.folder and time.monotonic() - self.saved >= SECONDS:
             try:
-                self.save(cast("FastLeNet", module).state())
+                self.save(cast(FastLeNet, module).state())
             except (OSError, SafetensorError) as error:
                 self._warn(f"no checkpoint can be saved ({error}); it goes on without")
                 self.saved = inf

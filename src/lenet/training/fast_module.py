@@ -1,6 +1,7 @@
 """The LightningModule that the pipeline trains: the same bits by hand-written passes, checkpoints within an epoch."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -16,13 +17,31 @@ from lenet.networks.lenet5 import LeNet5
 from lenet.params.schema import DiagonalLevenbergMarquardt, Variant
 from lenet.runs.record import History, Row
 from lenet.training import optimizer
-from lenet.training.checkpoint import State
 from lenet.training.fingerprint import tensors_sha256
 from lenet.training.module import LeNet
 
 Observer = Callable[[Row], None]
 DIGITS = 1024  # presented in a batch of Lightning's, at most
 UPDATES = 64  # from one, at most: a checkpoint is saved between two
+
+
+@dataclass(frozen=True)
+class State:
+    """A training between two updates; what is random in the rest of it follows from (seed, epoch, step).
+
+    Attributes:
+        epoch: finished epochs.
+        step: updates done in the next epoch.
+        wrong: digits answered wrongly in them.
+        history: a row per finished epoch.
+        tensors: the network's parameters, the optimizer's memory, the trace and snapshots, by name.
+    """
+
+    epoch: int
+    step: int
+    wrong: int
+    history: History
+    tensors: dict[str, Tensor]
 
 
 class FastLeNet(LeNet):

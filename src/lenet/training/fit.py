@@ -23,8 +23,7 @@ from lenet.params.schema import Variant
 from lenet.runs.record import History, Record
 from lenet.runtime.files import whole, write_text
 from lenet.training import fingerprint
-from lenet.training.checkpoint import State
-from lenet.training.fast_module import FastLeNet, Observer
+from lenet.training.fast_module import FastLeNet, Observer, State
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
 

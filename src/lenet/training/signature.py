@@ -26,8 +26,8 @@ from lenet.params.schema import DiagonalLevenbergMarquardt, NoDistortion, PaperD
 from lenet.runs.record import Record
 from lenet.runtime.errors import Diverged
 from lenet.training import objective, optimizer
-from lenet.training.checkpoint import Checkpoints, State
-from lenet.training.fast_module import UPDATES, FastLeNet
+from lenet.training.checkpoint import Checkpoints
+from lenet.training.fast_module import UPDATES, FastLeNet, State
 from lenet.training.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
 from lenet.training.fit import Fitted, fit, trainer, write
 from lenet.training.module import LeNet
