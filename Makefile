@@ -45,20 +45,20 @@ repro: environment ## the whole pipeline on MNIST, then the result table
 results: environment ## the result table again
 	@lenet results
 
-ladder: environment ## the effect of each change from 1998 to today, into studies/ladder.json
-	@lenet repro --pipeline ladder
+ladder: environment ## the effect of each change from 1998 to today, into experiments/ladder
+	@lenet repro ladder
 
-sizes: environment ## error against the number of training digits, into studies/sizes.json
-	@lenet repro --pipeline sizes
+sizes: environment ## error against the number of training digits, into experiments/sizes
+	@lenet repro sizes
 
-frontier: environment ## a small network of today, into studies/frontier.json (an hour)
-	@lenet repro --pipeline frontier
+frontier: environment ## a small network of today, into experiments/frontier (an hour)
+	@lenet repro frontier
 
-paper: environment ## the paper's own recipe and figures, into paper/result.json (two hours)
-	@lenet repro --pipeline paper
+paper: environment ## the paper's own recipe and figures, into experiments/paper (two hours)
+	@lenet repro paper
 
-sweep: environment ## the studies of sweep/params.yaml, into sweep/studies (it may be interrupted)
-	@dvc repro sweep/dvc.yaml
+sweep: environment ## the studies of experiments/sweeps (it may be interrupted)
+	@lenet repro sweeps
 
 check: environment docs ## lint, format, types, params.yaml, documentation
 	ruff check

@@ -39,6 +39,7 @@ from lenet.runtime import layout, processes
 from lenet.training import checkpoint
 
 ROOT = Path(__file__).parents[1]
+EXPERIMENTS = ROOT / "experiments"
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in what it starts in the background
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -92,7 +93,7 @@ def prepared(mnist: Path, params: schema.Params) -> Path:
 
     folder = mnist.parent / "prepared"
     with FileLock(mnist.with_suffix(".lock")):
-        prepare(params.data, mnist, folder / "train.safetensors", folder / "test.safetensors")
+        prepare(params.data, mnist, folder / "train.safetensors", folder / "test.safetensors", folder / "digests.json")
     return folder
 
 
@@ -206,14 +207,16 @@ def small_checkout(folder: Path, epochs: int = 1, **overrides: object) -> Path:
     """
     names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
     for name in filter(None, names):
-        if (ROOT / name).is_file() and "metrics" not in Path(name).parts and Path(name).name != "dvc.lock":
+        path = ROOT / name
+        if (path.is_file() or path.is_symlink()) and not {"metrics", "dvc.lock"} & {*Path(name).parts}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+            shutil.copy(path, folder / name, follow_symlinks=False)
     with (folder / "src" / "lenet" / "evaluation" / "robustness.py").open("a") as file:
         file.write(HARDEST)
     small = {"epochs": epochs, "train_size": 1500, "validation_size": 500}
     edit_params(folder, lambda content: content.update(overrides))
-    edit_params(folder, lambda content: [block.update(small) for block in content["variants"].values()])
+    for home in layout.homes(folder):
+        edit_params(home, lambda content: [block.update(small) for block in content.get("variants", {}).values()])
     _run(["git", "init", "-q"], folder)
     commit(folder, "start")
     return folder

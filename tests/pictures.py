@@ -12,7 +12,7 @@ from lenet.report import draw, experiments, figures
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
-FRONTIER = ROOT / "studies" / "frontier.json"
+FRONTIER = ROOT / "experiments" / "frontier" / "result.json"
 LARGEST = 200_000  # bytes
 HIDE_PATHS = """
 for (const element of document.querySelectorAll('*'))

@@ -439,15 +439,19 @@ def test_the_present_runs_are_those_with_outputs(
     """Other pipelines' too; none from before there were signatures; and one that cannot be read is told about."""
     monkeypatch.chdir(runs.parent)
     before = {"run": {"key": "b", "canary": "c"}}
-    for name, content in (("runs/modern-2", before), ("ladder/runs/modern-6", before), ("ladder/runs/modern-7", {})):
+    for name, content in (
+        ("runs/modern-2", before),
+        ("experiments/ladder/runs/modern-6", before),
+        ("experiments/ladder/runs/modern-7", {}),
+    ):
         write_json(Path(name) / "run.json", content)
-    Path("ladder/runs/modern-5").mkdir()
-    shutil.copy("runs/modern-1/run.json", "ladder/runs/modern-5")
+    Path("experiments/ladder/runs/modern-5").mkdir()
+    shutil.copy("runs/modern-1/run.json", "experiments/ladder/runs/modern-5")
     some = two.model_copy(update={"seeds": (2, 3, 4)})
     compared = {("original-tanh-2", "key original-tanh 2"), ("original-tanh-3", "key original-tanh 3")}
     compared |= {("modern-3", "key modern 3")}
     assert current.present(some, Path("runs")) == compared | {("modern-1", "key modern 1")}
-    assert "ladder/runs/modern-7/run.json" in capsys.readouterr().err
+    assert "experiments/ladder/runs/modern-7/run.json" in capsys.readouterr().err
     assert {(record.name, record.key) for record in current.records(some, Path("runs"))} == compared
 
 

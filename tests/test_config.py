@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import shutil
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,14 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from conftest import ROOT, run
-from lenet.experiments import studies
+from lenet.experiments import experiment
 from lenet.params import loading, schema
 from lenet.reproduce import workplace
 from lenet.runtime.errors import InputError, ParamsError
 
 CONTENT = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+for path in ROOT.glob("experiments/*/params.yaml"):
+    CONTENT["variants"] |= YAML(typ="safe").load(path.read_text()).get("variants", {})
 
 
 def sections(kind: Any = schema.Params) -> set[type[BaseModel]]:
@@ -230,7 +233,7 @@ def bomb(levels: int, tag: str = "", item: str = "") -> str:
 
 READERS = {
     "config.load": loading.load,
-    "studies.load": partial(studies.load, studies.Study),
+    "experiment.load": partial(experiment.load, experiment.Experiment),
     "workplace.select": lambda path: workplace.select(path.parent, "modern", 1, None),
 }
 
@@ -266,3 +269,29 @@ def test_what_would_take_a_reader_for_ever_or_break_it_is_one_line(
         READERS[reader](path)
     assert len(str(raised.value).splitlines()) == 1
     assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train", ["x'; y; '"]), ("seeds", ["1 2"]), ("baselines", [{"a": "b"}]), ("studies", "$(x)"), ("seeds", 5)],
+)
+def test_an_experiment_s_name_that_the_shell_would_take_for_more_is_refused(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    own = tmp_path / "experiments" / "ladder" / "params.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(json.dumps({key: value}))
+    with pytest.raises(ParamsError, match=rf"ladder/params\.yaml: {key}"):
+        loading.load(tmp_path / "params.yaml")
+
+
+def test_a_variant_s_name_stands_in_one_file(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "experiments" / "frontier", tmp_path / "experiments" / "frontier", symlinks=True)
+    own = tmp_path / "experiments" / "frontier" / "params.yaml"
+    assert loading.load(tmp_path / "params.yaml").variants.keys() > {"modern", "frontier"}
+    assert loading.home_of("frontier", tmp_path / "params.yaml") == own
+    own.write_text(own.read_text().replace("  frontier:\n", "  modern:\n"))
+    with pytest.raises(ParamsError, match=r"frontier/params\.yaml: variants\.modern: a variant of this name"):
+        loading.load(tmp_path / "params.yaml")

@@ -225,7 +225,9 @@ def test_a_damaged_file_of_dvc_takes_no_run_with_it(
     assert all((PLACES.runs / name / "run.json").exists() for name in NAMES)
 
 
-@pytest.mark.parametrize("file", ["dvc.lock", "metrics/modern-1.json", "ladder/dvc.lock", "reports/comparison.json"])
+@pytest.mark.parametrize(
+    "file", ["dvc.lock", "metrics/modern-1.json", "experiments/ladder/dvc.lock", "reports/comparison.json"]
+)
 def test_a_merge_s_both_sides_are_one_line_for_every_command_that_reads_results(
     file: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

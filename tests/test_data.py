@@ -142,9 +142,9 @@ def test_the_digits_files_are_mnist(prepared: Path, mnist: Path) -> None:
 
 def test_prepare_writes_the_same_bytes_again_and_others_for_another_seed(prepared: Path, mnist: Path, tmp_path) -> None:
     for seed, same in ((1998, True), (1, False)):
-        prepare.prepare(Data(order_seed=seed), mnist, tmp_path / "train", tmp_path / "test")
+        prepare.prepare(Data(order_seed=seed), mnist, tmp_path / "train", tmp_path / "test", tmp_path / "digests")
         assert ((tmp_path / "train").read_bytes() == (prepared / "train.safetensors").read_bytes()) is same
-        assert (tmp_path / "test").read_bytes() == (prepared / "test.safetensors").read_bytes()
+        assert (tmp_path / "test", tmp_path / "digests").read_bytes() == (prepared / "test.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -167,22 +167,8 @@ def test_prepare_refuses_other_files_and_writes_nothing(
     (raw / name).unlink()
     (raw / name).write_bytes(idx(array))
     with pytest.raises(InputError, match=message):
-        prepare.prepare(Data(order_seed=0), raw, tmp_path / "train", tmp_path / "test")
+        prepare.prepare(Data(order_seed=0), raw, tmp_path / "train", tmp_path / "test", tmp_path / "digests")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["raw"]
-
-
-@pytest.mark.parametrize("text", ["train: [\"x'; y; '\"]", "seeds: ['1 2']", "baselines: [{a: b}]", "studies: $(x)"])
-def test_a_further_pipeline_s_name_that_the_shell_would_take_for_more_stops_prepare(
-    text: str, mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "ladder").mkdir()
-    (tmp_path / "ladder" / "params.yaml").write_text(text)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "params.yaml").touch()
-    with pytest.raises(InputError, match=f"^ladder/params.yaml: {text.partition(':')[0]}: .*; legal: "):
-        prepare.prepare(Data(order_seed=0), mnist, tmp_path / "train", tmp_path / "test")
-    assert not (tmp_path / "train").exists()
 
 
 def test_a_digits_file_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -346,8 +346,8 @@ def test_a_run_from_before_signatures_is_found_and_never_the_same_as_one_of_now(
     run_json = {"variant": "modern", "seed": 1, "run": before, "parameters": block}
     now = {"key": "e" * 64, **weights, "signature": "f" * 64}
     for path, content in (
-        ("ladder/metrics/modern-1.json", {"run": before, "test": {"misses": 88}}),
-        ("ladder/runs/modern-1/run.json", run_json),
+        ("experiments/ladder/metrics/modern-1.json", {"run": before, "test": {"misses": 88}}),
+        ("experiments/ladder/runs/modern-1/run.json", run_json),
         ("metrics/modern-2.json", {"run": now, "test": {"misses": 88}}),
     ):
         write_json(tmp_path / path, content)
@@ -455,7 +455,9 @@ def test_no_character_hides_what_a_source_does(other: str) -> None:
 
 def test_results_in_the_lock_are_no_code() -> None:
     runs = [
-        tracked(f"v-{i}", source__source_zip=archive({"dvc.lock": f"md5: {i}", "ladder/dvc.lock": f"md5: {i}"}))
+        tracked(
+            f"v-{i}", source__source_zip=archive({"dvc.lock": f"md5: {i}", "experiments/ladder/dvc.lock": f"md5: {i}"})
+        )
         for i in (1, 2)
     ]
     section = of("code", *runs)

@@ -201,16 +201,24 @@ def test_an_identity_that_does_not_follow_is_named(folder: Path, part: str, said
 def test_results_from_before_signatures_are_named_once_and_no_disagreement(folder: Path) -> None:
     before = {"key": "b" * 64, "weights.sha256": "a" * 64, "data.sha256": "d" * 64, "canary": "c" * 16}
     for seed in (1, 2):
-        for name in (f"ladder/runs/tutorial-{seed}/run.json", f"ladder/metrics/tutorial-{seed}.json"):
+        for name in (
+            f"experiments/ladder/runs/tutorial-{seed}/run.json",
+            f"experiments/ladder/metrics/tutorial-{seed}.json",
+        ):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(json.dumps({"variant": "tutorial", "seed": seed, "run": before}))
     assert findings() == {}
     done = run(*lenet_command("doctor"), cwd=folder)
     assert done.stdout.count("its results use the arithmetic of") == 1
-    assert done.stdout.splitlines()[0].startswith("ladder pipeline: skipped, its results use the arithmetic of ")
+    assert done.stdout.splitlines()[0].startswith("experiments/ladder: skipped, its results use the arithmetic of ")
     assert "warning" not in done.stderr
-    edit(folder / "ladder" / "runs" / "tutorial-1" / "run.json", lambda content: content["run"].update(signature="s"))
-    assert any("ladder/runs/tutorial-1" in fault for fault in findings()[FILES])  # it is one of now, and faulty
+    edit(
+        folder / "experiments" / "ladder" / "runs" / "tutorial-1" / "run.json",
+        lambda content: content["run"].update(signature="s"),
+    )
+    assert any(
+        "experiments/ladder/runs/tutorial-1" in fault for fault in findings()[FILES]
+    )  # it is one of now, and faulty
 
 
 def test_changed_parameters_are_named(folder: Path) -> None:

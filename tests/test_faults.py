@@ -1073,8 +1073,9 @@ def sources(tmp_path: Path, monkeypatch) -> Path:
     content = {
         "src/lenet/a.py": "a = 1\n", "src/lenet/gone.py": "gone\n", "src/lenet/old.py": "old = 1\n" * 9,
         "src/lenet/crlf.py": "x = 1\r\ny = 2\r\n", "src/lenet/templates/t.html": "<p>\n",
-        "params.yaml": "seeds: [1]\n", "dvc.yaml": "stages:\n", "dvc.lock": "schema\n", "ladder/dvc.yaml": "stages:\n",
-        "ladder/dvc.lock": "schema\n", "requirements.lock": "torch\n", "pyproject.toml": "[project]\n",
+        "params.yaml": "seeds: [1]\n", "dvc.yaml": "stages:\n", "dvc.lock": "schema\n",
+        "experiments/ladder/dvc.yaml": "stages:\n",
+        "experiments/ladder/dvc.lock": "schema\n", "requirements.lock": "torch\n", "pyproject.toml": "[project]\n",
         "README.md": "read\n", "tests/test_a.py": "test\n", ".gitignore": "ignored.py\n.env\n",
     }  # fmt: skip
     folder = tmp_path / "repository"
@@ -1089,7 +1090,8 @@ def sources(tmp_path: Path, monkeypatch) -> Path:
 
 KEPT = {
     "src/lenet/a.py", "src/lenet/gone.py", "src/lenet/old.py", "src/lenet/crlf.py", "src/lenet/templates/t.html",
-    "params.yaml", "dvc.yaml", "dvc.lock", "ladder/dvc.yaml", "ladder/dvc.lock", "requirements.lock", "pyproject.toml",
+    "params.yaml", "dvc.yaml", "dvc.lock",
+    "experiments/ladder/dvc.yaml", "experiments/ladder/dvc.lock", "requirements.lock", "pyproject.toml",
 }  # fmt: skip
 
 

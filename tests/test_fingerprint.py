@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,17 @@ import torch
 from ruamel.yaml import YAML
 
 from conftest import ROOT
-from lenet.digits import prepare
 from lenet.digits.data import Digits
 from lenet.params import schema
 from lenet.params.schema import Params
 from lenet.training import fingerprint
 
+EXPERIMENTS = ("ladder", "sizes", "frontier", "paper")
 PIPELINES = {
-    folder: YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]
-    for folder in ("", "ladder", "sizes", "frontier", "paper")
+    name: YAML(typ="safe").load((ROOT / (name and f"experiments/{name}") / "dvc.yaml").read_text())["stages"]
+    for name in ("", *EXPERIMENTS)
 }
+"""By an experiment's name; the root's has none."""
 PIPELINE = PIPELINES[""]
 SOURCES = ROOT / "src" / "lenet"
 
@@ -53,14 +55,14 @@ def test_a_stage_depends_on_the_modules_that_can_change_its_outputs(folder: str,
 
 
 def test_a_training_depends_on_digits_block_and_signature_and_on_no_source() -> None:
-    for folder, pipeline in PIPELINES.items():
-        signed = str(Path(folder, "signatures", "${item.variant}.json"))
-        assert pipeline["train"]["deps"] == ["data/train.safetensors", signed]
+    for name, pipeline in PIPELINES.items():
+        digits = "../../signatures/digits.json" if name else "data/train.safetensors"
+        assert pipeline["train"]["deps"] == [digits, "signatures/${item.variant}.json"]
         assert pipeline["train"]["params"] == pipeline["signature"]["params"] == ["variants.${item.variant}"]
-        assert f"--signature '{signed}'" in pipeline["train"]["cmd"]
-        assert pipeline["signature"]["outs"] == [{signed: {"cache": False}}]  # in Git
+        assert pipeline["signature"]["outs"] == [{"signatures/${item.variant}.json": {"cache": False}}]  # in Git
         sources = [dep.removeprefix("src/lenet/") for dep in pipeline["signature"]["deps"] if dep.startswith("src/")]
         assert sources == list(fingerprint.NUMERIC)
+    assert "--signature 'signatures/${item.variant}.json'" in PIPELINE["train"]["cmd"]
 
 
 def _sources(module: str, found: frozenset[Path] = frozenset()) -> set[Path]:
@@ -83,40 +85,51 @@ def _path(module: str) -> Path | None:
     return next((path for path in places if module and path.exists()), None)
 
 
-@pytest.mark.parametrize("folder", ["ladder", "sizes", "frontier", "paper"])
-def test_pipelines_beside_the_root_s_train_and_evaluate_as_it_does(folder: str) -> None:
-    """The same stages word for word, besides where they run, which variants they take and where outputs go."""
-    there = PIPELINES[folder]
-    paper = {"baseline", "facsimile"} if folder == "paper" else set()
-    assert set(there) == {"signature", "train", "evaluate", "publish"} | paper
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_train_and_evaluate_as_the_root_does(name: str) -> None:
+    """The same stages word for word, besides their commands' paths and which variants they take."""
+    there = PIPELINES[name]
+    assert set(there) == {"signature", "train", "evaluate", "publish"} | ({"baseline", "facsimile"} & set(there))
+    commands = {
+        "signature": "signature '${item.variant}'",
+        "train": "train '${item.variant}' '${item.seed}'" + " --snapshots" * (name == "paper"),
+        "evaluate": "evaluate '${item.variant}-${item.seed}'",
+        "publish": f"publish {name}",
+    }
+    for stage, command in commands.items():
+        assert there[stage]["cmd"] == f"cd ../.. && PYTHONPATH=src python -m lenet {command}"
     for stage in ("signature", "train", "evaluate"):
-        text = json.dumps(PIPELINE[stage]).replace("lenet/runs", "lenet-runs")
-        for ours, theirs in (
-            ("${compare}", "${train}"),
-            ("signatures/", f"{folder}/signatures/"),
-            ("runs/", f"{folder}/runs/"),
-            ("metrics/", f"{folder}/metrics/"),
-        ):
-            text = text.replace(ours, theirs)
-        text = text.replace("lenet-runs", "lenet/runs")
-        expected = {"wdir": "..", **json.loads(text)}
-        if stage == "train":
-            expected["cmd"] += f" --experiment lenet5-{folder}"
-        if folder == "paper" and stage != "signature":  # it keeps the weights of each pass
-            expected["cmd"] += " --snapshots" if stage == "train" else ""
+        text = json.dumps(PIPELINE[stage]).replace("${compare}", "${train}")
+        expected = json.loads(re.sub(r"data/\w+\.safetensors(?=\"[,\]])", "../../signatures/digits.json", text))
+        expected["cmd"] = there[stage]["cmd"]
+        if name == "paper" and stage != "signature":  # it keeps the weights of each pass
             expected["desc"] = there[stage]["desc"]
             files = expected["outs" if stage == "train" else "deps"]
-            run_json = next(i for i, name in enumerate(files) if str(name).endswith("run.json"))
+            run_json = next(i for i, file in enumerate(files) if str(file).endswith("run.json"))
             files.insert(run_json + 1, files[run_json].replace("run.json", "snapshots.safetensors"))
         assert there[stage] == expected
-    assert there["publish"]["wdir"] == ".."
-    assert {"runs", f"{folder}/runs", f"{folder}/params.yaml"} <= set(there["publish"]["deps"])
-    # as an output that the root's pipeline reads it would make each of its `dvc repro` run this one
-    outs = [out for kind in ("outs", "metrics", "plots") for out in there["publish"].get(kind, [])]
-    published = [name for out in outs for name in ([out] if isinstance(out, str) else out)]
-    read = [dep for stage in PIPELINE.values() for dep in stage["deps"]]
-    assert not [name for name in published if any(Path(name).is_relative_to(dep) for dep in read)]
-    assert set(published) <= set(there.get("facsimile", {}).get("deps", []))  # so that the page waits for it
+    assert {"../../metrics", "runs", "params.yaml"} <= set(there["publish"]["deps"])
+    assert there["publish"]["outs"] == [{"result.json": {"cache": False}}]
+
+
+def test_experiments_are_dvc_projects_that_are_set_up_alike() -> None:
+    """With the root's cache and the root's ``src``, through which `dvc exp run` may add nothing to Git."""
+    homes = sorted(path.parent for path in ROOT.glob("experiments/*/dvc.yaml"))
+    assert {home.name for home in homes} == {*EXPERIMENTS, "sweeps"}
+    for home in homes:
+        assert (home / "src").readlink() == Path("../../src")
+        assert (home / ".dvcignore").read_text() == (ROOT / ".dvcignore").read_text()
+        assert (home / ".dvc" / ".gitignore").read_text() == (ROOT / ".dvc" / ".gitignore").read_text()
+        own, roots = (_settings(folder / ".dvc" / "config") for folder in (home, ROOT))
+        assert own.pop("cache") == {"dir": "../../../.dvc/cache"}
+        assert own["core"] == roots["core"]
+    assert "/experiments/*/src/*\n" in (ROOT / ".gitignore").read_text()
+
+
+def _settings(path: Path) -> dict[str, dict[str, str]]:
+    parser = ConfigParser()
+    parser.read(path)
+    return {name: dict(parser[name]) for name in parser.sections()}
 
 
 def test_the_digest_of_the_sources_follows_the_numeric_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,15 +156,12 @@ def test_the_digest_of_the_sources_follows_the_numeric_ones(tmp_path: Path, monk
 
 
 def test_only_evaluate_depends_on_the_test_digits() -> None:
-    """And baseline, which fits other classifiers with settings that are in its source and tests them once, and a page.
-
-    The page shows some of the digits.
-    """
-    for folder, pipeline in PIPELINES.items():
-        users = [name for name, stage in pipeline.items() if "data/test.safetensors" in stage["deps"]]
-        assert users == ["evaluate"] + (["baseline", "facsimile"] if folder == "paper" else [])
+    """Of commands also baseline, which tests classifiers of fixed settings once, and a page that shows some digits."""
+    takers = re.findall(r"TEST, .*?\ndef (\w+)", (SOURCES / "cli" / "stages.py").read_text(), re.S)
+    assert takers == ["prepare", "evaluate", "facsimile", "baseline"]
+    assert [name for name, stage in PIPELINE.items() if "data/test.safetensors" in stage["deps"]] == ["evaluate"]
     users = {p.relative_to(SOURCES).as_posix() for p in SOURCES.rglob("*.py") if "test.safetensors" in p.read_text()}
-    assert users == {"cli/stages.py", "reproduce/doctor.py"}  # in the examples of its help; handed to evaluate
+    assert users == {"runtime/layout.py", "digits/datamodule.py", "reproduce/doctor.py"}  # handed to evaluate
 
 
 def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Params) -> None:
@@ -164,31 +174,19 @@ def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Param
 
 
 def test_what_a_params_yaml_puts_into_a_command_stays_one_word() -> None:
-    """Words of the shell, whatever they hold besides a single quote; a name or seed with one stops prepare."""
-    texts = [text for path in (ROOT, *ROOT.glob("*/")) if (path / "dvc.yaml").exists() for text in _commands(path)]
+    """Words of the shell, whatever they hold besides a single quote; such a name or seed stops every command."""
+    files = [ROOT / "dvc.yaml", *ROOT.glob("experiments/*/dvc.yaml")]
+    stages = [one for file in files for one in YAML(typ="safe").load(file.read_text())["stages"].values()]
+    texts = [stage["cmd"] for stage in stages if "matrix" in stage]
     assert len(texts) > 15
     for text in texts:
         words = shlex.split(text)
         assert shlex.split(re.sub(r"\$\{item\.\w+\}", "x; touch $(y)", text)) == [
             re.sub(r"\$\{item\.\w+\}", "x; touch $(y)", word) for word in words
         ]
-    read: dict[str, set[str]] = {"": set()}
-    for name in PIPELINE["prepare"]["params"]:
-        if isinstance(name, str):
-            read[""].add(name)
-        else:
-            read |= {str(Path(file).parent): {*keys} for file, keys in name.items()}
-    put = {key for folder, keys in read.items() if folder for key in keys}
-    assert put == {*prepare.PUT}
-    for folder in {*PIPELINES, *read}:
-        stages = YAML(typ="safe").load((ROOT / folder / "dvc.yaml").read_text())["stages"]
-        matrices = {name for stage in stages.values() for name in stage.get("matrix", {}).values()}
-        assert matrices == {f"${{{key}}}" for key in read.get(folder, set()) - {"data"}}, folder
-
-
-def _commands(folder: Path) -> list[str]:
-    stages = YAML(typ="safe").load((folder / "dvc.yaml").read_text())["stages"]
-    return [stage["cmd"] for stage in stages.values() if "matrix" in stage]
+    put = {name for stage in stages for name in stage.get("matrix", {}).values()}
+    assert put == {f"${{{key}}}" for key in ("compare", *schema.Blocks.model_fields) if key != "variants"}
+    assert {"compare", "seeds"} < {*PIPELINE["prepare"]["params"]}  # which all others wait for
 
 
 def test_tensor_digests_see_names_types_shapes_and_every_byte() -> None:

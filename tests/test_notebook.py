@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from conftest import ROOT
+from conftest import EXPERIMENTS, ROOT
 from lenet.sweep import result
 from lenet.sweep.study import Plan
 
@@ -34,7 +34,7 @@ def outputs(notebook: nbformat.NotebookNode) -> list[list[tuple[str, str]]]:
     return shown
 
 
-COMPUTED = sum((ROOT / "studies" / f"{name}.json").exists() for name in ("ladder", "sizes"))
+COMPUTED = sum((EXPERIMENTS / name / "result.json").exists() for name in ("ladder", "sizes"))
 """Of the studies whose figures the comparison's notebook draws."""
 
 
@@ -91,7 +91,7 @@ def plain(notebook: nbformat.NotebookNode) -> str:
 def test_the_notebook_of_studies_was_run_on_what_is_published() -> None:
     """On the small study of the tests where there is none."""
     committed = plain(nbformat.read(SWEEPS, as_version=4))
-    for folder in [path.parent for path in (ROOT / "sweep" / "studies").glob("*/study.json")] or [STUDY]:
+    for folder in [path.parent for path in (EXPERIMENTS / "sweeps" / "studies").glob("*/study.json")] or [STUDY]:
         study = result.of_folder(folder)
         assert study.name in committed
         assert f"{study.best[0].number} ★" in committed

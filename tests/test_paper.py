@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from conftest import ROOT
+from conftest import EXPERIMENTS
 from lenet.digits.data import Digits, to_inputs
-from lenet.experiments import baselines, facsimile, paper, published, studies
+from lenet.experiments import baselines, experiment, facsimile, lecun1998, paper
 from lenet.networks.lenet5 import LeNet5
 from lenet.params.schema import MaximumLikelihood, Params, Variant
 from lenet.runs.record import Record
@@ -21,16 +21,16 @@ from lenet.training import levenberg
 
 
 def test_the_paper_s_numbers_are_those_of_its_figures() -> None:
-    assert len(published.TRAIN_ERROR) == len(published.TEST_ERROR) == published.PASSES == 20
-    assert (published.TRAIN_ERROR[0], published.TRAIN_ERROR[-1]) == (0.0489, 0.0036)
-    assert (published.TEST_ERROR[0], published.TEST_ERROR[-1]) == (0.0265, 0.0096)
-    assert len(published.MISSED) == 82 == round(10_000 * published.DISTORTED_ERROR)
-    by_class = np.bincount([label for label, _ in published.MISSED.values()])
+    assert len(lecun1998.TRAIN_ERROR) == len(lecun1998.TEST_ERROR) == lecun1998.PASSES == 20
+    assert (lecun1998.TRAIN_ERROR[0], lecun1998.TRAIN_ERROR[-1]) == (0.0489, 0.0036)
+    assert (lecun1998.TEST_ERROR[0], lecun1998.TEST_ERROR[-1]) == (0.0265, 0.0096)
+    assert len(lecun1998.MISSED) == 82 == round(10_000 * lecun1998.DISTORTED_ERROR)
+    by_class = np.bincount([label for label, _ in lecun1998.MISSED.values()])
     assert by_class.tolist() == [3, 2, 8, 9, 11, 5, 13, 5, 10, 16]
-    assert all(label != answer for label, answer in published.MISSED.values())
-    assert list(published.MISSED) == sorted(published.MISSED)
-    assert published.MISSED[247] == (4, 6)
-    assert published.MISSED[9904] == (2, 8)
+    assert all(label != answer for label, answer in lecun1998.MISSED.values())
+    assert list(lecun1998.MISSED) == sorted(lecun1998.MISSED)
+    assert lecun1998.MISSED[247] == (4, 6)
+    assert lecun1998.MISSED[9904] == (2, 8)
 
 
 def test_the_missed_digits_have_the_labels_of_the_test_file(prepared: Path) -> None:
@@ -38,12 +38,12 @@ def test_the_missed_digits_have_the_labels_of_the_test_file(prepared: Path) -> N
 
     digits = load_digits(prepared / "test.safetensors")
     labels = dict(zip(digits.index.tolist(), digits.labels.tolist(), strict=True))
-    assert all(labels[index] == label for index, (label, _) in published.MISSED.items())
+    assert all(labels[index] == label for index, (label, _) in lecun1998.MISSED.items())
 
 
 def test_overlap_counts_the_paper_s_digits() -> None:
     wrong = np.zeros((2, 10_000), bool)
-    wrong[0, list(published.MISSED)[:10]] = True
+    wrong[0, list(lecun1998.MISSED)[:10]] = True
     wrong[1, [247, 0, 1, 2]] = True
     found = paper.overlap(wrong)
     assert found == {
@@ -100,7 +100,7 @@ def test_a_classifier_learns(name: str, digits: Digits, monkeypatch: pytest.Monk
     found = json.loads((tmp_path / "result.json").read_text())
     assert found["count"] == FEW
     assert 0 < found["error"] == found["misses"] / FEW < MOST.get(name, 0.12)
-    assert found["published"] == published.CLASSIFIERS[found["row"]]
+    assert found["published"] == lecun1998.CLASSIFIERS[found["row"]]
 
 
 def test_layers_learn(digits: Digits) -> None:
@@ -111,7 +111,7 @@ def test_layers_learn(digits: Digits) -> None:
 
 
 def test_every_classifier_is_a_row_of_the_figure_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
-    assert {its.row for its in baselines.BASELINES.values()} <= set(published.CLASSIFIERS)
+    assert {its.row for its in baselines.BASELINES.values()} <= set(lecun1998.CLASSIFIERS)
     with pytest.raises(InputError, match="no baseline 'forest'; legal: linear, "):
         baselines.baseline("forest", tmp_path, tmp_path, tmp_path / "result.json")
 
@@ -146,7 +146,7 @@ def test_deslanting_removes_the_covariance_of_line_and_column(digits: Digits) ->
 @pytest.fixture
 def computed(params: Params, tmp_path: Path) -> dict[str, Path]:
     """Runs made by hand: seed s of each recipe misses s + 90 of 10,000 digits, of them one of the paper's."""
-    recipe = studies.load(paper.Paper, ROOT / "paper" / "params.yaml")
+    recipe = experiment.load(paper.Paper, EXPERIMENTS / "paper" / "params.yaml")
     runs, metrics, others = (tmp_path / name for name in ("runs", "metrics", "baselines"))
     labels = np.zeros(10_000, int)
     for name in (*recipe.train, *paper.BESIDE):
@@ -176,7 +176,7 @@ def write_run(folder: Path, variant: Variant, answers: np.ndarray) -> None:
 def publish(params: Params, computed: dict[str, Path], data: Path) -> dict:
     folders = [computed["runs"]]
     paper.publish(
-        params, ROOT / "paper" / "params.yaml", folders, computed["metrics"], computed["baselines"], data,
+        params, EXPERIMENTS / "paper" / "params.yaml", folders, computed["metrics"], computed["baselines"], data,
         computed["out"],
     )  # fmt: skip
     return json.loads(computed["out"].read_text())

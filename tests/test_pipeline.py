@@ -114,7 +114,7 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     assert (folder / "dvc.lock").read_bytes() == lock
     assert len(tracked(folder)) == len(VARIANTS)
     assert "up to date" in run("dvc", "status", "dvc.yaml", cwd=folder).stdout
-    assert not [name for name in ("ladder", "sizes", "frontier", "studies") if (folder / name / "runs").exists()]
+    assert not [name for name in ("ladder", "sizes", "frontier") if (folder / "experiments" / name / "runs").exists()]
 
     # a changed learning rate reruns its variant alone
     commit(folder, "results")
@@ -169,50 +169,53 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(checkout: Checkout, m
     assert (folder / "runs" / "modern-1" / "weights.safetensors").read_bytes() == kept
 
 
-LADDER = """
-seeds: [1]
-train: [tutorial-mse]
-chains:
-  - start: original-tanh
-    steps:
-      - {to: tutorial-mse, change: softmax, parts: [network.output, objective]}
-"""
+STEP = {"to": "tutorial-mse", "change": "softmax", "parts": ["network.output", "objective"]}
+LADDER = {"seeds": [1], "train": ["tutorial-mse"], "chains": [{"start": "original-tanh", "steps": [STEP]}]}
 
 
-def test_a_pipeline_beside_the_root_s_runs_what_it_needs_of_it_and_no_more(checkout: Checkout, mnist: Path) -> None:
+def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(checkout: Checkout, mnist: Path) -> None:
     folder = checkout(seeds=[1], compare=["original-tanh"])
-    (folder / "ladder" / "params.yaml").write_text(LADDER)
-    result = folder / "studies" / "ladder.json"
-    result.unlink(missing_ok=True)
-    run(*lenet_command("repro", "original-tanh-1"), cwd=folder, LENET_DATA_DIR=str(mnist), LENET_TRACK="0")
+    ladder = folder / "experiments" / "ladder"
+    edit_params(ladder, lambda content: content.update(LADDER))
+    commit(folder, "a short ladder")
+    environment = {"LENET_DATA_DIR": str(mnist), "LENET_TRACK": "0"}
+    climb = lenet_command("repro", "ladder")
+    run(*climb, cwd=folder, **environment)
     named = {"fetch", "prepare", "signature@original-tanh", "train@original-tanh-1", "evaluate@original-tanh-1"}
     assert set(stages(folder)) == named
-    climb = lenet_command("repro", "--pipeline", "ladder")
-    run(*climb, cwd=folder, LENET_TRACK="0")
-    assert set(stages(folder)) == named
-    assert set(stages(folder / "ladder")) == {
+    assert set(stages(ladder)) == {
         "signature@tutorial-mse", "train@tutorial-mse-1", "evaluate@tutorial-mse-1", "publish",
     }  # fmt: skip
-    step = json.loads(result.read_text())["steps"][0]
+    step = json.loads((ladder / "result.json").read_text())["steps"][0]
     assert (step["from"], step["to"]) == ("original-tanh", "tutorial-mse")
     errors = {
-        name: json.loads((folder / place / "metrics" / f"{name}-1.json").read_text())["test"]["error"]
-        for place, name in (("", "original-tanh"), ("ladder", "tutorial-mse"))
+        name: json.loads((home / "metrics" / f"{name}-1.json").read_text())["test"]["error"]
+        for home, name in ((folder, "original-tanh"), (ladder, "tutorial-mse"))
     }
     assert step["difference"] == pytest.approx(errors["tutorial-mse"] - errors["original-tanh"])
-    assert "up to date" in run(*climb, cwd=folder, LENET_TRACK="0").stderr
+    assert "up to date" in run(*climb, cwd=folder, **environment).stderr
+    assert "up to date" in run("dvc", "status", cwd=ladder).stdout
 
-    # the root's pipeline runs nothing of it, nor removes it, and the other way round
-    assert ran(run("dvc", "repro", cwd=folder, LENET_TRACK="0").stdout) == ["compare"]
-    assert "up to date" in run(*lenet_command("repro"), cwd=folder, LENET_TRACK="0").stderr
-    assert "up to date" in run(*climb, cwd=folder, LENET_TRACK="0").stderr
+    # without arguments the root's pipeline runs nothing of it, nor speaks of it, nor removes it
+    assert ran(run("dvc", "repro", cwd=folder, **environment).stdout) == ["compare"]
+    assert "tutorial" not in run("dvc", "status", "-v", cwd=folder).stdout
+    run(*climb, cwd=folder, **environment)  # at most publish again: the folder of the root's metrics has a summary now
+    assert "up to date" in run(*climb, cwd=folder, **environment).stderr
     assert (folder / "runs" / "original-tanh-1" / "run.json").exists()
-    assert (folder / "ladder" / "runs" / "tutorial-mse-1" / "run.json").exists()
+    assert (ladder / "runs" / "tutorial-mse-1" / "run.json").exists()
+
+    # an experiment of DVC's, in a copy, uses the digits and runs of the main checkout, and leaves the link to the sources
+    commit(folder, "results")
+    words = "dvc", "exp", "run", "--temp", "-n", "slower", "-S", "variants.tutorial-mse.optimizer.lr=0.002"
+    run(*words, cwd=ladder, **environment)
+    (ref,) = run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/slower", cwd=ladder).stdout.split()
+    assert run("git", "ls-tree", ref, "src", cwd=ladder).stdout.startswith("120000 blob")
+    at = json.loads(run("git", "show", f"{ref}:./result.json", cwd=ladder).stdout)
+    assert at["steps"][0]["difference"] != step["difference"]
+    assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
 
     unknown = run(*lenet_command("repro", "modern-9"), cwd=folder, status=2)
-    assert "modern-9: no such run; legal: original-tanh-1" in unknown.stderr
-    unknown = run(*lenet_command("repro", "--pipeline", "stairs"), cwd=folder, status=2)
-    assert "stairs/dvc.yaml is not here; pipelines beside the root's: frontier, ladder, paper, sizes" in unknown.stderr
+    assert "modern-9: no such run; legal: original-tanh-1, frontier, ladder, paper, sizes, sweeps" in unknown.stderr
 
 
 def test_a_second_lenet_repro_is_refused_while_one_runs(checkout: Checkout, mnist: Path) -> None:

@@ -20,9 +20,9 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 from ruamel.yaml import YAML
 
-from conftest import ROOT, run
+from conftest import EXPERIMENTS, ROOT, run
 from lenet import cli
-from lenet.experiments import facsimile, published
+from lenet.experiments import facsimile, lecun1998
 from lenet.experiments.paper import RECIPES
 from lenet.params import loading, schema
 from lenet.params.schema import Params
@@ -163,9 +163,9 @@ def numbers(verdict: str) -> str:
 
 def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are() -> None:
     """A published file without signatures is of the former arithmetic."""
-    paper = json.loads((ROOT / "paper" / "result.json").read_text())
+    paper = json.loads((EXPERIMENTS / "paper" / "result.json").read_text())
     ladder, sizes, frontier = (
-        getattr(experiments, name)(ROOT / "studies" / f"{name}.json") for name in ("ladder", "sizes", "frontier")
+        getattr(experiments, name)(EXPERIMENTS / name / "result.json") for name in ("ladder", "sizes", "frontier")
     )
     for name, shown in (
         ("README.md", [frontier]),
@@ -212,7 +212,7 @@ def test_the_results_are_those_of_metrics(page: str, params: Params) -> None:
 
 def test_the_networks_of_today_are_the_frontier_s(params: Params) -> None:
     """In a table of their own: their runs may be of another arithmetic than the compared variants'."""
-    frontier = experiments.frontier(ROOT / "studies" / "frontier.json")["variants"]
+    frontier = experiments.frontier(EXPERIMENTS / "frontier" / "result.json")["variants"]
     rows = table_rows("docs/explanation/results.md", "network of today")
     assert list(rows) == [name for name in frontier if name not in params.compare]
     for name, cells in rows.items():
@@ -222,7 +222,7 @@ def test_the_networks_of_today_are_the_frontier_s(params: Params) -> None:
 def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it() -> None:
     """It names the digest of the file that it shows: `make pictures` draws it anew."""
     picture = Path(re.findall(r"!\[.*?\]\((.*?)\)", page("README.md"))[0])
-    shown = hashlib.sha256((ROOT / "studies" / "frontier.json").read_bytes()).hexdigest()
+    shown = hashlib.sha256((EXPERIMENTS / "frontier" / "result.json").read_bytes()).hexdigest()
     with Image.open(ROOT / picture) as content:
         assert content.info["Source"] == shown
     assert picture.parent == Path("docs/pictures")
@@ -258,7 +258,7 @@ def test_the_table_of_reruns_holds_the_published_weights() -> None:
 
 def studied() -> dict[str, dict]:
     """Each published study's best.json, by its variant."""
-    paths = sorted((ROOT / "sweep" / "studies").glob("*/best.json"))
+    paths = sorted((EXPERIMENTS / "sweeps" / "studies").glob("*/best.json"))
     return {path.parent.name: json.loads(path.read_text()) for path in paths}
 
 
@@ -270,7 +270,7 @@ def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_pub
     assert len({params.variants[name].epochs for name in params.compare}) == 1
     assert len({params.variants[name].validation_size for name in params.compare}) == 1
     for name, found in studied().items():
-        plan = json.loads((ROOT / "sweep" / "studies" / name / "study.json").read_text())["plan"]
+        plan = json.loads((EXPERIMENTS / "sweeps" / "studies" / name / "study.json").read_text())["plan"]
         assert plan["settings"]["pruner"] == params.sweep["pruner"]
         assert sum(found["trials"][state] for state in ("complete", "pruned", "failed")) == params.sweep["trials"] >= 60
         if name not in params.compare:
@@ -299,8 +299,8 @@ def test_the_table_of_studies_is_what_was_computed(params: Params) -> None:
 
 def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) -> None:
     """Of each choice what was tried, by both measures what the best have and how much it matters, and what is taken."""
-    found = study_result.of_folder(ROOT / "sweep" / "studies" / OPEN)
-    held_out, alike = (study_report.choices(one) for one in (found, by_likeness(found, published.TRAIN_ERROR)))
+    found = study_result.of_folder(EXPERIMENTS / "sweeps" / "studies" / OPEN)
+    held_out, alike = (study_report.choices(one) for one in (found, by_likeness(found, lecun1998.TRAIN_ERROR)))
     taken = loading.flatten(params.variants[OPEN])
     for name, (_, *cells) in table_rows("docs/explanation/open-choices.md", "open choice").items():
         tried, *by_error = held_out.pop(name).values()
@@ -319,7 +319,7 @@ def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) 
     ],
 )
 def test_the_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable, pages: list[str]) -> None:
-    found = getattr(experiments, name)(ROOT / "studies" / f"{name}.json")
+    found = getattr(experiments, name)(EXPERIMENTS / name / "result.json")
     for said in sentences(found):
         for one in pages:
             assert said.replace("\N{NO-BREAK SPACE}", " ") in page(one)
@@ -331,7 +331,7 @@ def test_the_words_on_the_studies_are_what_was_measured(name: str, sentences: Ca
 
 def test_the_words_on_the_paper_s_recipe_are_what_was_measured() -> None:
     """The sentence, and each recipe's misses, error and spread beside the paper's figure."""
-    found = json.loads((ROOT / "paper" / "result.json").read_text())
+    found = json.loads((EXPERIMENTS / "paper" / "result.json").read_text())
     plain, distorted = (found["variants"][name] for name in RECIPES)
     overlap = found["figure_8"][RECIPES[1]]
     for said in (

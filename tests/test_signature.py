@@ -450,7 +450,10 @@ def test_runs_from_before_signatures_are_read_and_keep_what_identified_them(
 
 def test_the_remedy_is_the_stage_of_the_signature_s_pipeline() -> None:
     assert signing._stage_of(Path("signatures/modern.json"), "modern") == "signature@modern"
-    assert signing._stage_of(Path("ladder/signatures/x.json"), "x") == "ladder/dvc.yaml:signature@x"
+    assert (
+        signing._stage_of(Path("experiments/ladder/signatures/x.json"), "x")
+        == "experiments/ladder/dvc.yaml:signature@x"
+    )
 
 
 def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(

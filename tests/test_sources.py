@@ -108,7 +108,7 @@ def test_of_a_project_within_a_repository_its_part_alone_counts_and_is_unpacked(
 
 
 def test_a_run_known_by_its_metrics_alone_is_of_the_last_commit_that_publishes_its_key(repository: Path) -> None:
-    for folder, key in (("metrics", "k"), ("metrics", "later"), ("ladder/metrics", "other")):
+    for folder, key in (("metrics", "k"), ("metrics", "later"), ("experiments/ladder/metrics", "other")):
         (repository / folder).mkdir(parents=True, exist_ok=True)
         (repository / folder / "modern-1.json").write_text(json.dumps({"run": {"key": key}}))
         commit(repository, key)

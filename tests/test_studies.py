@@ -10,8 +10,8 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
-from conftest import ROOT
-from lenet.experiments import ladder, paper, sizes, studies
+from conftest import EXPERIMENTS, ROOT
+from lenet.experiments import experiment, ladder, paper, sizes
 from lenet.experiments.ladder import Ladder
 from lenet.experiments.sizes import Sizes
 from lenet.networks import layer_table
@@ -44,17 +44,17 @@ STEPS = {
 
 @pytest.fixture(scope="session")
 def own() -> Ladder:
-    return studies.load(Ladder, ROOT / "ladder" / "params.yaml")
+    return experiment.load(Ladder, EXPERIMENTS / "ladder" / "params.yaml")
 
 
 @pytest.fixture(scope="session")
 def beyond() -> Ladder:
-    return studies.load(Ladder, ROOT / "frontier" / "params.yaml")
+    return experiment.load(Ladder, EXPERIMENTS / "frontier" / "params.yaml")
 
 
 @pytest.fixture(scope="session")
 def curves() -> Sizes:
-    return studies.load(Sizes, ROOT / "sizes" / "params.yaml")
+    return experiment.load(Sizes, EXPERIMENTS / "sizes" / "params.yaml")
 
 
 def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
@@ -64,7 +64,7 @@ def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
         one, other = (loading.flatten(params.variants[name]) for name in (before, after))
         differ = {leaf for leaf in {*one, *other} if one.get(leaf) != other.get(leaf)}
         assert differ - {"optimizer.lr"} == STEPS[before, after], (before, after)
-    ladder.check(params, own, Path("ladder/params.yaml"))
+    ladder.check(params, own, Path("experiments/ladder/params.yaml"))
 
 
 def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
@@ -77,7 +77,7 @@ def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
 
 
 def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, beyond: Ladder, curves: Sizes) -> None:
-    recipe = studies.load(paper.Paper, ROOT / "paper" / "params.yaml")
+    recipe = experiment.load(paper.Paper, EXPERIMENTS / "paper" / "params.yaml")
     trained = [*params.compare, *own.train, *beyond.train, *curves.train, *recipe.train]
     tried = set(params.sweep["spaces"]) - set(trained)  # by a study alone
     assert sorted([*trained, *tried]) == sorted(params.variants)
@@ -89,7 +89,7 @@ def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, b
 def test_old_against_new_is_one_chain_of_stated_steps(params: Params, beyond: Ladder) -> None:
     (chain,) = beyond.chains
     assert chain.names == [*params.compare, *beyond.train]
-    ladder.check(params, beyond, Path("frontier/params.yaml"))
+    ladder.check(params, beyond, Path("experiments/frontier/params.yaml"))
     steps = {step.to: step.parts for step in chain.steps}
     assert steps["frontier-distorted"] == ("distortion",)
     for name in beyond.train:
@@ -105,17 +105,18 @@ def test_a_curve_s_variants_differ_in_digits_and_epochs(params: Params, curves: 
             block = params.variants[one]
             assert block.epochs == round(whole.epochs * min((55_000 / block.train_size) ** 0.5, 20))
             assert block.model_copy(update={"train_size": 55_000, "epochs": whole.epochs}) == whole
-    sizes.check(params, curves, Path("sizes/params.yaml"))
+    sizes.check(params, curves, Path("experiments/sizes/params.yaml"))
 
 
 def test_dvc_changes_one_variant_at_a_time(params: Params, tmp_path: Path) -> None:
     """`dvc exp run -S` writes every value anew: of blocks that share a part by YAML's aliases the last one wins."""
     file = tmp_path / "params.yaml"
     for name in params.variants:
-        shutil.copy(ROOT / "params.yaml", file)
+        own = loading.home_of(name, ROOT / "params.yaml")
+        shutil.copy(own, file)
         apply_overrides(file, [f"variants.{name}.optimizer.lr=0.77", f"variants.{name}.pixels.ink=1.5"])
         after = YAML(typ="safe").load(file.read_text())["variants"]
-        before = YAML(typ="safe").load((ROOT / "params.yaml").read_text())["variants"]
+        before = YAML(typ="safe").load(own.read_text())["variants"]
         assert after[name]["optimizer"]["lr"] == 0.77
         assert after[name]["pixels"]["ink"] == 1.5
         assert [other for other in before if before[other] != after[other]] == [name]

@@ -20,7 +20,7 @@ import yaml
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from ruamel.yaml import YAML
 
-from conftest import ROOT
+from conftest import EXPERIMENTS, ROOT
 from lenet.params import loading
 from lenet.params.schema import Params
 from lenet.runtime.errors import InputError
@@ -477,7 +477,7 @@ def test_only_the_lines_that_change_are_written(params: Params, yaml_file: Path)
 
 @pytest.mark.parametrize("variant", ["original-sigmoid", "original-tanh", "modern"])
 def test_a_published_study_s_winner_is_what_params_yaml_has(variant: str, yaml_file: Path) -> None:
-    published = result.of_folder(ROOT / "sweep" / "studies" / variant)
+    published = result.of_folder(EXPERIMENTS / "sweeps" / "studies" / variant)
     shutil.copy(ROOT / "params.yaml", yaml_file)
     assert f"variants.{variant} is already trial" in promote(published, None, yaml_file)
     assert yaml_file.read_bytes() == (ROOT / "params.yaml").read_bytes()
@@ -620,8 +620,8 @@ def test_a_study_is_found_by_its_folder_its_variant_and_its_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     address = f"journal:///{tmp_path}/studies.log"
-    result.publish(study, tmp_path / "sweep" / "studies" / "modern")
-    for name in ("sweep/studies/modern", "modern"):
+    result.publish(study, tmp_path / "experiments" / "sweeps" / "studies" / "modern")
+    for name in ("experiments/sweeps/studies/modern", "modern"):
         assert result.find(name, address).name == "modern-1"
     with pytest.raises(InputError, match="no study lenet; there are: modern"):
         result.find("lenet", address)

@@ -209,7 +209,7 @@ def test_dvc_s_plots_open_from_disk_with_their_pictures(site: Site, command: lis
     with browser.chromium() as chromium:
         chromium.open((page / "index.html").as_uri())
         sizes = chromium.pictures()
-        before = declared_plots(site.folder, "sweep/dvc.yaml") if "diff" in command else 0
+        before = declared_plots(site.folder, "experiments/sweeps/dvc.yaml") if "diff" in command else 0
         assert len(sizes) == declared_plots(site.folder) + before
         assert all(width > 100 and height > 100 for width, height in sizes)
         assert chromium.errors() == set()

@@ -1,12 +1,16 @@
 """What all commands share: the group, the checked params.yaml, common options."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+
+from lenet.runtime import layout
+from lenet.runtime.errors import FaultyFile
 
 HERE = click.Path(path_type=Path)
 
@@ -67,9 +71,25 @@ def merged(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def path_option(name: str, description: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A required path; dvc.yaml states it."""
-    return click.option(name, type=HERE, required=True, help=description)
+def path_option(name: str, default: Path, description: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A path, by default where the layout has it."""
+    return click.option(name, type=HERE, default=default, show_default=True, help=description)
+
+
+def digits_option(name: str, default: Path, description: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A file of prepared digits; by default the layout's, of the digests in signatures/digits.json."""
+
+    def found(context: click.Context, option: click.Parameter, given: Path | None) -> Path:
+        from lenet.runtime.files import read_json
+
+        path = given or layout.of_main(default)
+        if not given and path.exists() and layout.DIGITS.exists():
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != read_json(layout.DIGITS).get(path.name):
+                    raise FaultyFile(path, f"these are not the digits of {layout.DIGITS}")
+        return path
+
+    return click.option(name, type=HERE, callback=found, help=f"{description}  [default: {default}]")
 
 
 def cores() -> int:

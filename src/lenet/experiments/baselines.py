@@ -25,7 +25,7 @@ from sklearn.svm import SVC
 from threadpoolctl import threadpool_limits
 
 from lenet.digits.data import Digits, load_digits
-from lenet.experiments import published
+from lenet.experiments import lecun1998
 from lenet.runtime import processes
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_json
@@ -41,7 +41,7 @@ class Baseline:
     """A classifier.
 
     Attributes:
-        row: its name in published.CLASSIFIERS.
+        row: its name in lecun1998.CLASSIFIERS.
         how: what is done here, in words.
         fit: images (0 … 1) and labels → what answers for images.
         deslanted: whether images are made upright before.
@@ -81,7 +81,7 @@ def baseline(name: str, train: Path, test: Path, out: Path) -> None:
             "misses": misses,
             "count": len(tested),
             "error": misses / len(tested),
-            "published": published.CLASSIFIERS[its.row],
+            "published": lecun1998.CLASSIFIERS[its.row],
         },
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.distortion import distort, paper_maps
 from lenet.evaluation import confidence, recognition
-from lenet.experiments import published
+from lenet.experiments import lecun1998
 from lenet.experiments.paper import DISTORTED, PLAIN
 from lenet.networks import codes
 from lenet.networks.lenet5 import LeNet5, Subsampling
@@ -33,8 +33,8 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
     """Write the page, and beside it the picture of errors by pass as PNG.
 
     Args:
-        params: the root's params.yaml, with the variants' blocks.
-        result: what `lenet paper` has written.
+        params: all variants' blocks.
+        result: what `lenet publish paper` has written.
         runs: the folder of the recipe's runs; the first seed's weights are drawn.
         train: the file of training digits.
         test: the file of test digits.
@@ -73,7 +73,7 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
         former=results_table.FORMER if results_table.is_former(content) else "",
         plain=plain,
         distorted=variants[DISTORTED],
-        published=published,
+        published=lecun1998,
         pictures={name: html.inline("svg+xml", figures.svg(picture)) for name, picture in pictures.items()},
     )
     processes.check()
@@ -87,12 +87,12 @@ def lead(content: Mapping[str, Any]) -> str:
     plain, distorted = (content["variants"][name] for name in (PLAIN, DISTORTED))
     said = (
         f"LeNet-5 by the recipe of 1998 has an error of {with_interval(plain, '')} on the test digits; the paper has "
-        f"{percent(published.ERROR)}. With distorted digits it has {with_interval(distorted, '')}; the paper has "
-        f"{percent(published.DISTORTED_ERROR)} (means over {len(content['seeds'])} seeds)."
+        f"{percent(lecun1998.ERROR)}. With distorted digits it has {with_interval(distorted, '')}; the paper has "
+        f"{percent(lecun1998.DISTORTED_ERROR)} (means over {len(content['seeds'])} seeds)."
     )
     if plain["low"] is None:
         return said
-    theirs = ((plain, published.ERROR), (distorted, published.DISTORTED_ERROR))
+    theirs = ((plain, lecun1998.ERROR), (distorted, lecun1998.DISTORTED_ERROR))
     inside = sum(one["low"] <= error <= one["high"] for one, error in theirs)
     told = ("Neither of the paper's figures lies", "One of the paper's figures lies", "Both of the paper's figures lie")
     return f"{said} {told[inside]} within these intervals."
@@ -114,7 +114,7 @@ def layers(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"]) -> dict[str, Ten
 def distorted(variant: Variant, digits: Digits, pixels: Pixels) -> Float[Tensor, "10 copies 32 32"]:
     """The ten digits of the paper's Fig. 7, each with copies distorted as a variant's are; the first is as it is."""
     assert isinstance(variant.distortion, PaperDistortion)
-    places = [int((digits.index == index).nonzero()) for index in published.DISTORTED_DIGITS]
+    places = [int((digits.index == index).nonzero()) for index in lecun1998.DISTORTED_DIGITS]
     fields = to_inputs(digits.images[places], pixels).repeat_interleave(COPIES, 0)
     maps = paper_maps(len(fields), variant.distortion, torch.Generator().manual_seed(7))
     moved = distort(fields, maps, pixels).view(10, COPIES, 32, 32)
@@ -125,9 +125,9 @@ def missed(digits: Digits, by: Mapping[str, list[int]], of: int) -> Figure:
     """Fig. 8: the paper's 82 misses, each with the paper's answer and how many of our networks miss it."""
     captions = [
         f"{label}→{answer}\n{plain} · {distorted} of {of}"
-        for (label, answer), plain, distorted in zip(published.MISSED.values(), by[PLAIN], by[DISTORTED], strict=True)
+        for (label, answer), plain, distorted in zip(lecun1998.MISSED.values(), by[PLAIN], by[DISTORTED], strict=True)
     ]
-    return figures.gallery(digits.images[list(published.MISSED)].numpy(), captions, columns=14)
+    return figures.gallery(digits.images[list(lecun1998.MISSED)].numpy(), captions, columns=14)
 
 
 def passes(variant: Mapping[str, Any]) -> Figure:
@@ -140,12 +140,12 @@ def passes(variant: Mapping[str, Any]) -> Figure:
         epochs = np.arange(1, runs.shape[1] + 1)
         axes.plot(epochs, runs.T, color=colour, alpha=0.3, linewidth=0.8)
         axes.plot(epochs, runs.mean(0), color=colour, linewidth=2.2)
-        theirs = 100 * np.array(published.TRAIN_ERROR if part == "train" else published.TEST_ERROR)
-        axes.plot(range(1, published.PASSES + 1), theirs, "x", color=colour, markersize=6, markeredgewidth=1.6)
+        theirs = 100 * np.array(lecun1998.TRAIN_ERROR if part == "train" else lecun1998.TEST_ERROR)
+        axes.plot(range(1, lecun1998.PASSES + 1), theirs, "x", color=colour, markersize=6, markeredgewidth=1.6)
         ends.append((part, runs.mean(0)[-1], colour))
     axes.plot([], [], "x", color=PAPER, label="the paper's Fig. 5")
     axes.plot([], [], color=PAPER, linewidth=2.2, label="ours, mean over seeds")
-    axes.set(xlabel="pass", ylabel="error, %", xticks=range(0, published.PASSES + 1, 2))
+    axes.set(xlabel="pass", ylabel="error, %", xticks=range(0, lecun1998.PASSES + 1, 2))
     clean(axes, log="y")
     axes.legend(frameon=False, fontsize=9)
     label_ends(axes, ends)
@@ -156,7 +156,7 @@ def sizes(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Fig. 6: errors against the number of training digits; with distorted ones, at the right. Crosses: the paper's."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    plain = [variants[name] for name in (*(f"{PLAIN}-{count}" for count in list(published.SIZES)[:-1]), PLAIN)]
+    plain = [variants[name] for name in (*(f"{PLAIN}-{count}" for count in list(lecun1998.SIZES)[:-1]), PLAIN)]
     places = [one["train_size"] for one in plain]
     ends = []
     for part, colour in (("train", OURS), ("test", TEST)):
@@ -164,14 +164,14 @@ def sizes(variants: Mapping[str, Mapping[str, Any]]) -> Figure:
         for place, seeds in zip(places, runs, strict=True):
             axes.plot([place] * len(seeds), seeds, "o", color=colour, markersize=3, alpha=0.4)
         axes.plot(places, [seeds.mean() for seeds in runs], color=colour, linewidth=2.2, marker="o", markersize=5)
-        theirs = published.SIZES_TRAIN if part == "train" else published.SIZES
+        theirs = lecun1998.SIZES_TRAIN if part == "train" else lecun1998.SIZES
         axes.plot(list(theirs), [100 * error for error in theirs.values()], "x", color=colour, markeredgewidth=1.6)
         ends.append((part, runs[-1].mean(), colour))
     one = variants[DISTORTED]
     errors = [100 * seed["error"] for seed in one["seeds"].values()]
     axes.plot([one["train_size"]] * len(errors), errors, "o", color=COLOURS[4], markersize=3, alpha=0.4)
     axes.plot([one["train_size"]], [100 * one["test_error"]], "D", color=COLOURS[4], label="test, distorted digits")
-    axes.plot([one["train_size"]], [100 * published.DISTORTED_ERROR], "x", color=COLOURS[4], markeredgewidth=1.6)
+    axes.plot([one["train_size"]], [100 * lecun1998.DISTORTED_ERROR], "x", color=COLOURS[4], markeredgewidth=1.6)
     axes.plot([], [], "x", color=PAPER, label="the paper's Fig. 6")
     axes.set(xlabel="training digits", ylabel="error, %", ylim=(0, None), xticks=places)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lenet.evaluation.rounding import rounded
-from lenet.experiments.studies import Answers, Study, changed, load, outside
+from lenet.experiments.experiment import Answers, Experiment, changed, load, outside
 from lenet.networks import layer_table
 from lenet.params.schema import Params, Section, Variant
 from lenet.report import statistics
@@ -39,8 +39,8 @@ class Chain(Section):
         return [self.start, *(step.to for step in self.steps)]
 
 
-class Ladder(Study):
-    """ladder/params.yaml."""
+class Ladder(Experiment):
+    """The params.yaml of a ladder: experiments/ladder, experiments/frontier."""
 
     chains: Annotated[tuple[Chain, ...], Field(strict=False, min_length=1)]
 
@@ -53,7 +53,7 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
     """Write what each step of the ladder changes in the test error.
 
     Args:
-        params: the root's params.yaml, with the variants' blocks.
+        params: all variants' blocks.
         path: the ladder's own params.yaml.
         folders: folders of runs' folders.
         out: where the result goes.

@@ -15,8 +15,8 @@ from torch import Tensor
 from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.epochs import present
 from lenet.evaluation.rounding import rounded
-from lenet.experiments import published
-from lenet.experiments.studies import Answers, Study, changed, load
+from lenet.experiments import lecun1998
+from lenet.experiments.experiment import Answers, Experiment, changed, load
 from lenet.networks import layer_table
 from lenet.networks.lenet5 import LeNet5
 from lenet.params.loading import flatten
@@ -36,8 +36,8 @@ BESIDE = ("modern", "original-tanh")  # variants whose misses are compared with 
 EXACT = 20  # digits over which the exact second derivatives are averaged
 
 
-class Paper(Study):
-    """paper/params.yaml."""
+class Paper(Experiment):
+    """experiments/paper/params.yaml."""
 
     baselines: Annotated[tuple[str, ...], Field(strict=False)]
 
@@ -48,8 +48,8 @@ def publish(
     """Write what the paper's recipe gives here beside what the paper reports.
 
     Args:
-        params: the root's params.yaml, with the variants' blocks.
-        path: the pipeline's own params.yaml.
+        params: all variants' blocks.
+        path: the experiment's own params.yaml.
         folders: folders of runs' folders.
         metrics: the folder of the recipe's runs' metrics.
         baselines: the folder of the other classifiers' results.
@@ -72,7 +72,7 @@ def publish(
         "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
         "verdict": statistics.pairs({name: wrong[name] for name in RECIPES})[0].verdict,
         "figure_8": {name: overlap(one) for name, one in wrong.items()},
-        "missed_by": {name: wrong[name][:, list(published.MISSED)].sum(0).tolist() for name in RECIPES},
+        "missed_by": {name: wrong[name][:, list(lecun1998.MISSED)].sum(0).tolist() for name in RECIPES},
         "rejection": {name: answers.rejection(name) for name in RECIPES},
         "layers": [asdict(row) for row in layer_table.layers(params.variant(PLAIN).network)],
         "step_sizes": {
@@ -92,7 +92,7 @@ def publish(
 def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> dict[str, Any]:
     """A recipe's errors, its error in each pass while training and after each pass on the test digits, of each seed."""
     distorted = variant.distortion.kind != "none"
-    reported = published.DISTORTED_ERROR if distorted else published.SIZES.get(variant.train_size)
+    reported = lecun1998.DISTORTED_ERROR if distorted else lecun1998.SIZES.get(variant.train_size)
     found = answers.describe(name)
     errors = [one["error"] for one in found["seeds"].values()]
     return {
@@ -138,8 +138,8 @@ def overlap(wrong: np.ndarray) -> dict[str, Any]:
     both = [int((one & other).sum()) for one, other in combinations(wrong, 2)]
     return {
         "misses": misses.tolist(),
-        "shared": float(wrong[:, list(published.MISSED)].sum(1).mean()),
-        "chance": float((misses * len(published.MISSED) / wrong.shape[1]).mean()),
+        "shared": float(wrong[:, list(lecun1998.MISSED)].sum(1).mean()),
+        "chance": float((misses * len(lecun1998.MISSED) / wrong.shape[1]).mean()),
         "two_seeds": sum(both) / len(both) if both else None,
     }
 

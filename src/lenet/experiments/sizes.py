@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from lenet.evaluation.rounding import rounded
-from lenet.experiments.studies import Answers, Study, changed, load, outside
+from lenet.experiments.experiment import Answers, Experiment, changed, load, outside
 from lenet.params.schema import Params
 from lenet.runtime import processes
 from lenet.runtime.errors import ParamsError
@@ -16,8 +16,8 @@ from lenet.runtime.files import write_json
 PARTS = ("train_size", "epochs")
 
 
-class Sizes(Study):
-    """sizes/params.yaml: for each curve its variants, from the fewest digits to the most."""
+class Sizes(Experiment):
+    """experiments/sizes/params.yaml: for each curve its variants, from the fewest digits to the most."""
 
     curves: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=2)]]
 
@@ -26,8 +26,8 @@ def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> N
     """Write each curve's errors.
 
     Args:
-        params: the root's params.yaml, with the variants' blocks.
-        path: the study's own params.yaml.
+        params: all variants' blocks.
+        path: the experiment's own params.yaml.
         folders: folders of runs' folders.
         out: where the result goes.
 

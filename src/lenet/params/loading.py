@@ -3,24 +3,54 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
-from lenet.params.schema import FAMILIES, Params, Section
+from lenet.params.schema import FAMILIES, Blocks, Params, Section
+from lenet.runtime import layout
 from lenet.runtime.errors import ParamsError
 
 PATH = Path("params.yaml")
+S = TypeVar("S", bound=Section)
 LARGEST = 2**18  # characters, or values, of a file such as params.yaml, which has some thousand
 
 
 def load(path: Path = PATH) -> Params:
-    """Read and validate params.yaml. Raises ParamsError, one line a fault."""
+    """Read and validate params.yaml, with the variants of experiments/*/params.yaml beside it.
+
+    Raises ParamsError, one line a fault.
+    """
     if not path.exists():
         raise ParamsError(f"{path} is not here; run this in the project's folder")
-    return validate(read(path), str(path))
+    params = validate(read(path), str(path))
+    variants = dict(params.variants)
+    for own in files(path)[1:]:
+        content = read(own) or {}
+        known = {key: content[key] for key in Blocks.model_fields if key in content}
+        for name, block in _validate(Blocks, known, own).variants.items():
+            if name in variants:
+                raise ParamsError(f"{own}: variants.{name}: a variant of this name stands in another params.yaml, too")
+            variants[name] = block
+    return params.model_copy(update={"variants": variants})
+
+
+def home_of(variant: str, path: Path = PATH) -> Path:
+    """The params.yaml that has a variant's block: the root's, or an experiment's."""
+    return next((file for file in files(path) if variant in blocks(file)), path)
+
+
+def files(path: Path = PATH) -> list[Path]:
+    """The root's params.yaml and those of the experiments."""
+    return [path, *(home / PATH for home in layout.homes(path.parent)[1:] if (home / PATH).exists())]
+
+
+def blocks(path: Path) -> Any:
+    """What stands under ``variants`` in a params.yaml; an experiment's may have none."""
+    content = read(path)
+    return content.get("variants", {}) if isinstance(content, dict) else {}
 
 
 def safe(text: str) -> Any:
@@ -84,8 +114,12 @@ def _values(data: Any, known: dict[int, int]) -> int:
 
 def validate(data: Any, source: str) -> Params:
     """Turn the content of params.yaml into Params. Raises ParamsError, one line a fault."""
+    return _validate(Params, data, source)
+
+
+def _validate(kind: type[S], data: Any, source: Path | str) -> S:
     try:
-        return Params.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         found = error.errors()
         inner = {fault["loc"][:depth] for fault in found for depth in range(len(fault["loc"]))}

@@ -12,6 +12,7 @@ TRAINING_DIGITS = 60_000
 IMAGE = 28  # pixels, the side of a digit's image
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -327,10 +328,26 @@ class Data(Section):
     order_seed: Annotated[int, Field(ge=0)]
 
 
-class Params(Section):
-    """The whole of params.yaml. What may stand in ``sweep`` is told by its own part: no training depends on it."""
+class Blocks(Section):
+    """What every command reads of an experiment's params.yaml; its own job checks the rest of it.
 
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**63)], ...], Field(strict=False, min_length=1)]
+    DVC puts names and seeds into commands.
+    """
+
+    variants: dict[Name, Variant] = {}
+    seeds: tuple[Seed, ...] = Field((), strict=False)
+    train: tuple[Name, ...] = Field((), strict=False)
+    baselines: tuple[Name, ...] = Field((), strict=False)
+    studies: tuple[Name, ...] = Field((), strict=False)
+
+
+class Params(Section):
+    """The whole of params.yaml. What may stand in ``sweep`` is told by its own part: no training depends on it.
+
+    ``variants`` has those of experiments, too, once they are loaded.
+    """
+
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
     compare: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     data: Data
     sweep: dict[str, Any]
@@ -349,7 +366,7 @@ class Params(Section):
     def variant(self, name: str) -> Variant:
         """Return the block of a variant. Raises ParamsError for an unknown name."""
         if name not in self.variants:
-            raise ParamsError(f"variant {name!r} has no block in params.yaml; legal: {', '.join(self.variants)}")
+            raise ParamsError(f"variant {name!r} has no block in a params.yaml; legal: {', '.join(self.variants)}")
         return self.variants[name]
 
     def runs(self) -> Iterator[tuple[str, int]]:

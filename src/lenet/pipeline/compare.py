@@ -10,7 +10,7 @@ from lenet.runtime import processes
 from lenet.runtime.files import write_json
 
 
-def compare(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path, track: bool) -> None:
+def compare(params: Params, runs: Path, beside: Path, summary_out: Path, reports: Path, track: bool) -> None:
     """Compare all runs of ``compare`` × ``seeds``, write the summary and the numbers, and draw the page from these.
 
     The page and the pictures follow the builds of matplotlib and freetype: no outputs of DVC's.
@@ -18,21 +18,21 @@ def compare(params: Params, runs: Path, studies: Path, summary_out: Path, report
     Args:
         params: which variants and seeds.
         runs: the folder that holds a folder per run.
-        studies: the folder of what `make ladder`, `sizes` and `frontier` make; the report says what is missing.
+        beside: the folder of the experiments ladder, frontier and sizes; the report says which have no result.
         summary_out: where the variants' means go.
         reports: the folder for comparison.json, comparison.html and the figures.
         track: tag the compared runs in MLflow as the current ones.
 
     Raises:
-        InputError: a run is missing or faulty, or its test digits are not the others'; a study's file is faulty.
+        InputError: a run is missing or faulty, or its test digits are not the others'; a result is faulty.
     """
-    write(params, runs, studies, summary_out, reports)
+    write(params, runs, beside, summary_out, reports)
     draw.draw(reports)
     if track:
         tracking.compared(params, runs, summary_out, reports)
 
 
-def write(params: Params, runs: Path, studies: Path, summary_out: Path, reports: Path) -> None:
+def write(params: Params, runs: Path, beside: Path, summary_out: Path, reports: Path) -> None:
     """Write the stage's outputs, the summary and comparison.json: the same bytes on every machine.
 
     Arguments and errors are those of ``compare``.
@@ -43,9 +43,9 @@ def write(params: Params, runs: Path, studies: Path, summary_out: Path, reports:
     }
     comparison.check_alike(by_variant)
     content = rounded(comparison.describe(by_variant)) | {
-        "ladder": experiments.ladder(studies / "ladder.json"),
-        "frontier": experiments.frontier(studies / "frontier.json"),
-        "sizes": experiments.sizes(studies / "sizes.json"),
+        "ladder": experiments.ladder(beside / "ladder" / "result.json"),
+        "frontier": experiments.frontier(beside / "frontier" / "result.json"),
+        "sizes": experiments.sizes(beside / "sizes" / "result.json"),
     }
     processes.check()
     write_json(summary_out, comparison.summarise(content))

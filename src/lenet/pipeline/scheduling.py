@@ -20,10 +20,11 @@ from rich.table import Table
 from rich.text import Text
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
+from lenet.params import loading
 from lenet.params.schema import Params
 from lenet.report import results_table
 from lenet.runs import current
-from lenet.runtime import processes, remedies, snapshot
+from lenet.runtime import layout, processes, remedies, snapshot
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import read_json, write_json
 from lenet.runtime.screen import Screen
@@ -73,39 +74,54 @@ class Timeline:
         self.stages.append({"stage": stage.name, "start": start, "end": end})
 
 
-def repro(params: Params, pipeline: Path, names: Sequence[str], jobs: int, track: bool) -> None:
-    """Bring a pipeline up to date, with what it needs of others, with up to ``jobs`` stages at once.
+def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
+    """Bring a pipeline up to date, or some of its runs, with up to ``jobs`` stages at once.
+
+    An experiment also needs the root's digits, and to publish the root's runs: these come first.
 
     Args:
-        params: the whole of the root's params.yaml.
-        pipeline: the folder of its dvc.yaml; runs and metrics that this no longer names are removed from it.
-        names: runs, as ``<variant>-<seed>``, if not all of it is to be brought up to date.
+        params: all parameters.
+        names: runs, as ``<variant>-<seed>``, and experiments; none for the whole of the root's pipeline. Runs and
+            metrics that a pipeline no longer names are removed from it.
         jobs: how many stages may run side by side.
         track: whether stages record in MLflow.
 
     Raises:
-        InputError: no such pipeline or run, another `lenet repro` is under way, or DVC cannot read the pipeline.
+        InputError: no such run or experiment, another `lenet repro` is under way, or DVC cannot read a pipeline.
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
-    if not (pipeline / "dvc.yaml").exists():
-        legal = ", ".join(sorted(str(path.parent) for path in Path().glob("*/dvc.yaml")))
-        raise InputError(f"{pipeline / 'dvc.yaml'} is not here; pipelines beside the root's: {legal or 'none'}")
+    root, *experiments = layout.homes()
+    runs: dict[Path, list[str]] = {}
+    for name in names:
+        whole = root / layout.EXPERIMENTS / name
+        home = whole if whole in experiments else loading.home_of(name.rpartition("-")[0]).parent
+        runs.setdefault(home, []).extend([] if home == whole else [name])
+    if any(home != root for home in runs):
+        publishing = any(home != root and not its for home, its in runs.items())
+        own = [f"{variant}-{seed}" for variant, seed in params.runs()] if publishing else []
+        runs = {root: [*runs.get(root, []), *own, "prepare"], **runs}
     with processes.sole_pipeline():
-        graph, waiting = _stale(pipeline, names)
-        if not waiting:
-            print("Everything is up to date.", file=sys.stderr)
         timeline = Timeline()
-        if first := _signatures(graph, waiting):
-            _Scheduler(graph, first, jobs, {}, timeline).run()
-            graph, waiting = _stale(pipeline, names)
-        if waiting:
-            _Scheduler(graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
-        if not results_table.is_drawn(Path("reports")):
+        for home, its in (runs or {root: []}).items():
+            _bring(params, home, its, jobs, timeline)
+        if not timeline.stages:
+            print("Everything is up to date.", file=sys.stderr)
+        if not results_table.is_drawn(layout.REPORTS):
             from lenet.report import draw
 
-            draw.draw(Path("reports"))
+            draw.draw(layout.REPORTS)
         if track:
-            _mark_current(params, Path("runs"))
+            _mark_current(params, layout.RUNS)
+
+
+def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, timeline: "Timeline") -> None:
+    """Bring one pipeline up to date, or some of its runs and stages."""
+    graph, waiting = _stale(home, names)
+    if first := _signatures(graph, waiting):
+        _Scheduler(home, graph, first, jobs, {}, timeline).run()
+        graph, waiting = _stale(home, names)
+    if waiting:
+        _Scheduler(home, graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
 
 
 def _mark_current(params: Params, runs: Path) -> None:
@@ -117,11 +133,10 @@ def _mark_current(params: Params, runs: Path) -> None:
         tracking.mark_current(found)
 
 
-def _stale(pipeline: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set[str]]":
-    """The graph of all stages' names (an edge leads to what a stage needs), and the names that may have to run.
+def _stale(home: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set[str]]":
+    """The graph of a pipeline's stages (an edge leads to what a stage needs), and those that may have to run.
 
-    These are of the pipeline, or of some of its runs, and what it needs alone. Runs that it no longer names are removed
-    on the way.
+    All of them, or what some runs or stages need. Runs that the pipeline no longer names are removed on the way.
     """
     import networkx
     from dvc.exceptions import DvcException
@@ -131,22 +146,22 @@ def _stale(pipeline: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set
     busy = Retrying(
         retry=retry_if_exception_type(LockError), stop=stop_after_attempt(ATTEMPTS), wait=wait_fixed(1), reraise=True
     )
-    file = pipeline / "dvc.yaml"
+    file = home / "dvc.yaml"
     try:
-        with Repo() as repo:
-            graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.addressing for stage in repo.index.stages})
-            own = {stage.addressing for stage in repo.index.stages if Path(stage.path_in_repo) == file}
+        with Repo(str(home)) as repo:
+            graph = networkx.relabel_nodes(repo.index.graph, {stage: stage.name for stage in repo.index.stages})
+            own = {*graph}
             if not own:
                 raise InputError(f"{file}: it has no stages; `git checkout HEAD -- {file}` brings them back")
             runs = {item: name for name in own for stage, item in [_parts(name)] if stage == "evaluate"}
-            if unknown := [name for name in names if name not in runs]:
-                raise InputError(f"{', '.join(unknown)}: no such run; legal: {', '.join(sorted(runs))}")
+            if unknown := [name for name in names if name not in {*runs, *own}]:
+                legal = ", ".join([*sorted(runs), *(one.name for one in layout.homes()[1:])])
+                raise InputError(f"{', '.join(unknown)}: no such run; legal: {legal}")
             if runs:  # a file that is cut off says nothing of them
-                _remove_stale(pipeline, {*runs})
-            own = {runs[name] for name in names} or own
+                _remove_stale(home, {*runs})
+            own = {runs.get(name, name) for name in names} or own
             needed = own.union(*(networkx.descendants(graph, name) for name in own))
-            files = sorted({stage.path_in_repo for stage in repo.index.stages if stage.addressing in needed})
-            changed = set(busy(repo.status, targets=files))
+            changed = {name.rpartition(":")[2] for name in busy(repo.status)}
     except DvcException as error:
         raise InputError("; ".join(filter(None, [remedies.of_dvc(error), snapshot.silence()]))) from None
     needed_by = graph.reverse(copy=False)
@@ -162,18 +177,18 @@ def _signatures(graph: "networkx.DiGraph", waiting: set[str]) -> set[str]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """A stage's name without its pipeline and its item, and the item."""
-    stage, _, item = name.rpartition(":")[2].partition("@")
+    """A stage's name without its item, and the item."""
+    stage, _, item = name.partition("@")
     return stage, item
 
 
-def _remove_stale(pipeline: Path, wanted: set[str]) -> None:
+def _remove_stale(home: Path, wanted: set[str]) -> None:
     """Remove what runs left that a pipeline no longer names: its last stage depends on the whole folder of runs."""
-    for folder in (pipeline / "runs").glob("*-*"):
+    for folder in (home / layout.RUNS).glob("*-*"):
         if folder.name not in wanted and (folder / "run.json").exists():
             print(f"removing {folder}: no stage produces it any more", file=sys.stderr)
             shutil.rmtree(folder)
-    for file in (pipeline / "metrics").glob("*-*.json"):
+    for file in (home / layout.METRICS).glob("*-*.json"):
         if file.stem not in wanted and "run" in read_json(file):
             file.unlink()
 
@@ -194,8 +209,15 @@ class _Scheduler:
     """
 
     def __init__(
-        self, graph: "networkx.DiGraph", waiting: set[str], jobs: int, costs: dict[str, float], timeline: "Timeline"
+        self,
+        home: Path,
+        graph: "networkx.DiGraph",
+        waiting: set[str],
+        jobs: int,
+        costs: dict[str, float],
+        timeline: "Timeline",
     ) -> None:
+        self.home = home
         self.graph, self.waiting, self.jobs, self.costs, self.timeline = graph, set(waiting), jobs, costs, timeline
         self.running: list[Running] = []
         self.total, self.failed = len(waiting), False
@@ -229,14 +251,16 @@ class _Scheduler:
         return -self.costs.get(name, 0), name.split("-")[::-1]
 
     def _launch(self, name: str, attempt: int = 1) -> Running:
-        log = self.logs / f"{name.replace('/', '-')}.log"
+        log = self.logs / "-".join([*self.home.parts[1:], f"{name}.log"])
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
         own = {"LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
         # DVC runs commands by SHELL, and a service's account may have one that runs none
         environment = os.environ | own | {"PATH": programs, "SHELL": "/bin/sh"}
         with log.open("wb") as output:
             command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
-            process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
+            process = subprocess.Popen(
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment, cwd=self.home
+            )
         return Running(name, process, log, attempt=attempt)
 
     def _finish(self) -> None:

@@ -1,4 +1,4 @@
-"""What the report shows of studies beside the pipeline, from the committed files that they write."""
+"""What the report shows of experiments, from the results that they have published in Git."""
 
 import json
 from pathlib import Path
@@ -54,14 +54,14 @@ class Step(_Part):
     verdict: str
 
 
-class Study(_Part):
+class Result(_Part):
     """What all have: each variant's signature. Files of the former arithmetic have none."""
 
     signatures: dict[str, str] | None = None
 
 
-class Ladder(Study):
-    """studies/ladder.json: chains of variants, each one change from the one before."""
+class Ladder(Result):
+    """experiments/ladder/result.json: chains of variants, each one change from the one before."""
 
     chains: list[list[str]]
     variants: dict[str, Rung]
@@ -69,7 +69,7 @@ class Ladder(Study):
 
 
 class Frontier(Ladder):
-    """studies/frontier.json: one chain, from old to new."""
+    """experiments/frontier/result.json: one chain, from old to new."""
 
     variants: dict[str, Recipe]  # type: ignore[assignment]
 
@@ -85,19 +85,19 @@ class Size(_Part):
     high: float | None
 
 
-class Sizes(Study):
-    """studies/sizes.json: each variant with more and more training digits."""
+class Sizes(Result):
+    """experiments/sizes/result.json: each variant with more and more training digits."""
 
     variants: dict[str, list[Size]]
 
 
 def ladder(path: Path) -> dict[str, Any] | None:
-    """Read studies/ladder.json; None where there is none. Raises InputError for a faulty file."""
+    """Read experiments/ladder/result.json; None where there is none. Raises InputError for a faulty file."""
     return _chains(path, Ladder)
 
 
 def frontier(path: Path) -> dict[str, Any] | None:
-    """Read studies/frontier.json; None where there is none. Raises InputError for a faulty file."""
+    """Read experiments/frontier/result.json; None where there is none. Raises InputError for a faulty file."""
     return _chains(path, Frontier)
 
 
@@ -107,12 +107,12 @@ def _chains(path: Path, kind: type[Ladder]) -> dict[str, Any] | None:
         told = {name for chain in found["chains"] for name in chain}
         told |= {step[end] for step in found["steps"] for end in ("from", "to")}
         if unknown := sorted(told - set(found["variants"])):
-            raise InputError(f"{path}: {', '.join(unknown)} not among its variants; `make {path.stem}` makes it anew")
+            raise InputError(f"{path}: no variant {', '.join(unknown)} in it; `make {path.parent.name}` makes it anew")
     return found
 
 
 def sizes(path: Path) -> dict[str, Any] | None:
-    """Read studies/sizes.json; None where there is none. Raises InputError for a faulty file."""
+    """Read experiments/sizes/result.json; None where there is none. Raises InputError for a faulty file."""
     return _read(path, Sizes)
 
 
@@ -123,7 +123,7 @@ def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
         return kind.model_validate(content).model_dump(by_alias=True)
     except FAULTY as error:
-        raise InputError(f"{path}: {reason(error)}; `make {path.stem}` makes it anew") from None
+        raise InputError(f"{path}: {reason(error)}; `make {path.parent.name}` makes it anew") from None
 
 
 def _refuse(constant: str) -> NoReturn:

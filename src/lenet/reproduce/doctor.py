@@ -23,7 +23,7 @@ from lenet.report import results_table
 from lenet.reproduce import verify
 from lenet.runs import current, readers
 from lenet.runs.record import Record
-from lenet.runtime import remedies, requirements, snapshot
+from lenet.runtime import layout, remedies, requirements, snapshot
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import read_json, reading
 from lenet.training import fingerprint
@@ -40,7 +40,7 @@ class Places:
     runs: Path = Path("runs")
     metrics: Path = Path("metrics")
     reports: Path = Path("reports")
-    studies: Path = Path("studies")
+    experiments: Path = layout.EXPERIMENTS
     train: Path = Path("data/train.safetensors")
     test: Path = Path("data/test.safetensors")
     locks: tuple[Path, ...] = requirements.LOCKS
@@ -263,7 +263,7 @@ def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
             return
         summary = places.metrics / "summary.json"
         try:
-            compare.write(params, copies / places.runs, places.studies, copies / summary, copies / places.reports)
+            compare.write(params, copies / places.runs, places.experiments, copies / summary, copies / places.reports)
         except InputError as error:
             yield str(error)
         else:

@@ -18,6 +18,7 @@ from lenet.reproduce.sources import Snapshot
 from lenet.reproduce.verdict import Verdict
 from lenet.reproduce.workplace import Workplace
 from lenet.runs import readers
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, json_of, reason
 from lenet.tracking import Tracked
@@ -183,7 +184,7 @@ def _misses_of_seeds(run: Tracked) -> list[int]:
     """The test misses of the variant's published seeds."""
     variant = run.tags["variant"]
     found = []
-    for path in [*Path().glob(f"metrics/{variant}-*.json"), *Path().glob(f"*/metrics/{variant}-*.json")]:
+    for path in (path for home in layout.homes() for path in (home / "metrics").glob(f"{variant}-*.json")):
         if re.fullmatch(rf"{re.escape(variant)}-\d+", path.stem):
             found.append(readers.read(path, readers.metrics)["test"]["misses"])
     return found

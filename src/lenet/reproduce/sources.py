@@ -8,6 +8,7 @@ files: then it is that commit. One that no commit vouches for is told apart, and
 import hashlib
 import io
 import json
+import re
 import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,12 +99,22 @@ def commit(revision: str) -> Commit:
 
 
 def _publisher(run: Tracked) -> Commit | None:
-    paths = [Path("metrics") / f"{run.name}.json", *sorted(Path().glob(f"*/metrics/{run.name}.json"))]
-    for path in paths:
-        for one in git("log", "--format=%H", "--", str(path), missing="").decode().split():
-            text = git("show", f"{one}:./{path}", missing="")
-            if text and json.loads(text).get("run", {}).get("key") == run.key:
-                return Commit(one)
+    """The newest commit that has a metrics file with the run's key, in whatever folder it lay then."""
+    words = (
+        "log",
+        "--format=%H",
+        "--name-only",
+        "--relative",
+        "--diff-filter=d",
+        "--",
+        f":(glob)**/metrics/{run.name}.json",
+    )
+    one = ""
+    for line in git(*words, missing="").decode().split():
+        if re.fullmatch(r"[0-9a-f]{40,}", line):
+            one = line
+        elif json.loads(git("show", f"{one}:./{line}", missing="{}")).get("run", {}).get("key") == run.key:
+            return Commit(one)
     return None
 
 

@@ -194,28 +194,34 @@ def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | No
     Raises:
         InputError: the file cannot be read, or has no such variant.
     """
-    yaml, path = YAML(), project / "params.yaml"
+    yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 4096
     try:
-        before, content = resolved(project), loading.read(path, yaml.load)
-        variants = content["variants"]
-    except (ParamsError, LookupError, TypeError, ValueError) as error:
-        raise InputError(f"the sources' params.yaml: {error}") from None
-    if block is None and variant not in variants:
-        raise InputError(f"the sources' params.yaml has no variant {variant}, and the run's parameters are not known")
-    if block is not None and before.get(variant) != block:
-        variants[variant] = dict(block)
-    content["compare"], content["seeds"] = [variant], [seed]
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            yaml.dump(content, file)
+        before = resolved(project)
+        contents = {path: loading.read(path, yaml.load) for path in loading.files(project / loading.PATH)}
+        if block is None and variant not in before:
+            raise InputError(
+                f"the sources' params.yaml has no variant {variant}, and the run's parameters are not known"
+            )
+        own, *others = contents.values()
+        if (block is not None and block != before.get(variant)) or variant not in own["variants"]:
+            own["variants"][variant] = dict(before[variant] if block is None else block)
+        own["compare"], own["seeds"] = [variant], [seed]
+        for content in others:  # a variant's name stands in one file
+            content.get("variants", {}).pop(variant, None)
+        for path, content in contents.items():
+            with path.open("w", encoding="utf-8") as file:
+                yaml.dump(content, file)
     except RecursionError:
         raise InputError("the run's parameters: blocks are nested too deeply") from None
+    except (ParamsError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"the sources' params.yaml: {error}") from None
 
 
 def resolved(project: Path) -> dict[str, Any]:
-    """The variants' blocks in a project's params.yaml."""
-    return dict(loading.read(project / "params.yaml")["variants"])
+    """The variants' blocks in a project's params.yaml, and those of its experiments."""
+    files = reversed(loading.files(project / loading.PATH))
+    return {name: block for file in files for name, block in loading.blocks(file).items()}
 
 
 def _make_dvc(project: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from lenet.params.schema import Params
 from lenet.runs import stale
 from lenet.runs.record import Record
-from lenet.runtime import processes
+from lenet.runtime import layout, processes
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_text
 
@@ -17,12 +17,12 @@ Runs = frozenset[tuple[str, str]]
 
 
 def folders(params: Params, runs: Path) -> list[Path]:
-    """The folders with outputs: of the compared runs, then of other pipelines, which are folders with ``runs``.
+    """The folders with outputs: of the compared runs, then of of experiments.
 
     Outputs of before there were signatures (stale.py) are no present ones.
     """
     compared = [runs / f"{name}-{seed}" for name, seed in params.runs()]
-    others = sorted(path.parent for path in Path().glob(f"*/{runs}/*/run.json"))
+    others = [path.parent for home in layout.homes()[1:] for path in sorted((home / runs).glob("*/run.json"))]
     return [folder for folder in (*compared, *others) if _is_present(folder / "run.json")]
 
 
@@ -42,7 +42,7 @@ def present(params: Params, runs: Path) -> Runs:
     for folder in folders(params, runs):
         try:
             record = Record.read(folder / "run.json")
-        except InputError as error:  # of another pipeline, from before its blocks had all that they have now
+        except InputError as error:  # of an experiment, from before its blocks had all that they have now
             print(f"lenet: warning: {error}", file=sys.stderr)
         else:
             found.add((record.name, record.key))

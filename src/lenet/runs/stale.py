@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lenet.runtime import layout
 from lenet.runtime.files import FAULTY, json_of
 from lenet.runtime.snapshot import git
 
@@ -34,11 +35,11 @@ def pipelines(metrics: Path) -> Iterator[str]:
     Args:
         metrics: the root pipeline's folder of metrics files; others have theirs in their folder.
     """
-    for folder in (metrics, *sorted(Path().glob(f"*/{metrics}"))):
+    for folder in (home / metrics for home in layout.homes()):
         runs = [path for path in folder.glob("*.json") if re.search(r"-\d+$", path.stem)]
         if any(map(file_is_stale, runs)):
-            where = "this" if folder == metrics else folder.parent
-            yield f"{where} pipeline: skipped, its results use the arithmetic of {_commit(folder)}, not recomputed yet"
+            where = "this pipeline" if folder == metrics else folder.parent
+            yield f"{where}: skipped, its results use the arithmetic of {_commit(folder)}, not recomputed yet"
 
 
 def _commit(folder: Path) -> str:

@@ -24,8 +24,8 @@ class FaultyFile(InputError):
     """
 
     def __init__(self, path: Path, fault: str) -> None:
-        pipeline = next((place for place in path.parents if (place / "dvc.yaml").exists()), Path())
-        again = f"lenet repro{'' if pipeline == Path() else f' --pipeline {pipeline}'}"
+        around = next((place for place in path.parents if place.parent.name == "experiments"), None)
+        again = f"lenet repro {around.name}" if around else "lenet repro"
         super().__init__(f"{path}: {fault}; `{again}` makes it again")
         self.path = path
 

@@ -1,4 +1,4 @@
-"""Where this project keeps what is neither an input nor an output of a stage."""
+"""The one owner of paths: the folders of runs and results, and what is no stage's input or output."""
 
 import hashlib
 import os
@@ -10,17 +10,43 @@ from urllib.parse import quote, unquote
 
 from lenet.runtime.errors import InputError
 
+RAW = Path("data/raw")
+TRAIN, TEST = Path("data/train.safetensors"), Path("data/test.safetensors")
+RUNS, METRICS, SIGNATURES, REPORTS = map(Path, ("runs", "metrics", "signatures", "reports"))
+DIGITS = SIGNATURES / "digits.json"
+"""The digests of the prepared digits: in Git, so that experiments can depend on them."""
+SUMMARY = METRICS / "summary.json"
+EXPERIMENTS = Path("experiments")
+"""A folder for each pipeline beside the root's, laid out as the root: params.yaml, runs, metrics, signatures."""
 DAMAGED = re.compile("file is not a database|disk image is malformed")
 """What SQLite says of a file that it cannot read."""
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]+)(\?.*)?")
 
 
 def root() -> Path:
-    """The main checkout's root, also from DVC's temporary copies for experiments."""
+    """The main checkout's root, also from an experiment's folder, and from the temporary copies that DVC works in."""
     if "DVC_ROOT" in os.environ:
-        return Path(os.environ["DVC_ROOT"]).resolve()
-    here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+        project = Path(os.environ["DVC_ROOT"]).resolve()
+    else:
+        here = Path.cwd()
+        project = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    return project.parents[1] if project.parent.name == EXPERIMENTS.name else project
+
+
+def homes(project: Path = Path()) -> list[Path]:
+    """The folders that have runs of their own: a project's root, then its experiments."""
+    return [project, *sorted((project / EXPERIMENTS).glob("*/"))]
+
+
+def mlflow_experiment(run: Path) -> str:
+    """The MLflow experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in experiments/NAME."""
+    home = run.resolve().parents[1]
+    return f"lenet5-{home.name}" if home.parent.name == EXPERIMENTS.name else "lenet5"
+
+
+def of_main(path: Path) -> Path:
+    """A file or folder here; where a temporary copy has not got it, that of the main checkout."""
+    return path if path.exists() else root() / path
 
 
 def kept(what: str) -> Path:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lenet.runtime import layout
 from lenet.runtime.errors import FaultyFile, InputError
 
-RESULTS = ("dvc.lock", "metrics/*.json", "signatures/*.json", "studies/*.json", "reports/*.json")
-"""What commits hold of results, and a merge may leave in conflict; in the folders of other pipelines, too."""
+RESULTS = ("dvc.lock", "*.json", "metrics/*.json", "signatures/*.json", "reports/*.json")
+"""What commits hold of results, and a merge may leave in conflict; in the folders of experiments, too."""
 
 
 def of(error: FaultyFile) -> str:
@@ -94,6 +95,6 @@ def refuse_conflicts() -> None:
 
 
 def _results() -> Iterator[Path]:
-    for pattern in RESULTS:
-        for folder in ("", "*/"):
-            yield from sorted(path for path in Path().glob(folder + pattern) if path.is_file())
+    for home in layout.homes():
+        for pattern in RESULTS:
+            yield from sorted(path for path in home.glob(pattern) if path.is_file())

@@ -18,12 +18,15 @@ from pathlib import Path, PurePosixPath
 from lenet.runtime.errors import InputError
 
 PATHS = (
-    "src/**/*.py", "src/**/*.html", "params.yaml", "dvc.yaml", "*/params.yaml", "*/dvc.yaml", "pyproject.toml",
+    "src/**/*.py", "src/**/*.html", "params.yaml", "dvc.yaml", "experiments/*/params.yaml", "experiments/*/dvc.yaml",
+    "pyproject.toml",
     "requirements*.lock",
 )  # fmt: skip
 """What makes a result, as Git's globs; a difference from the commit in one of these is ``git.dirty``."""
-RECORDS = ("dvc.lock", "*/dvc.lock")
+RECORDS = ("dvc.lock", "experiments/*/dvc.lock")
 """What a result leaves in Git: kept in the archive, but no part of the diff."""
+FORMER = ("*/params.yaml", "*/dvc.yaml", "*/dvc.lock")
+"""What archives of earlier runs have, too: experiments had their folders in the root."""
 FILE_LIMIT = 2**20  # bytes of a file
 LIMIT = 4 * 2**20  # bytes of a whole archive, before compression, or of a diff
 MOST = 1000  # files in an archive
@@ -35,7 +38,9 @@ SECRET = re.compile(
 )
 
 _KEPT = re.compile(
-    "|".join(re.escape(glob).replace(r"\*\*/", "(?:.+/)?").replace(r"\*", "[^/]*") for glob in PATHS + RECORDS)
+    "|".join(
+        re.escape(glob).replace(r"\*\*/", "(?:.+/)?").replace(r"\*", "[^/]*") for glob in (*PATHS, *RECORDS, *FORMER)
+    )
 )
 _DIFF = ("diff", "--no-color", "--no-ext-diff", "--no-textconv", "--no-renames")
 

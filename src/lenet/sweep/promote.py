@@ -15,29 +15,29 @@ from lenet.runtime.files import write_text
 from lenet.sweep.result import Result
 
 
-def promote(result: Result, number: int | None, path: Path) -> str:
-    """Write a trial's block into params.yaml, in place of its variant's.
+def promote(result: Result, number: int | None, root: Path) -> str:
+    """Write a trial's block into the params.yaml that has its variant, in place of that.
 
     Returns the difference as a unified diff, or that there is none.
 
     Args:
         result: the study.
         number: the trial's; None for the best one.
-        path: params.yaml.
+        root: the root's params.yaml.
 
     Raises:
         InputError: no such trial, several objectives and no number, the rest of the block has changed since, or it
             shares values with others, as YAML's aliases do.
     """
     trial = _choose(result, number)
-    params = loading.load(path)
-    block, now = result.block(trial), params.variant(result.plan.variant).model_dump(mode="json")
+    path = loading.home_of(result.plan.variant, root)
+    block, now = result.block(trial), loading.load(root).variant(result.plan.variant).model_dump(mode="json")
     base = result.plan.domains.rest(now)
     if base != result.plan.base:
         before, after = flatten(result.plan.base), flatten(base)
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         raise InputError(
-            f"params.yaml: variants.{result.plan.variant} is not what study {result.name} was made with; "
+            f"{path}: variants.{result.plan.variant} is not what study {result.name} was made with; "
             f"changed since: {', '.join(names)}"
         )
     if block == now:
@@ -47,10 +47,10 @@ def promote(result: Result, number: int | None, path: Path) -> str:
     try:
         for place, value in _changes(now, block, ("variants", result.plan.variant)):
             changed = _replace(changed, place, value)
-        found = loading.validate(loading.parse(changed, str(path)), str(path)).model_dump(mode="json")
+        found = loading.parse(changed, str(path))
     except (InputError, LookupError):
         found = {}
-    expected = params.model_dump(mode="json")
+    expected = loading.parse(text, str(path))
     expected["variants"][result.plan.variant] = block
     if found != expected:
         raise InputError(

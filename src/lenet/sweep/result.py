@@ -18,13 +18,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lenet.params.loading import flatten
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, reason, write_json, write_text
 from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Plan, blank
 
 TRIALS, BEST, STUDY = FILES = ("trials.csv", "best.json", "study.json")
-PUBLISHED = Path("sweep/studies")
+PUBLISHED = layout.EXPERIMENTS / "sweeps" / "studies"
 _BY_NAME = {name: state for state, name in STATES.items()}
 
 

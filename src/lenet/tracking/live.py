@@ -112,7 +112,7 @@ def evaluated(record: Record, folder: Path, metrics: Path) -> None:
     """
     voice = Voice(record.name)
     with voice.harmless():
-        entry = entry_of(record, experiment_of(folder))
+        entry = entry_of(record, layout.mlflow_experiment(folder))
         follower = _Follower(entry, voice, outputs(record, folder, metrics))
         follower.start()
         follower.finish(PATIENCE)
@@ -198,12 +198,6 @@ def entry_of(record: Record, experiment: str) -> Entry:
     elif entry.status != "FINISHED":  # killed between its outputs and its journal's end
         entry.status, entry.ended = "FINISHED", entry.ended or entry.latest
     return entry
-
-
-def experiment_of(folder: Path) -> str:
-    """The experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in the pipeline NAME, a folder of this one."""
-    pipeline = folder.resolve().parent.parent
-    return f"{store.EXPERIMENT}-{pipeline.name}" if pipeline.parent == Path.cwd() else store.EXPERIMENT
 
 
 class _Follower(threading.Thread):

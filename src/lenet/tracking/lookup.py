@@ -17,6 +17,7 @@ from zipfile import BadZipFile
 from lenet.params.schema import Params
 from lenet.runs import readers
 from lenet.runs.record import BEFORE, History, Record
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, read_json, reason
 from lenet.tracking import journal, store
@@ -113,11 +114,11 @@ Found = tuple[str, str, "MlflowRun | None"]
 def _places(runs: Path, metrics: Path) -> Places:
     """All runs with files here; of each name the published one first."""
     found: dict[tuple[str, str], dict[str, Path]] = {}
-    for start in ("", "*/"):
-        for path in sorted(Path().glob(f"{start}{metrics}/*.json")):
+    for home in layout.homes():
+        for path in sorted((home / metrics).glob("*.json")):
             if key := _key_of(path):
                 found.setdefault((path.stem, key), {})[path.name] = path
-        for path in sorted(Path().glob(f"{start}{runs}/*/run.json")):
+        for path in sorted((home / runs).glob("*/run.json")):
             record = Record.read(path)
             found.setdefault((record.name, record.key), {}).update(outputs(record, path.parent, None))
     return found

@@ -7,10 +7,11 @@ from pathlib import Path
 from lenet.params.schema import Params
 from lenet.runs import current
 from lenet.runs.record import Record
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.tracking import journal, store
 from lenet.tracking.journal import Entry
-from lenet.tracking.live import entry_of, experiment_of
+from lenet.tracking.live import entry_of
 from lenet.tracking.mirror import Mirror, is_of, mirror_comparison, outputs
 
 PATIENCE = 120.0  # seconds for another process that works on the same run
@@ -72,7 +73,7 @@ def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Ent
         found = journal.of(record)
         if found and _runs(found):  # trained again
             continue
-        entry = entry_of(record, experiment_of(folder))
+        entry = entry_of(record, layout.mlflow_experiment(folder))
         seen.add(entry.folder)
         yield entry, entry.kept() | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
     for entry in journal.entries():
