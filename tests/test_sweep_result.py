@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import optuna
 import pytest
 import yaml
+from dvc.utils.hydra import apply_overrides
 from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
 from ruamel.yaml import YAML
 
@@ -549,6 +550,20 @@ def test_any_trial_reads_back_exactly(params: Params, yaml_file: Path) -> None:
         found, by_yaml_1_1 = variants(yaml_file.read_text())
         assert found == everywhere | {"modern": study.trials[0].user_attrs["block"]}
         assert by_yaml_1_1["modern"] == found["modern"]
+
+
+def test_a_file_in_dvc_s_style_stays_in_it(yaml_file: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", yaml_file)
+    params = loading.load(yaml_file)
+    adam = {"kind": "adamw", "lr": 0.00123456, "beta1": 0.9, "beta2": 0.999, "weight_decay": [0.0, 0.0123456]}
+    sgd = {"kind": "sgd", "lr": 0.1, "momentum": 0.0, "weight_decay": 0.0}
+    plan = plan_of(params, {"optimizer": [adam, sgd]}, "original-tanh")
+    tried = {"optimizer.kind": "adamw", "optimizer.adamw.weight_decay": 0.0123456}
+    promote(Result("any", plan, [ended(plan, 0, tried, [0.25])]), None, yaml_file)
+    after = yaml_file.read_text()
+    assert loading.load(yaml_file).variants["original-tanh"].optimizer.weight_decay == 0.0123456
+    apply_overrides(yaml_file, [])
+    assert yaml_file.read_text() == after
 
 
 def test_what_cannot_be_promoted_is_refused_and_nothing_is_written(

@@ -1,10 +1,12 @@
 """A trial's block into params.yaml: what differs is replaced in the text, and nothing else of it is touched."""
 
 import difflib
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node
 
@@ -47,6 +49,8 @@ def promote(result: Result, number: int | None, root: Path) -> str:
     try:
         for place, value in _changes(now, block, ("variants", result.plan.variant)):
             changed = _replace(changed, place, value)
+        if _as_dvc_writes(text) == text:
+            changed = _as_dvc_writes(changed)
         found = loading.parse(changed, str(path))
     except (InputError, LookupError):
         found = {}
@@ -99,6 +103,15 @@ def _replace(text: str, place: tuple[str, ...], value: Any) -> str:
     else:
         new = _flow(value)
     return text[: node.start_mark.index] + new + text[_end(node) :]
+
+
+def _as_dvc_writes(text: str) -> str:
+    """The file after `dvc exp run -S`, which breaks long lines and makes lists blocks: it then changes only its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "params.yaml")
+        path.write_text(text, encoding="utf-8")
+        apply_overrides(path, [])
+        return path.read_text(encoding="utf-8")
 
 
 def _is_block(node: Node) -> bool:
