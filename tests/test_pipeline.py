@@ -335,10 +335,8 @@ def test_a_killed_training_is_recorded_as_such_and_goes_on(checkout: Checkout, m
 
     def killed(victim: str, number: signal.Signals) -> None:
         """Start `dvc repro`, wait until the training learns, kill, and see it end without outputs."""
-        environment = os.environ | ENVIRONMENT | {"LENET_PROGRESS_LINES": "1"}
-        with subprocess.Popen(
-            ["dvc", "repro"], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as dvc:
+        environment, pipes = os.environ | ENVIRONMENT, {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, text=True, **pipes) as dvc:
             assert dvc.stderr
             assert any("/5000  loss" in line for line in dvc.stderr)  # maybe from a checkpoint on
             deadline = time.monotonic() + 60

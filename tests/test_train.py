@@ -282,7 +282,7 @@ def test_a_training_repeats_in_a_process_of_its_own_whatever_its_surroundings(
     )
     run(
         sys.executable, "-c", code, str(prepared / "train.safetensors"), cwd=tmp_path,
-        OMP_NUM_THREADS="2", MKL_NUM_THREADS="2", PYTHONHASHSEED="7", LENET_PROGRESS_LINES="1",
+        OMP_NUM_THREADS="2", MKL_NUM_THREADS="2", PYTHONHASHSEED="7",
     )  # fmt: skip
     assert Record.read(tmp_path / "there" / "run.json") == here
 
@@ -318,18 +318,16 @@ def test_a_tracker_that_dies_midway_changes_no_bit(
 
 
 def test_the_progress_display_changes_no_bit(params: Params, prepared: Path, tmp_path, monkeypatch, capfd) -> None:
-    quiet = stage(params, prepared, tmp_path / "quiet")
+    shown = stage(params, prepared, tmp_path / "lines")
     out, error = capfd.readouterr()
-    assert (out, error) == ("", "")
-    monkeypatch.setenv("LENET_PROGRESS_LINES", "1")
-    assert stage(params, prepared, tmp_path / "lines") == quiet
-    lines = capfd.readouterr().err.splitlines()
+    assert out == ""
+    lines = error.splitlines()
     assert [line.split(":")[0] for line in lines] == ["modern-1", "modern-1"]
     assert "epoch 2/2" in lines[1]
     assert "validation error" in lines[1]
     assert "img/s" in lines[1]
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert stage(params, prepared, tmp_path / "bar") == quiet
+    assert stage(params, prepared, tmp_path / "bar") == shown
     assert "modern-1" in capfd.readouterr().err
 
 

@@ -253,9 +253,8 @@ class _Scheduler:
     def _launch(self, name: str, attempt: int = 1) -> Running:
         log = self.logs / "-".join([*self.home.parts[1:], f"{name}.log"])
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
-        own = {"LENET_PROGRESS_LINES": "1", "PYTHONUNBUFFERED": "1"}
         # DVC runs commands by SHELL, and a service's account may have one that runs none
-        environment = os.environ | own | {"PATH": programs, "SHELL": "/bin/sh"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "PATH": programs, "SHELL": "/bin/sh"}
         with log.open("wb") as output:
             command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
             process = subprocess.Popen(

@@ -104,7 +104,7 @@ class Workplace:
             "MLFLOW_TRACKING_URI": layout.sqlite(home / "mlflow.db"),
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "LENET_TRACK": "0",
-            "LENET_PROGRESS_LINES": "1",
+            "LENET_PROGRESS_LINES": "1",  # without it, older sources tell no epoch
         }
         return own
 

@@ -1,6 +1,5 @@
-"""What a training shows while it runs: a bar in a terminal, a line an epoch where asked for, else nothing."""
+"""What a training shows while it runs: a bar in a terminal, elsewhere lines."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +13,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from lenet.params.schema import Variant
 from lenet.training.fast_module import FastLeNet
-
-LINES = "LENET_PROGRESS_LINES"
-"""Environment variable: when set, each epoch writes a line (`lenet repro` shows the latest)."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +32,8 @@ def training(name: str, variant: Variant) -> Iterator[Display]:
         )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as bar:
             yield Display(callbacks=[_Bar(bar, name, variant)])
-    elif LINES in os.environ:
-        yield Display(observers=[_Lines(name, variant)])
     else:
-        yield Display()
+        yield Display(observers=[_Lines(name, variant)])
 
 
 def state(row: Mapping[str, Any], epochs: int, rate: float) -> str:
@@ -50,11 +44,17 @@ def state(row: Mapping[str, Any], epochs: int, rate: float) -> str:
 
 
 class _Lines:
+    """A line an epoch, but not more than one a second; `lenet repro` shows the latest."""
+
     def __init__(self, name: str, variant: Variant) -> None:
-        self.name, self.variant, self.start = name, variant, time.monotonic()
+        self.name, self.variant, self.start, self.shown = name, variant, time.monotonic(), 0.0
 
     def __call__(self, row: Mapping[str, Any]) -> None:
-        rate = row["epoch"] * self.variant.train_size / (time.monotonic() - self.start)
+        now = time.monotonic()
+        if now - self.shown < 1 and row["epoch"] < self.variant.epochs:
+            return
+        self.shown = now
+        rate = row["epoch"] * self.variant.train_size / (now - self.start)
         print(f"{self.name}: {state(row, self.variant.epochs, rate)}", file=sys.stderr, flush=True)
 
 
