@@ -73,7 +73,7 @@ def test_a_signed_run_is_bitwise_in_reach_and_anything_else_is_said_to_be_broken
     ]  # fmt: skip
     assert {name for name, line in lines.items() if line.same} == {*lines} - {"data"}
     assert (lines["conformance"].then, lines["conformance"].here) == ("right", "right")
-    assert flight.best == "bitwise"
+    assert (flight.best, flight.condition) == ("bitwise", ", if its data come out the same")
     assert "same on every machine: if the rerun is not bitwise, something is broken" in flight.note
     assert preflight.to_json(flight)["note"] == flight.note
 
@@ -107,8 +107,7 @@ def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) ->
         (*examined(replace(run, parameters=run.parameters | {"epochs": "99"}), place), "parameters"),
     ):
         assert [what for what, line in lines.items() if line.same is False] == [name]
-        assert flight.best == "predictions"
-        assert flight.note == ""
+        assert (flight.best, flight.condition, flight.note) == ("predictions", "", "")
 
 
 def test_what_is_not_known_is_no_reason(run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

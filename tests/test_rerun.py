@@ -153,7 +153,7 @@ def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Pat
         assert "if the rerun is not bitwise, something is broken" in shown
         rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
         assert {name: same for name, _, _, same in rows if name in ("signature", "conformance")} == {
-            "signature": "not known",  # it ran at the commit before the one that holds its signature
+            "signature": "seen when it has run",  # it ran at the commit before the one that holds its signature
             "conformance": "yes",
         }
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")

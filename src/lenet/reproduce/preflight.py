@@ -75,6 +75,12 @@ class Preflight:
         )
 
     @property
+    def condition(self) -> str:
+        """What has yet to come out the same for that grade."""
+        open_ones = [line.what for line in self.lines if line.decides and line.same is None]
+        return f", if its {' and '.join(open_ones)} come out the same" if open_ones and self.best == "bitwise" else ""
+
+    @property
     def note(self) -> str:
         """What the grade will mean, in a line."""
         if not self.portable:

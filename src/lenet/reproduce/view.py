@@ -1,4 +1,4 @@
-"""Reruns on a and as JSON."""
+"""Reruns as tables and as JSON."""
 
 import json
 import sys
@@ -27,7 +27,7 @@ def show(params: Params, reference: str, accepted: str, as_json: bool, **how: bo
             print(what, file=sys.stderr, flush=True)
         elif isinstance(what, Preflight) and not as_json:
             console.print(preflight_table(what))
-            console.print(Text.assemble("best possible grade here: ", (what.best, "bold")))
+            console.print(Text.assemble("best possible grade here: ", (what.best, "bold"), what.condition))
             if what.note:
                 console.print(what.note)
 
@@ -81,7 +81,11 @@ def preflight_table(preflight: Preflight) -> Table:
     """What a rerun has and finds."""
     table = Table("", "Then", "Here", "Same")
     for line in preflight.lines:
-        same = "no; it need not be" if line.same is False and not line.decides else SAME[line.same]
+        same = SAME[line.same]
+        if line.same is None:
+            same = "seen when it has run"
+        elif not line.same and not line.decides:
+            same = "no; it need not be"
         table.add_row(line.what, line.then, line.here, same)
     return table
 
