@@ -274,7 +274,7 @@ def test_a_size_curve_s_numbers(params: Params, tmp_path: Path) -> None:
         ("seeds: [1, 2, 3]", "seeds: [1, 2, 4]", "original-tanh-4: no evaluated run in .*runs or .*more"),
         ("seeds: [1, 2, 3]", "seeds: []", "seeds: Tuple should have at least 1 item"),
         ("train:", "trane:", r"ladder\.yaml: .*trane"),
-        ("chains:", "chains: [", r"ladder\.yaml:5:3: not legal YAML"),
+        ("chains:", "chains: [", r"ladder\.yaml:6:3: not legal YAML"),
     ],
 )
 def test_a_faulty_ladder_is_one_line_and_nothing_is_written(

@@ -332,6 +332,11 @@ def test_the_page_is_one_file_with_every_picture(study: Result, tmp_path: Path) 
     before = (tmp_path / "page.html").read_bytes()
     report.write(study, tmp_path / "page.html")
     assert (tmp_path / "page.html").read_bytes() == before
+    assert "From 13 complete trials, by PED-ANOVA" in said
+    assert report.importance_table(study).title == "from 13 complete trials"
+    few = replace(study, trials=study.complete[:9])
+    assert not report.importances(few)
+    assert set(page(few, tmp_path).pictures) == {*MANY, CURVES, TIMELINE}
 
 
 def test_the_best_trials_are_those_with_the_smallest_errors(study: Result) -> None:

@@ -124,6 +124,8 @@ def show(params: "Params", study: str, storage: str | None, out: Path | None) ->
     console.print(report.best_table(found))
     if report.importances(found):
         console.print(report.importance_table(found))
+    else:
+        print(f"no importances: they need {report.WEIGHABLE} complete trials of one objective", file=sys.stderr)
     page = out or layout.REPORTS / f"{found.name}.html"
     report.write(found, page)
     print(f"the page: {page}", file=sys.stderr)

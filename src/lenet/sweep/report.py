@@ -22,13 +22,14 @@ from lenet.sweep.result import Result
 from lenet.sweep.study import STATES
 
 SHOWN = 10  # of the best trials
-ENOUGH = 4  # complete trials, to tell what mattered
+ENOUGH = 4  # complete trials, to draw what was tried
+WEIGHABLE = 10  # complete trials, to tell what mattered: the best tenth is one of them
 BEST = 4  # one in so many of the complete trials is among the best
 COLOURS = {"complete": "#2f6f9f", "pruned": "#b5b5b5", "failed": "#b03a2e"}
 COLUMNS = 4  # of pictures of single values
 NOTES = {
-    "Importances": "By PED-ANOVA: how much the best tenth of the complete trials differ from all of them in a value. "
-    "A rough measure where few trials are complete.",
+    "Importances": "From {} complete trials, by PED-ANOVA: how much the best tenth of them differ from all of them in "
+    "a value. A rough measure where few trials are complete.",
     "Each value by itself": "Grey: pruned trials, with their errors when they were stopped.",
     "All values of a trial together": "Complete trials.",
     "Validation errors by epoch": "Blue: complete trials. Grey: pruned ones. Red: failed ones.",
@@ -47,15 +48,15 @@ def best_table(result: Result) -> Table:
 
 def importance_table(result: Result) -> Table:
     """How much of the differences between trials each value accounts for."""
-    table = Table("Value", "Importance")
+    table = Table("Value", "Importance", title=f"from {len(result.complete)} complete trials")
     for name, share in importances(result).items():
         table.add_row(name, f"{share:.0%}")
     return table
 
 
 def importances(result: Result) -> dict[str, float]:
-    """Shares of 1, the largest first, by Optuna's default, PED-ANOVA. May be empty."""
-    if not _enough(result):
+    """Shares of 1, the largest first, by Optuna's default, PED-ANOVA. Empty where too few trials are complete."""
+    if not _enough(result) or len(result.complete) < WEIGHABLE:
         return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of few trials
@@ -109,7 +110,7 @@ def _page(result: Result) -> str:
         failed=[(t.number, t.user_attrs.get("reason", "")) for t in result.trials if t.state == TrialState.FAIL],
         choices=choices(result) if _enough(result) else {},
         pictures=dict(_pictures(result)),
-        notes=NOTES,
+        notes={title: note.format(len(result.complete)) for title, note in NOTES.items()},
     )
 
 
