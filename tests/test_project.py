@@ -95,6 +95,13 @@ def test_every_job_s_help_has_an_example() -> None:
         assert "Example:" in run("lenet", job, "--help", cwd=ROOT).stdout, job
 
 
+def test_sweep_s_help_has_the_options_of_a_study() -> None:
+    """`lenet sweep VARIANT` stands for `lenet sweep run VARIANT`."""
+    own, of_run = (run("lenet", "sweep", *more, "--help", cwd=ROOT).stdout for more in ([], ["run"]))
+    assert "  --trials " in of_run
+    assert of_run.partition("Options:\n")[2] in own
+
+
 def test_make_help_lists_the_targets() -> None:
     shown = run("make", "help", cwd=ROOT).stdout
     for target in ("repro", "test", "test-slow", "check", "bench", "docs", "environment", "ui", "pictures"):

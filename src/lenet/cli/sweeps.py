@@ -22,13 +22,21 @@ class _Studies(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Those of `run`, which are given without its name, before the commands."""
+        run = self.commands["run"]
+        with click.Context(run, parent=ctx) as of_run, formatter.section("Options of lenet sweep VARIANT"):
+            options = (one for one in run.get_params(of_run) if isinstance(one, click.Option))
+            formatter.write_dl([shown for one in options if (shown := one.get_help_record(of_run))])
+        self.format_commands(ctx, formatter)
 
-@cli.group(cls=_Studies, subcommand_metavar="VARIANT [OPTIONS] | COMMAND …")
+
+@cli.group(cls=_Studies, options_metavar="", subcommand_metavar="VARIANT [OPTIONS] | COMMAND …")
 def sweep() -> None:
     """Tune a variant with Optuna, on validation digits.
 
     `lenet sweep VARIANT` computes the study that `sweep` in params.yaml describes, or continues it. It may be
-    interrupted at any time. `lenet sweep run --help` lists its options.
+    interrupted at any time.
 
     \b
     Example: lenet sweep modern
