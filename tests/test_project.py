@@ -431,6 +431,12 @@ def test_every_command_that_the_pages_tell_exists_with_its_options() -> None:
     assert min(count.values()) > 10, count
 
 
+def test_dvc_s_metrics_are_the_comparison_s() -> None:
+    """A table of `dvc metrics show` or `dvc exp show` has a column for each value of each file of metrics."""
+    stages = [stage for path in ROOT.glob("**/dvc.yaml") for stage in YAML().load(path.read_text())["stages"].values()]
+    assert [list(one) for stage in stages for one in stage.get("metrics", [])] == [["metrics/summary.json"]]
+
+
 def test_the_new_variant_of_the_pages_is_legal(params: Params) -> None:
     blocks = [found for path in PAGES for found in re.findall(r"```yaml\n(  [a-z-]+:\n.*?)```", path.read_text(), re.S)]
     assert len(blocks) == 2

@@ -239,7 +239,7 @@ def test_a_size_curve_s_numbers(params: Params, tmp_path: Path) -> None:
         for name, missed in zip(names, (40, 20 + 2 * seed, 2), strict=True):
             write_run(tmp_path / "runs", params, name, seed, list(range(missed)))
     path, out = tmp_path / "sizes.yaml", tmp_path / "sizes.json"
-    content = {"seeds": [1, 2], "train": names[:2], "curves": {"modern": names}}
+    content = {"seeds": [1, 2], "train": names[:2], "variants": {}, "curves": {"modern": names}}
     with path.open("w") as file:
         YAML().dump(content, file)
     sizes.publish(params, path, [tmp_path / "none", tmp_path / "runs"], out)

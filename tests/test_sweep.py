@@ -684,10 +684,12 @@ def test_without_an_mlflow_store_a_study_goes_on(checkout: Path, alone: dict[str
 def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(checkout: Path, mnist: Path) -> None:
     environment = {"LENET_DATA_DIR": str(mnist)}
     shutil.rmtree(checkout / "data")
-    run("dvc", "repro", "experiments/sweeps/dvc.yaml:report@modern", cwd=checkout, **environment)
-    folder = checkout / "experiments" / "sweeps" / "studies" / "modern"
+    sweeps = checkout / "experiments" / "sweeps"
+    run(*lenet_command("repro", "prepare"), cwd=checkout, **environment)
+    run("dvc", "repro", "report@modern", cwd=sweeps, **environment)
+    folder = sweeps / "studies" / "modern"
     best = json.loads((folder / "best.json").read_text())["best"]
-    assert "experiments/sweeps/studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=checkout).stdout
+    assert "studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=sweeps).stdout
     assert (folder / "report.html").stat().st_size > 10_000
     before = (checkout / "params.yaml").read_text()
     shown = run(*lenet_command("sweep", "promote", "modern"), cwd=checkout).stdout
@@ -702,9 +704,7 @@ def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(che
     assert metrics["run"]["weights.sha256"] == best["weights.sha256"]
     assert metrics["run"]["key"] != best["run.key"]  # a trial's has the signature of its structure
     published = {path.name: path.read_bytes() for path in folder.iterdir()}
-    run(
-        "dvc", "repro", "experiments/sweeps/dvc.yaml:report@modern", cwd=checkout, **environment
-    )  # the study is the same one
+    run("dvc", "repro", "report@modern", cwd=sweeps, **environment)  # the study is the same one
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == published
 
 
