@@ -22,17 +22,24 @@ environment: .venv/.complete ## .venv with exactly the packages of requirements.
 # folder: then it is made anew.
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
 MADE_FOR := $(CURDIR) $(VERSION)
-INSTALL = $(BIN)/python -m pip install -qq --disable-pip-version-check
+INSTALL = $(BIN)/python -m pip install --progress-bar off --root-user-action ignore --disable-pip-version-check
+# a line for so many of pip's, and its end
+TOLD = || echo FAILED; } | { n=0; while read -r word rest; do case $$word in \
+	Collecting|Ignoring|Requirement) n=$$((n + 1)); test $$((n % 25)) != 0 || echo "  $$n packages of $$of" >&2;; \
+	Installing) echo "  unpacking them" >&2;; FAILED) exit 1;; esac; done; }
 KEEPS = test -f .venv/.complete && test "$$(cat .venv/.complete)" = "$(MADE_FOR)"
 
 .venv/.complete: requirements.lock requirements-torch.lock pyproject.toml $(shell $(KEEPS) || echo anew)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, and $(PYTHON) is $(VERSION); make PYTHON=python3.12, for example")'
-	@echo "making .venv from requirements.lock; this takes some minutes the first time" >&2
+	@echo "making .venv: some minutes the first time" >&2
 	@$(KEEPS) && $(BIN)/python -m pip --version >/dev/null 2>&1 || rm -rf .venv # also if it was not finished
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(INSTALL) --require-hashes --no-deps -r requirements.lock
-	@$(INSTALL) -r requirements-torch.lock
-	@$(INSTALL) --no-deps --no-build-isolation -e .
+	@echo "1 of 3: the packages of requirements.lock, some minutes" >&2
+	@of=$$(grep -c == requirements.lock); { $(INSTALL) --require-hashes --no-deps -r requirements.lock $(TOLD)
+	@echo "2 of 3: PyTorch, a download of 200 MB or, with CUDA, of several GB" >&2
+	@{ $(INSTALL) -r requirements-torch.lock $(TOLD)
+	@echo "3 of 3: this project" >&2
+	@{ $(INSTALL) --no-deps --no-build-isolation -e . $(TOLD)
 	@echo "$(MADE_FOR)" >$@
 
 .PHONY: anew

@@ -22,7 +22,8 @@ case "$*" in
 *version_info*) cat "{home}/version";;
 "-m venv"*) mkdir -p .venv/bin; cp "{home}/python" .venv/bin/python;;
 "-m pip --version") test -f .venv/bin/python && ! test -f "{home}/no-pip";;
-*) echo "$*" >>"{home}/done"; test ! -f "{home}/interrupt";;
+*) echo "$*" >>"{home}/done"; for n in $(seq 60); do echo "Collecting $n"; done; echo "Installing collected packages: …"
+   test ! -f "{home}/interrupt";;
 esac
 """
 
@@ -50,6 +51,7 @@ def made(home: Path, checkout: str = "a checkout", status: int = 0) -> bool:
         env={"PATH": os.environ["PATH"]},
     )  # fmt: skip
     assert (done.returncode != 0) == bool(status), done.stderr
+    assert ("  50 packages of " in done.stderr) == (home / "done").exists()  # where pip has something to do
     return (home / "done").exists()
 
 
