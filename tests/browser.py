@@ -180,12 +180,13 @@ class Browser:
         sizes = self.script("return [...document.images].map(image => [image.naturalWidth, image.naturalHeight])")
         return [(width, height) for width, height in sizes]
 
-    def overflow(self, width: int) -> int:
-        """By how many CSS pixels the page is wider than a window of this width."""
+    def overflow(self, width: int, parts: str = "html") -> int:
+        """By how many CSS pixels the page, or one of its parts, is too wide for a window of this width."""
         metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.until(lambda: self.script("return innerWidth") == width, "the window's width")
-        excess = self.script("return document.documentElement.scrollWidth - innerWidth")
+        wider = "[...document.querySelectorAll(arguments[0])].map(part => part.scrollWidth - part.clientWidth)"
+        excess = self.script(f"return Math.max(document.documentElement.scrollWidth - innerWidth, ...{wider})", parts)
         self.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         return max(0, excess)
 

@@ -113,7 +113,11 @@ def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, ru
     assert pair["p"] == pair["p_adjusted"] < 0.05
     page = (tmp_path / "reports" / "comparison.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
     assert pair["verdict"].startswith("modern beats original-tanh by 4.00 points (95 % CI ")
-    assert page.index("modern has the lowest mean error") < page.index(pair["verdict"]) < page.index("<table")
+    assert (
+        page.index("Of the two compared variants, modern has the lowest mean error")
+        < page.index(pair["verdict"])
+        < page.index("<table")
+    )
     assert "; the difference is significant." in page
     ends = comparison_page.signed(pair["low"]), comparison_page.signed(pair["high"])
     cell = " … ".join(ends)
@@ -246,8 +250,9 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
         name: page[page.index(f">{name}</span>", page.index("saw the<br>validation digits")) :].partition("</tr>")[0]
         for name in beyond["variants"]
     }
-    assert ["<td>yes</td>" in row for row in seen.values()] == [False, True, False]
-    assert ["<td>no</td>" in row for row in seen.values()] == [True, False, True]
+    assert [">yes</td>" in row for row in seen.values()] == [False, True, False]
+    assert [">no</td>" in row for row in seen.values()] == [True, False, True]
+    assert "A small network of today that is not among them, frontier, has 4.00\N{NO-BREAK SPACE}%" in page
     assert "with 100 training digits and of 5.00\N{NO-BREAK SPACE}% with 1,000" in page
 
 
@@ -265,6 +270,7 @@ def test_studies_of_the_former_arithmetic_say_so_and_stand_beside_no_other_numbe
         assert results_table.FORMER in page[page.index(f'<h2 id="{section}"') :].partition("</p>")[0]
     assert page.count(results_table.FORMER) == 3
     assert "beyond" in results_table.with_frontier(content)
+    assert comparison_page.beyond(content).endswith(", computed with the former arithmetic")
     assert list(results_table.table(content).columns[0].cells) == ["original-tanh", "modern"]
 
 

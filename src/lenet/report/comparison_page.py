@@ -38,6 +38,7 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
         images={one["index"]: html.inline("png", figures.digit(images[one["index"]])) for one in content["hardest"]},
         said={
             "lead": lead(content),
+            "beyond": beyond(content),
             "classes": list(classes(content)),
             "confusions": list(confusions(content)),
             "curves": list(curves(content)),
@@ -68,7 +69,8 @@ def lead(content: Content) -> str:
     variants, pairs = content["variants"], content["pairs"]
     best = min(variants, key=lambda name: variants[name]["test_error"])
     shown = [pair for pair in pairs if pair["p_adjusted"] is not None and pair["p_adjusted"] < LEVEL]
-    start = f"{best} has the lowest mean error, {with_interval(variants[best])}"
+    start = f"Of the {number(len(variants))} compared variants, {best} has the lowest mean error, "
+    start += with_interval(variants[best])
     if len(variants) == 1:
         return f"{best} has an error of {with_interval(variants[best])} on the test digits."
     if len(content["seeds"]) == 1:
@@ -78,6 +80,18 @@ def lead(content: Content) -> str:
     some = f"{number(len(shown))} of the {number(len(pairs))} differences {'is' if len(shown) == 1 else 'are'}"
     every = "the difference is" if len(pairs) == 1 else "all differences are"
     return f"{start}; {every if len(shown) == len(pairs) else some} significant."
+
+
+def beyond(content: Content) -> str:
+    """The best error on this page that is of no compared variant."""
+    others = {
+        name: found for name, found in results_table.with_frontier(content).items() if name not in content["variants"]
+    }
+    if not others:
+        return ""
+    best = min(others, key=lambda name: others[name]["test_error"])
+    how = ", computed with the former arithmetic" if results_table.is_former(content["frontier"]) else ""
+    return f"A small network of today that is not among them, {best}, has {with_interval(others[best], '')}{how}"
 
 
 def curves(content: Content) -> Iterator[str]:
