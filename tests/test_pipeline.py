@@ -207,7 +207,7 @@ def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(checkout: Chec
     assert (folder / "runs" / "original-tanh-1" / "run.json").exists()
     assert (ladder / "runs" / "tutorial-mse-1" / "run.json").exists()
 
-    # an experiment of DVC's, in a copy, uses the digits and runs of the main checkout, and leaves the link to the sources
+    # an experiment of DVC's, in a copy, uses the digits and runs of the main checkout, and leaves the link alone
     commit(folder, "results")
     words = "dvc", "exp", "run", "--temp", "-n", "slower", "-S", "variants.tutorial-mse.optimizer.lr=0.002"
     run(*words, cwd=ladder, **environment)

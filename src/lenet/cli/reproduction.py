@@ -136,7 +136,7 @@ def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
     """Check that lock file, outputs, record and machine agree.
 
     Checks dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine, for everything
-    here or for these runs. Pipelines with results of an older arithmetic are listed and skipped.
+    here or for these runs. Experiments with results of an older arithmetic are listed and skipped.
 
     Lists each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
     """

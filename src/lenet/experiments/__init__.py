@@ -1,1 +1,1 @@
-"""What the pipelines beside the root's publish: ladder, sizes, frontier, paper."""
+"""What experiments publish: ladder, sizes, frontier, paper."""

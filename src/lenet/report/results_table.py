@@ -72,7 +72,7 @@ FORMER = "Computed with the former arithmetic, on one processor; its bits are no
 
 
 def is_former(study: Mapping[str, Any]) -> bool:
-    """Whether a published study's runs have no signature: then its numbers stand beside no others."""
+    """Whether a published experiment's runs have no signature: then its numbers stand beside no others."""
     return not study.get("signatures")
 
 

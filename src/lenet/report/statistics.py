@@ -15,7 +15,7 @@ interval is therefore one over *other seeds and other test digits of the same ki
   "The pigeonhole bootstrap": resampling both ways counts it three times);
 - half a digit is won by each side (Agresti & Min 2005), so that no observed difference is not a certain one.
 
-Measured coverage of the nominal 95 %: 1,000 synthetic studies of 10,000 digits a cell, 1 % errors, without a true
+Measured coverage of the nominal 95 %: 1,000 synthetic comparisons of 10,000 digits a cell, 1 % errors, without a true
 difference / with one of 0.3 points (the probit model of ``tests/test_statistics.py``; the shares' standard error is
 0.5 points). As the Behrens-Fisher interval does, it errs towards caution where seeds hardly differ:
 

@@ -34,7 +34,7 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
 
     Args:
         params: what is compared.
-        runs: the folder of the runs' folders; other pipelines have theirs.
+        runs: the folder of the runs' folders; experiments have theirs.
         metrics: the folder of metrics files.
         reports: the folder of the report.
 

@@ -83,7 +83,7 @@ def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked
     Args:
         reference: an MLflow run id, a ``run.key``, the beginning of one, or ``<variant>-<seed>``.
         params: the blocks of variants: a run of which the metrics file alone is there has that which gives its key.
-        runs: the folder of the runs' folders; other pipelines have theirs.
+        runs: the folder of the runs' folders; experiments have theirs.
         metrics: the folder of metrics files; likewise.
 
     Raises:

@@ -32,7 +32,7 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
 
     Args:
         params: what is compared.
-        runs: the folder of the runs' folders; other pipelines have theirs.
+        runs: the folder of the runs' folders; experiments have theirs.
         metrics: the folder of metrics files.
         reports: the folder of the report.
 
