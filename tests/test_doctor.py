@@ -237,7 +237,7 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     predictions.to_csv(run_folder / "predictions.csv", index=False, lineterminator="\n")
     rest = {name: np.ascontiguousarray(array[1:]) for name, array in missed.items()}
     save_file(rest, run_folder / "missed.safetensors")
-    misses, answers = len(rest["index"]), {"answers.sha256": readers.answers_sha256(predictions)}
+    misses, answers = len(rest["index"]), {"answers.sha256": readers.answers_sha256(readers.answers(predictions))}
     edit(metrics, lambda content: content["test"].update(misses=misses, error=misses / 10_000, **answers))
     params = loading.load()
     places = doctor.Places()

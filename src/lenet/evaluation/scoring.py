@@ -14,7 +14,7 @@ from torch import Tensor
 from lenet.digits.data import Digits
 from lenet.evaluation import recognition
 from lenet.evaluation.rounding import rounded
-from lenet.training import fingerprint
+from lenet.runs import readers
 
 CLASSES = 10
 CALIBRATION_BINS = 15
@@ -45,7 +45,7 @@ def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any
         "misses": int(wrong.sum()),
         "count": len(labels),
         "error": int(wrong.sum()) / len(labels),
-        "answers.sha256": fingerprint.sha256_of(answers.decided.numpy().astype(np.uint8).tobytes()),
+        "answers.sha256": readers.answers_sha256(answers.decided.numpy()),
         "error.per_class": [_share(wrong[labels == digit]) for digit in range(CLASSES)],
     }
     if answers.probabilities is not None:

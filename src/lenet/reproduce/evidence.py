@@ -74,7 +74,10 @@ def outcome(run: Tracked) -> Outcome:
     content = run.parse(f"{run.name}.json", readers.metrics) or {}
     tested = content.get("test", {})
     told = tested.get("answers.sha256")
-    answers = run.parse("predictions.csv", lambda table: readers.answers_sha256(readers.predictions(table))) or told
+    answers = (
+        run.parse("predictions.csv", lambda table: readers.answers_sha256(readers.answers(readers.predictions(table))))
+        or told
+    )
     if told not in (None, answers):
         raise InputError(f"{run.name}: predictions.csv has other answers than {run.name}.json tells of")
     epochs = tuple(str(row["weights.sha256"]) for row in run.history if "weights.sha256" in row)

@@ -125,9 +125,14 @@ def missed(content: bytes) -> dict[int, np.ndarray]:
     return dict(zip(index.tolist(), images, strict=True))
 
 
-def answers_sha256(table: pd.DataFrame) -> str:
-    """The digest of all answers, as evaluate computes it."""
-    return sha256_of(table.sort_values("index")["answer"].to_numpy(np.uint8).tobytes())
+def answers_sha256(answers: np.ndarray) -> str:
+    """The digest of the answers to all test digits, in their order."""
+    return sha256_of(answers.astype(np.uint8).tobytes())
+
+
+def answers(table: pd.DataFrame) -> np.ndarray:
+    """The answers of predictions.csv, in the digits' order."""
+    return table.sort_values("index")["answer"].to_numpy()
 
 
 def disagreements(
@@ -156,7 +161,7 @@ def disagreements(
             yield f"{file}: test.misses {told}, and {there} in predictions.csv"
         if tested.get("error") != len(wrong) / len(predictions):
             yield f"{file}: test.error is not misses / count"
-        if tested.get("answers.sha256") not in (None, answers_sha256(predictions)):
+        if tested.get("answers.sha256") not in (None, answers_sha256(answers(predictions))):
             yield f"predictions.csv: other answers than test.answers.sha256 of {file}"
 
 
