@@ -1,7 +1,5 @@
 """Affine maps of pictures, bilinearly interpolated."""
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
@@ -10,15 +8,13 @@ from torch import Tensor
 def warp(
     fields: Float[Tensor, "n c side side"],
     maps: Float64[Tensor, "m 2 3"],
-    beyond: Literal["zeros", "border"],
 ) -> Float[Tensor, "n c side side"]:
     """Each picture's content moved by its map.
 
     Args:
-        fields: pictures.
+        fields: pictures. Beyond them lie their outermost pixels, which are background: MNIST's have a border.
         maps: one for each picture, or one for all (m = 1): from a place in the result, as x, y, 1 from the middle in
             pixels, x to the right and y down, to its source.
-        beyond: what lies beyond a picture: zeros, or its outermost pixels.
     """
     n, c, side, _ = fields.shape
     middle = (side - 1) / 2
@@ -28,19 +24,14 @@ def warp(
         (row[:, 0, None, None] * across + row[:, 1, None, None] * down) + row[:, 2, None, None] + middle
         for row in maps.unbind(1)
     )
-    if beyond == "border":
-        x, y = x.clamp(0, side - 1), y.clamp(0, side - 1)
-    else:  # a line of zeros around is all of what is seen of them
-        x, y = x.clamp(-1, side), y.clamp(-1, side)
+    x, y = x.clamp(0, side - 1), y.clamp(0, side - 1)
     left, top = x.floor(), y.floor()
     right_share, lower_share = (x - left).float()[:, None], (y - top).float()[:, None]
     flat = fields.flatten(2)
 
     def pixels(column: Tensor, row: Tensor) -> Tensor:
-        inside = ((column >= 0) & (column < side) & (row >= 0) & (row < side))[:, None]
-        place: Int64[Tensor, "m side side"] = (row.clamp(0, side - 1) * side + column.clamp(0, side - 1)).long()
-        found = flat.gather(2, place.view(len(place), 1, -1).expand(n, c, -1)).view(n, c, side, side)
-        return torch.where(inside, found, found.new_zeros(()))
+        place: Int64[Tensor, "m side side"] = (row.clamp(max=side - 1) * side + column.clamp(max=side - 1)).long()
+        return flat.gather(2, place.view(len(place), 1, -1).expand(n, c, -1)).view(n, c, side, side)
 
     def between(row: Tensor) -> Tensor:
         first, second = pixels(left, row), pixels(left + 1, row)

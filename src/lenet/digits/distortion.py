@@ -22,7 +22,7 @@ def distort(
         maps: from a place in the result, as x, y, 1 from the field's centre in pixels, to its source.
         pixels: the inputs' values.
     """
-    return warp(fields - pixels.background, maps.double(), "zeros") + pixels.background
+    return warp(fields - pixels.background, maps.double()) + pixels.background
 
 
 def draw(n: int, how: AffineDistortion | PaperDistortion, generator: torch.Generator) -> Float[Tensor, "n 2 3"]:

@@ -74,14 +74,11 @@ def _matrix(*entries: Level) -> Matrix:
 
 
 def warp(fields: Fields, matrix: Matrix) -> Fields:
-    """Move each field's content by an affine map, bilinearly interpolated.
-
-    Beyond the field lies its outermost pixel, which is background: MNIST's images have a border around them.
-    """
+    """Move each field's content by an affine map, bilinearly interpolated."""
     (a, b, x), (c, d, y) = matrix.tolist()
     size = a * d - b * c
     back = _matrix(d / size, -b / size, (b * y - d * x) / size, -c / size, a / size, (c * x - a * y) / size)
-    return warps.warp(fields, back[None], "border")
+    return warps.warp(fields, back[None])
 
 
 def warp_in_turn(
