@@ -1,11 +1,9 @@
-"""Calibration and rejection, counted by hand and beside evaluate's own."""
+"""Calibration and rejection, counted by hand."""
 
 import numpy as np
 import pytest
-import torch
 
 from lenet.evaluation import confidence
-from lenet.evaluation.scoring import calibration_error
 from lenet.params.schema import Params
 
 
@@ -15,16 +13,6 @@ def test_squared_error_s_outputs_are_rescaled_between_their_targets_and_clipped(
     assert confidence.of(outputs, params.variants["original-sigmoid"]) == pytest.approx([0.5, 1, 0])  # 0 and 1
     softmax = np.array([[0.2, 0.7, 0.1, *[0.0] * 7]])
     assert confidence.of(softmax, params.variants["modern"]) == pytest.approx([0.7])
-
-
-def test_the_calibration_error_is_evaluate_s() -> None:
-    generator = torch.Generator().manual_seed(1)
-    probabilities = torch.softmax(3 * torch.randn(500, 10, generator=generator), 1)
-    labels = torch.randint(10, (500,), generator=generator)
-    right = (probabilities.argmax(1) == labels).numpy()
-    bins = confidence.reliability(probabilities.double().max(1).values.numpy(), right)
-    assert confidence.calibration_error(bins) == pytest.approx(calibration_error(probabilities, labels))
-    assert sum(one.count for one in bins) == 500
 
 
 def test_a_reliability_bin_holds_its_answers_confidence_and_accuracy() -> None:

@@ -8,6 +8,7 @@ logarithms of likelihoods (LeCun 1998, §II.C), so that their negatives' softmax
 """
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 from scipy.special import softmax
@@ -17,7 +18,7 @@ from lenet.params.schema import MaximumAPosteriori, MaximumLikelihood, MeanSquar
 OUTPUTS = [f"output {digit}" for digit in range(10)]  # columns of predictions.csv
 TARGETS = (0.005, 0.001)  # errors among accepted digits; the paper's is the first (LeCun 1998, Fig. 10)
 REJECTED = np.linspace(0, 0.1, 41)  # shares of rejection curves
-BINS = 15  # of equal width, as in the metrics' calibration error
+BINS = 15  # of equal width
 
 
 @dataclass(frozen=True)
@@ -43,20 +44,25 @@ def of(outputs: np.ndarray, variant: Variant) -> np.ndarray:
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> list[Bin]:
-    """The bins (of equal width, those with answers in them) of a reliability diagram, for vectors (n,)."""
-    bins = np.ceil(confidence * BINS).clip(1, BINS).astype(int) - 1
-    counts = np.bincount(bins, minlength=BINS)
-    sure, hits = (np.bincount(bins, one, BINS) for one in (confidence, right))
+    """The bins (of equal width, those with answers in them) of a reliability diagram, for vectors (n,).
+
+    Sums are exact: the same in any order.
+    """
+    bins = np.ceil(confidence * BINS).clip(1, BINS)
+    inside = [bins == place for place in range(1, BINS + 1)]
     return [
-        Bin(int(count), float(a / count), float(b / count))
-        for count, a, b in zip(counts, sure, hits, strict=True)
-        if count
+        Bin(int(one.sum()), fsum(confidence[one]) / int(one.sum()), float(right[one].mean()))
+        for one in inside
+        if one.any()
     ]
 
 
 def calibration_error(bins: list[Bin]) -> float:
-    """Expected calibration error: |accuracy − confidence| over the bins, weighted by their size (Guo et al. 2017)."""
-    return sum(one.count * abs(one.accuracy - one.confidence) for one in bins) / sum(one.count for one in bins)
+    """Expected calibration error: |accuracy − confidence| over the bins, weighted by their size.
+
+    (Guo et al. 2017, "On Calibration of Modern Neural Networks".)
+    """
+    return fsum(one.count * abs(one.accuracy - one.confidence) for one in bins) / sum(one.count for one in bins)
 
 
 def rejection(confidence: np.ndarray, right: np.ndarray, shares: np.ndarray) -> np.ndarray:

@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from lenet.digits.data import Digits
-from lenet.evaluation import recognition
+from lenet.evaluation import confidence, recognition
 from lenet.evaluation.rounding import rounded
 from lenet.runs import readers
 
 CLASSES = 10
-CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -91,14 +90,9 @@ def negative_log_likelihood(probabilities: Float[Tensor, "n 10"], labels: Int64[
 
 
 def calibration_error(probabilities: Float[Tensor, "n 10"], labels: Int64[Tensor, " n"]) -> float:
-    """Expected calibration error: |accuracy − confidence| over 15 equal bins of confidence, weighted by their size.
-
-    (Guo et al. 2017, "On Calibration of Modern Neural Networks".) Sums are exact.
-    """
-    confidence, decided = probabilities.double().max(1)
-    gaps = (decided == labels).double() - confidence
-    bins = (confidence * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS) - 1
-    return fsum(abs(fsum(gaps[bins == place].tolist())) for place in range(CALIBRATION_BINS)) / len(labels)
+    """Expected calibration error of the likeliest classes."""
+    sure, decided = probabilities.double().max(1)
+    return confidence.calibration_error(confidence.reliability(sure.numpy(), (decided == labels).numpy()))
 
 
 def confusion(decided: np.ndarray, labels: np.ndarray) -> np.ndarray:
