@@ -39,7 +39,7 @@ from lenet.pipeline import compare, evaluate, train
 from lenet.runs.record import Record
 from lenet.runtime import layout, snapshot
 from lenet.runtime.errors import InputError
-from lenet.tracking import journal, live
+from lenet.tracking import journal, live, recorder
 from lenet.tracking import store as store_module
 from lenet.tracking.mirror import identity_of, outputs
 
@@ -199,7 +199,7 @@ def recorded(
     (made.folder / ".gitignore").write_text("/mlflow.db*\n/mlartifacts/\n/runs/\n/reports/\n/.dvc/\n")
     commit(made.folder, "start")
     with pytest.MonkeyPatch.context() as patient:
-        patient.setattr(live, "PATIENCE", 300.0)  # a busy machine's store answers late, which is not this one's subject
+        patient.setattr(recorder, "PATIENCE", 300.0)  # a busy machine's store answers late: not the subject
         with made.entered():
             work(made, "train", seeds=(1,))
         trained = made.record()
@@ -473,7 +473,7 @@ def test_a_process_that_keeps_a_run_s_lock_is_not_in_the_way(project, recorded, 
 
 
 def test_a_store_that_answers_late_says_so_once_and_keeps_the_outputs(project, recorded, monkeypatch, capfd) -> None:
-    monkeypatch.setattr(live, "PATIENCE", 0.3)
+    monkeypatch.setattr(recorder, "PATIENCE", 0.3)
     with project.entered():
         shutil.copytree(recorded[0].folder / "runs", "runs")
         store_module._newest()  # its imports take longer than this patience

@@ -649,23 +649,33 @@ def test_the_record_is_live_goes_on_and_shows_every_trial(checkout: Path, alone:
     assert len(tracked(checkout)[1]) == 12
 
 
-def test_a_trial_taken_up_again_has_each_epoch_once(params: Params, tmp_path: Path, monkeypatch) -> None:
-    """It is seen with fewer rows than before until its worker has told them again."""
+def test_a_trial_s_record_is_made_once_and_completed_where_it_was_cut_off_or_deleted(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more numbers than MLflow takes at a time."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = tracking.open_store()
-    record = sweeps._Mirror(client, tracking.StudyRecord("study", "modern", 1, {}))
+    study = tracking.StudyRecord("study", "modern", 1, {}, lambda: ([], []))
     block = params.variants["modern"].model_dump(mode="json")
-    rows = [{"epoch": epoch, "train/loss": 1 / epoch} for epoch in (1, 2, 3)]
-    for seen in (2, 0, 1, 3):
-        record.update([tracking.TrialRecord(0, "running", block, {}, rows[:seen], "", None, None)], [])
-    points = client.get_metric_history(record.runs[0][0], "train/loss")
-    assert sorted(point.step for point in points) == [1, 2, 3]
-    # deleted by hand it is restored; what is no trial's number is no trial
-    run_id = record.runs[0][0]
-    client.delete_run(run_id)
-    assert sweeps._Mirror(client, record.record).runs == {0: (run_id, 3)}
-    client.set_tag(run_id, "trial", "[/x]")
-    assert sweeps._Mirror(client, record.record).runs == {}
+    rows = [
+        {"epoch": epoch, "validation/error": 1 / epoch, "train/loss": 0.5, "weights.sha256": "w"}
+        for epoch in range(1, 601)
+    ]
+    trial = tracking.TrialRecord(7, "complete", block, {"key": "k"}, rows, "", 1000, 2000)
+    first = sweeps._Runs(client, study)
+    first.update([trial], [7])
+    (run_id,) = (run.info.run_id for run in first.trials.values())
+    (whole,) = (run for run in client.search_runs(["2"]) if run.info.run_id == run_id)
+    for tag, end in (("state", lambda: client.delete_tag(run_id, "state")), ("", lambda: client.delete_run(run_id))):
+        end()
+        again = sweeps._Runs(client, study)
+        assert bool(again.trials) == (not tag)
+        again.update([trial], [7])
+    found = client.get_run(run_id)
+    assert (found.data.to_dictionary(), found.info.lifecycle_stage) == (whole.data.to_dictionary(), "active")
+    assert (found.data.tags["state"], found.data.tags["weights.sha256"]) == ("complete", "w")
+    points = client.get_metric_history(run_id, "validation/error")
+    assert [(point.step, point.value) for point in points] == [(row["epoch"], row["validation/error"]) for row in rows]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from lenet.pipeline.train import train
 from lenet.runs.record import Record
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
-from lenet.tracking import journal, live
+from lenet.tracking import journal, recorder
 from lenet.tracking import store as store_module
 from lenet.training import fingerprint
 from test_train import small_params
@@ -44,7 +44,7 @@ def tracked(store: Path, params: Params, prepared: Path) -> tuple[MlflowClient, 
     folder = store / "modern-1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
-        patch.setattr(live, "SAMPLING_SECONDS", 0.2)
+        patch.setattr(recorder, "SECONDS", 0.2)
         train_once(params, prepared, folder)
         evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
         client = tracking.open_store()

@@ -60,7 +60,7 @@ def train(
                 )  # fmt: skip
                 processes.check()
                 write(out, record, fitted)
-                run.trained(out, fitted.history)
+                run.trained(out)
             checkpoints.remove()
 
 

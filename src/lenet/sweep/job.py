@@ -1,10 +1,8 @@
 """`lenet sweep VARIANT`: a study from its settings to what is published of it."""
 
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
@@ -18,7 +16,7 @@ from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator, Trials
 from lenet.sweep.result import Result
 from lenet.sweep.settings import Settings
-from lenet.sweep.study import STATES, Plan, plan
+from lenet.sweep.study import STATES, plan
 
 
 @dataclass(frozen=True)
@@ -64,46 +62,44 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
     study_id = storages.begin(storage, name, of)
     words = ["--data", str(options.data)]
     published = [options.out / file for file in result.FILES] if options.out else []
-    record = tracking.StudyRecord(name, variant, of.run_seed, {"variant": variant, **of.settings, "space": of.space})
+    settings = {"variant": variant, **of.settings, "space": of.space}
+    seen: list[FrozenTrial] = []
+
+    def see(trials: Trials) -> None:
+        show(trials)
+        seen[:] = [trial for trial in trials if trial.state.is_finished()]
+
+    def known() -> tuple[list[tracking.TrialRecord], list[int]]:
+        ended = Result(name, of, list(seen))
+        return [_record(trial) for trial in ended.trials], [trial.number for trial in ended.best]
+
     with ExitStack() as stack:
-        see = stack.enter_context(tracking.study(record if options.track else None, {p.name: p for p in published}))
+        if options.track:
+            record = tracking.StudyRecord(name, variant, of.run_seed, settings, known)
+            stack.enter_context(tracking.study(record, published))
         show = stack.enter_context(display.board(name, count))
         stack.enter_context(storages.asking(f"study {name}"))
-
-        def both(trials: Trials) -> None:
-            show(trials)
-            see(lambda: (_records(trials), _best(of, trials)))
-
-        Coordinator(storage, options.address, name, study_id, of, count, options.workers, words, both).run()
+        Coordinator(storage, options.address, name, study_id, of, count, options.workers, words, see).run()
         found = result.of_storage(storage, name)
         if options.out:
             result.publish(found, options.out)
     return found
 
 
-def _best(of: Plan, trials: Trials) -> list[int]:
-    ended = [trial for trial in trials if trial.state.is_finished()]
-    return [trial.number for trial in Result("", of, ended).best]
-
-
-def _records(trials: Sequence[FrozenTrial]) -> list[tracking.TrialRecord]:
-    return [
-        tracking.TrialRecord(
-            number=trial.number,
-            state=STATES[trial.state],
-            block=trial.user_attrs["block"],
-            fingerprints=trial.user_attrs.get("fingerprints", {}),
-            rows=trial.user_attrs.get("history", []),
-            reason=trial.user_attrs.get("reason", ""),
-            started=_milliseconds(trial.datetime_start),
-            ended=_milliseconds(trial.datetime_complete),
-        )
-        for trial in trials
-    ]
-
-
-def _milliseconds(time: datetime | None) -> int | None:
-    return int(1000 * time.timestamp()) if time else None
+def _record(trial: FrozenTrial) -> tracking.TrialRecord:
+    began, ended = trial.datetime_start, trial.datetime_complete
+    assert began
+    assert ended
+    return tracking.TrialRecord(
+        number=trial.number,
+        state=STATES[trial.state],
+        block=trial.user_attrs["block"],
+        fingerprints=trial.user_attrs.get("fingerprints", {}),
+        rows=trial.user_attrs.get("history", []),
+        reason=trial.user_attrs.get("reason", ""),
+        started=int(1000 * began.timestamp()),
+        ended=int(1000 * ended.timestamp()),
+    )
 
 
 def tell(found: Result) -> None:

@@ -4,9 +4,10 @@ A training has one run, found by its tag ``run.key``; later stages add to it. Th
 a thread beside it copies the journal into MLflow, and `lenet sync` does the same afterwards for whatever is missing
 there. What fails is said once, on standard error, and the stage goes on.
 
-Read in this order: ``store`` (where records lie), ``mirror`` (one training's run), ``live`` (beside a training, and
-bounded in time), ``logger`` (the same for Lightning), ``sync`` (all of it again, from files), ``check`` (whether it is
-so), ``lookup`` (what is known of a run; it only looks), ``reruns`` and ``sweeps`` (their own runs).
+Read in this order: ``store`` (where records lie), ``mirror`` (one training's run), ``recorder`` (a thread that is
+bounded in time), ``live`` (beside a training), ``logger`` (the same for Lightning), ``sync`` (all of it again, from
+files), ``check`` (whether it is so), ``lookup`` (what is known of a run; it only looks), ``reruns`` and ``sweeps``
+(their own runs).
 """
 
 from lenet.tracking.check import check

@@ -1,15 +1,11 @@
 """The record of what is happening now: made beside it, and no more than some seconds after it."""
 
 import os
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -17,27 +13,19 @@ from lenet import THREADS
 from lenet.arithmetic import conformance
 from lenet.params.schema import Params
 from lenet.runs import current
-from lenet.runs.record import History, Record
+from lenet.runs.record import Record
 from lenet.runtime import layout, snapshot
 from lenet.tracking import journal, store
 from lenet.tracking.journal import Entry
 from lenet.tracking.mirror import TRAINED, Mirror, mirror_comparison, outputs
+from lenet.tracking.recorder import Recorder, bounded, ending, warn
 from lenet.training import fingerprint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
 
-SAMPLING_SECONDS = 5.0  # of system metrics, so that they appear on runs of a minute
-PATIENCE = 6.0  # seconds that a stage waits at its end for a store that does not answer
-PATIENCE_KILLED = 3.0  # the same of one that is asked to end
-PATIENCE_BESIDE = 5.0  # the same for another process that works on the same run, for example `lenet sync`
-PAUSE = 10.0  # seconds after a fault until the store is tried again
-
-SYNC = "`lenet sync` completes it"
-
-P = ParamSpec("P")
-T = TypeVar("T")
+PATIENCE_BESIDE = 5.0  # seconds for another process that works on the same run, for example `lenet sync`
 
 
 class Run:
@@ -45,21 +33,22 @@ class Run:
 
     def __init__(self, record: Record, experiment: str | None) -> None:
         self.record, self.experiment = record, experiment
-        self.follower: _Follower | None = None
-        self.voice = Voice(record.name)
+        self.recorder = _recorder(record, self._begin)
+        self.entry: Entry | None = None
+        self.files: Mapping[str, Path] = {}
+        self.monitors: list[BaseMetricsMonitor] = []
         self.since = time.monotonic()
 
     def start(self) -> None:
         """Begin the journal, and follow it into MLflow."""
         if self.experiment:
-            with self.voice.harmless():
+            with self.recorder.harmless():
                 if why := snapshot.silence():
                     warn(f"{self.record.name} is recorded without a commit, with its sources", why)
                 if why := snapshot.withheld():
                     warn(f"{self.record.name} is recorded without its sources", why)
-                entry = Entry(self.record, self.experiment, store.shown(), surroundings(), journal.now()).begin()
-                self.follower = _Follower(entry, self.voice)
-                self.follower.start()
+                self.entry = Entry(self.record, self.experiment, store.shown(), surroundings(), journal.now()).begin()
+                self.recorder.start()
         self.since = time.monotonic()
 
     def epoch(self, epoch: int, numbers: Mapping[str, float]) -> None:
@@ -67,23 +56,47 @@ class Run:
         if "train/loss" in numbers:
             seconds, self.since = time.monotonic() - self.since, time.monotonic()
             numbers = {**numbers, "epoch_seconds": seconds}
-        if self.follower:
-            with self.voice.harmless():
-                self.follower.entry.add(epoch, numbers)
-                self.follower.more.set()
+        if self.entry:
+            with self.recorder.harmless():
+                self.entry.add(epoch, numbers)
 
-    def trained(self, folder: Path, history: History) -> None:
+    def trained(self, folder: Path) -> None:
         """Hand over what the training left in ``folder``."""
-        if self.follower:
-            self.follower.files = {name: folder / name for name in TRAINED}
+        self.files = {name: folder / name for name in TRAINED}
 
     def end(self, status: str) -> None:
         """Close the run as FINISHED, FAILED or KILLED; after a fault too."""
-        if follower := self.follower:
-            with self.voice.harmless():
-                follower.entry.end(status)
-            with self.voice.harmless():
-                follower.finish(PATIENCE_KILLED if status == "KILLED" else PATIENCE)
+        if self.entry:
+            with self.recorder.harmless():
+                self.entry.end(status)
+            with self.recorder.harmless():
+                _finish(self.recorder, self.entry, self.files)
+
+    def _begin(self, client: "MlflowClient") -> Callable[[], None]:
+        assert self.entry
+        entry, mirror = self.entry, _mirror(client, self.entry)
+
+        def copy() -> None:
+            self._sample(entry)
+            mirror.update(self.files)
+
+        return copy
+
+    def _sample(self, entry: Entry) -> None:
+        """Note the system's metrics; at least once, and not after the end."""
+        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
+
+        self.monitors = self.monitors or [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+        steps = [point.step for point in entry.points if "system/cpu_utilization_percentage" in point.metrics]
+        if entry.status == "RUNNING" or not steps:
+            numbers: dict[str, float] = {}
+            for monitor in self.monitors:
+                monitor.collect_metrics()
+                numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
+                monitor.clear_metrics()
+            entry.add(max(steps, default=-1) + 1, numbers)
 
 
 @contextmanager
@@ -91,15 +104,8 @@ def training(record: Record, experiment: str | None) -> Iterator[Run]:
     """The record of a training while it lasts; its status tells how it ended."""
     run = Run(record, experiment)
     run.start()
-    status = "FAILED"
-    try:
+    with ending(run.end):
         yield run
-        status = "FINISHED"
-    except (KeyboardInterrupt, SystemExit):
-        status = "KILLED"
-        raise
-    finally:
-        run.end(status)
 
 
 def evaluated(record: Record, folder: Path, metrics: Path) -> None:
@@ -110,12 +116,32 @@ def evaluated(record: Record, folder: Path, metrics: Path) -> None:
         folder: its folder, with evaluate's files.
         metrics: its metrics file.
     """
-    voice = Voice(record.name)
-    with voice.harmless():
-        entry = entry_of(record, layout.mlflow_experiment(folder))
-        follower = _Follower(entry, voice, outputs(record, folder, metrics))
-        follower.start()
-        follower.finish(PATIENCE)
+
+    def begin(client: "MlflowClient") -> Callable[[], None]:
+        mirror = _mirror(client, entry)
+        return lambda: mirror.update(files)
+
+    recorder = _recorder(record, begin)
+    with recorder.harmless():
+        entry, files = entry_of(record, layout.mlflow_experiment(folder)), outputs(record, folder, metrics)
+        _finish(recorder, entry, files)
+
+
+def _recorder(record: Record, begin: "Callable[[MlflowClient], Callable[[], None]]") -> Recorder:
+    return Recorder(f"{record.name} goes on without its MLflow record", begin)
+
+
+def _mirror(client: "MlflowClient", entry: Entry) -> Mirror:
+    store.end_dead_runs(client)
+    return Mirror(client, entry, PATIENCE_BESIDE)
+
+
+def _finish(recorder: Recorder, entry: Entry, files: Mapping[str, Path]) -> None:
+    """Wait for the record; keep the outputs if MLflow has not taken all."""
+    if recorder.finish(killed=entry.status == "KILLED"):
+        entry.forget_outputs()
+    else:
+        entry.keep(files)
 
 
 def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
@@ -200,155 +226,7 @@ def entry_of(record: Record, experiment: str) -> Entry:
     return entry
 
 
-class _Follower(threading.Thread):
-    """Copies a growing journal into MLflow. After a fault it tries again, now and then, and at the end."""
-
-    def __init__(self, entry: Entry, voice: "Voice", files: Mapping[str, Path] | None = None) -> None:
-        """Follow a training, or, given its files, what is known of it when it is over."""
-        super().__init__(daemon=True, name="mlflow")
-        self.entry, self.voice = entry, voice
-        self.files: Mapping[str, Path] = files or {}
-        self.monitors: list[BaseMetricsMonitor] = []
-        self.more = threading.Event()
-        self.last = files is not None
-        self.complete = False
-        self.questions = Questions()
-
-    def run(self) -> None:
-        mirror: Mirror | None = None
-        training, resume = not self.last, 0.0
-        while not self.complete:
-            last = self.last
-            try:
-                if last or time.monotonic() >= resume:
-                    if mirror is None:
-                        client = self.questions.open_store()
-                        store.end_dead_runs(client)
-                        mirror = Mirror(client, self.entry, PATIENCE_BESIDE)
-                    if training:
-                        self._sample()
-                    mirror.update(self.files)
-                    self.complete = last
-            except Exception as error:
-                mirror, resume = None, time.monotonic() + PAUSE
-                self.voice.tell(error)
-                if last:
-                    return
-            self.more.wait(0 if self.last else SAMPLING_SECONDS)
-            self.more.clear()
-
-    def finish(self, patience: float) -> None:
-        """Wait for the end, as long as the store answers; keep the outputs if it has not taken all."""
-        self.last = True
-        self.more.set()
-        if self.entry.status == "KILLED":  # it is asked to end: whatever the thread is about
-            self.join(patience)
-        else:
-            self.questions.wait(self, patience)
-        if self.complete:
-            self.entry.forget_outputs()
-        else:
-            self.voice.tell(_silent(patience))
-            self.entry.keep(self.files)
-
-    def _sample(self) -> None:
-        """Note the system's metrics; at least once, and not after the end."""
-        from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
-        from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
-        from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
-
-        self.monitors = self.monitors or [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-        steps = [point.step for point in self.entry.points if "system/cpu_utilization_percentage" in point.metrics]
-        if self.entry.status == "RUNNING" or not steps:
-            numbers: dict[str, float] = {}
-            for monitor in self.monitors:
-                monitor.collect_metrics()
-                numbers |= {f"system/{name}": value for name, value in monitor.aggregate_metrics().items()}
-                monitor.clear_metrics()
-            self.entry.add(max(steps, default=-1) + 1, numbers)
-
-
-class Voice:
-    """Tells the first fault of a record, and no other, whichever thread meets it."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.told = name, threading.Lock()
-
-    def tell(self, error: Exception, remedy: str = SYNC) -> None:
-        if self.told.acquire(blocking=False):
-            warn(f"{self.name} goes on without its MLflow record ({store.reason(error)})", remedy)
-
-    @contextmanager
-    def harmless(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self.tell(error)
-
-
-class Questions:
-    """What the store is being asked, and since when it has not answered."""
-
-    def __init__(self) -> None:
-        self.asked: float | None = None
-
-    def open_store(self) -> "MlflowClient":
-        """A client whose every call is such a question."""
-        import mlflow  # noqa: F401  takes seconds, which are not the store's
-
-        return cast("MlflowClient", _Asking(self.ask(store.open_store), self))
-
-    def ask(self, question: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        self.asked = time.monotonic()
-        try:
-            return question(*args, **kwargs)
-        finally:
-            self.asked = None
-
-    def wait(self, thread: threading.Thread, patience: float) -> None:
-        """Until the thread ends, or a question has waited for so many seconds; making a new store may take longer."""
-        made = 0.0
-        while thread.is_alive():
-            if store.making.is_set():
-                made = time.monotonic()
-            asked = self.asked
-            if asked and time.monotonic() - max(asked, made) > patience:
-                return
-            thread.join(0.05)
-
-
-class _Asking:
-    def __init__(self, client: "MlflowClient", questions: Questions) -> None:
-        self.client, self.questions = client, questions
-
-    def __getattr__(self, name: str) -> Any:
-        return partial(self.questions.ask, getattr(self.client, name))
-
-
-def bounded(what: str, action: "Callable[[MlflowClient], None]", remedy: str = SYNC) -> bool:
-    """Do something with the store as long as it answers; tell whether it was done, and say so if it was not."""
-    questions, outcome = Questions(), Future[None]()
-
-    def work() -> None:
-        try:
-            action(questions.open_store())
-            outcome.set_result(None)
-        except Exception as error:
-            outcome.set_exception(error)
-
-    thread = threading.Thread(target=work, daemon=True, name="mlflow")
-    thread.start()
-    questions.wait(thread, PATIENCE)
-    fault = outcome.exception() if outcome.done() else _silent(PATIENCE)
-    if fault:
-        warn(f"{what} is not in MLflow ({store.reason(fault)})", remedy)
-    return fault is None
-
-
-def _silent(patience: float) -> TimeoutError:
-    return TimeoutError(f"the store has not answered for {patience:.0f} seconds")
-
-
-def warn(text: str, remedy: str = SYNC) -> None:
-    """Say on standard error what a record lacks, and what helps."""
-    print(f"lenet: warning: {text}; {remedy}", file=sys.stderr)
+def experiment_of(folder: Path) -> str:
+    """The experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in the pipeline NAME, a folder of this one."""
+    pipeline = folder.resolve().parent.parent
+    return f"{store.EXPERIMENT}-{pipeline.name}" if pipeline.parent == Path.cwd() else store.EXPERIMENT

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -31,7 +31,8 @@ TRAINED = (*recognition.FILES, "history.csv", "trace")
 EVALUATED = ("predictions.csv", "missed.safetensors", "robustness.json")
 """What evaluate adds to it; its metrics file lies elsewhere."""
 MISSES_SHOWN = 120  # in the figure of misclassified digits
-BATCH = 1000  # numbers in one call: MLflow's limit
+
+T = TypeVar("T")
 
 
 def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Path]:
@@ -90,16 +91,15 @@ class Mirror:
         self.added = 0
         self.lock = journal.lock(entry.folder.name, patience)
         with self.lock:
-            experiment = store.experiment_id(client, entry.experiment)
-            found = next(iter(store.reclaim(client, store.training_of(entry.record))), None)
-            if found is None:
-                found = client.create_run(
-                    experiment,
-                    start_time=entry.started,
-                    tags={"current": "false"} | entry.tags | expected_tags(entry.record),
-                    run_name=entry.record.name,
-                )
-                self.added += 1
+            found, is_new = store.run_of(
+                client,
+                entry.experiment,
+                store.training_of(entry.record),
+                start_time=entry.started,
+                tags={"current": "false"} | entry.tags | expected_tags(entry.record),
+                run_name=entry.record.name,
+            )
+            self.added += is_new
             self.id: str = found.info.run_id
             self.status: str = found.info.status
             self._begin(found)
@@ -128,8 +128,6 @@ class Mirror:
             self.added += 1
 
     def _begin(self, run: "MlflowRun") -> None:
-        from mlflow.entities import Param
-
         self.tags = dict(run.data.tags)
         self.latest: dict[str, float] = dict(run.data.metrics)
         self.logged = {
@@ -142,22 +140,17 @@ class Mirror:
             self._add_tags(self.entry.tags, renew=self.entry.status == "RUNNING")
         record = self.entry.record
         given = expected_params(record.variant, record.seed, record.parameters)
-        if missing := [Param(name, value) for name, value in given.items() if name not in run.data.params]:
-            self.client.log_batch(self.id, params=missing)
-            self.added += len(missing)
+        missing = {name: value for name, value in given.items() if name not in run.data.params}
+        self.added += store.add(self.client, self.id, params=missing)
         if not (run.inputs and run.inputs.dataset_inputs):
             self._add_dataset()
         self.artifacts = _Artifacts(self.client, self.id, ("", "figures", "source"))
         self._upload({f"source/{name}": path for name, path in self.entry.sources().items()})
 
     def _add_tags(self, tags: Mapping[str, str], renew: bool = False) -> None:
-        from mlflow.entities import RunTag
-
         missing = {n: v for n, v in tags.items() if n not in self.tags or (renew and self.tags[n] != v)}
-        if missing:
-            self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in missing.items()])
-            self.tags |= missing
-            self.added += len(missing)
+        self.added += store.add(self.client, self.id, missing)
+        self.tags |= missing
 
     def _add_dataset(self) -> None:
         """The digits as an input. Its digest field holds 36 characters; the tag ``data.sha256`` has them all."""
@@ -169,32 +162,22 @@ class Mirror:
         self.added += 1
 
     def _log_points(self, points: list[Point]) -> None:
-        from mlflow.entities import Metric
-
-        found = {
-            (name, point.step): Metric(name, float(value), point.time, point.step)
+        missing = {
+            (name, point.step): (name, float(value), point.time, point.step)
             for point in reversed(points)  # the first of two
             for name, value in point.metrics.items()
             if (name, point.step) not in self.logged
         }
-        missing = list(reversed(found.values()))
-        for start in range(0, len(missing), BATCH):
-            batch = missing[start : start + BATCH]
-            self.client.log_batch(self.id, metrics=batch)
-            self.logged |= {(metric.key, metric.step) for metric in batch}
-            self.added += len(batch)
+        self.added += store.add(self.client, self.id, points=reversed(missing.values()))
+        self.logged |= missing.keys()
 
     def _log_test(self, numbers: Mapping[str, float], step: int) -> None:
         """The test metrics; a value that another evaluation has changed is logged anew."""
-        from mlflow.entities import Metric
-
-        changed = {name: value for name, value in numbers.items() if self.latest.get(name) != value}
-        if changed:
-            first = not self.latest.keys() & changed.keys()
-            time = (self.entry.ended or self.entry.started) if first else _later(self.client, self.id, changed)
-            self.client.log_batch(self.id, metrics=[Metric(n, v, time, step) for n, v in changed.items()])
-            self.latest |= changed
-            self.added += len(changed)
+        changed = _changed(numbers, self.latest)
+        first = not self.latest.keys() & changed.keys()
+        time = (self.entry.ended or self.entry.started) if first else _later(self.client, self.id, changed)
+        self.added += store.add(self.client, self.id, points=[(n, v, time, step) for n, v in changed.items()])
+        self.latest |= changed
 
     def _add_files(self, files: Mapping[str, Path]) -> None:
         """The files themselves, and the figures drawn from them where these or their sources are new."""
@@ -326,6 +309,10 @@ def _misclassified(name: str, files: Mapping[str, Path]) -> Any:
     return figures.gallery(images[:MISSES_SHOWN], captions[:MISSES_SHOWN])
 
 
+def _changed(wanted: Mapping[str, T], there: Mapping[str, T]) -> dict[str, T]:
+    return {name: value for name, value in wanted.items() if there.get(name) != value}
+
+
 def _later(client: "MlflowClient", run_id: str, names: Iterable[str]) -> int:
     """A time after all points of these metrics, ms: MLflow shows the later of two values, and clocks are set back."""
     times = [point.timestamp for name in names for point in client.get_metric_history(run_id, name)]
@@ -369,8 +356,6 @@ def mirror_comparison(
     It is the same run as long as the same trainings are compared. Raises LookupError if MLflow lacks one of them, or
     the comparison is of others.
     """
-    from mlflow.entities import Metric, Param, RunTag
-
     if not is_of(reports, summary.parent, records):
         raise LookupError("it is of other runs than there are by now")
     found = {record.name: store.find(client, record) for record in records}
@@ -378,36 +363,32 @@ def mirror_comparison(
     if missing := found.keys() - runs.keys():
         raise LookupError(f"of its runs MLflow lacks {', '.join(sorted(missing))}")
     key = identity_of(records)
-    links = [f"[{name}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})" for name, run in runs.items()]
     tags = {
         "compares": " ".join(run.info.run_id for run in runs.values()),
-        "mlflow.note.content": "Compares " + ", ".join(links),
+        "mlflow.note.content": "Compares " + ", ".join(store.link(run, name) for name, run in runs.items()),
     }
-    experiment = store.experiment_id(client, store.EXPERIMENT)
-    there = store.reclaim(client, f"tags.kind = 'comparison' and tags.`run.key` = '{key}'")
-    run = (
-        there[0]
-        if there
-        else client.create_run(
-            experiment,
-            tags={"kind": "comparison", "run.key": key} | tags,
-            run_name="comparison",
-        )
+    run, is_new = store.run_of(
+        client,
+        store.EXPERIMENT,
+        f"tags.kind = 'comparison' and tags.`run.key` = '{key}'",
+        tags={"kind": "comparison", "run.key": key} | tags,
+        run_name="comparison",
     )
     params = {
         "variants": ", ".join(dict.fromkeys(record.variant for record in records)),
         "seeds": ", ".join(dict.fromkeys(str(record.seed) for record in records)),
     }
-    means = means_of(summary)
-    new_tags = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
-    new_params = [Param(name, value) for name, value in params.items() if name not in run.data.params]
-    changed = {name: value for name, value in means.items() if run.data.metrics.get(name) != value}
-    time = _later(client, run.info.run_id, changed)
-    new_means = [Metric(name, value, time, 0) for name, value in changed.items()]
-    if new_tags or new_params or new_means:
-        client.log_batch(run.info.run_id, new_means, new_params, new_tags)
+    means = _changed(means_of(summary), run.data.metrics)
+    time = _later(client, run.info.run_id, means)
+    added = is_new + store.add(
+        client,
+        run.info.run_id,
+        _changed(tags, run.data.tags),
+        {name: value for name, value in params.items() if name not in run.data.params},
+        [(name, value, time, 0) for name, value in means.items()],
+    )
     artifacts = _Artifacts(client, run.info.run_id, ("report",))
     files = artifacts.save({f"report/{path.name}": path for path in sorted(reports.iterdir()) if path.is_file()})
     if run.info.status != "FINISHED":
         client.set_terminated(run.info.run_id, "FINISHED")
-    return (not there) + len(new_tags) + len(new_params) + len(new_means) + len(files)
+    return added + len(files)

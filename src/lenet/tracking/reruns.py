@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from lenet.runtime.errors import InputError
 from lenet.tracking import journal, store
-from lenet.tracking.live import bounded, surroundings
+from lenet.tracking.live import surroundings
 from lenet.tracking.lookup import Tracked
 from lenet.tracking.mirror import test_numbers
+from lenet.tracking.recorder import bounded
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,26 +69,25 @@ def _record(
     report: Any,
     files: Mapping[str, Path],
 ) -> str:
-    from mlflow.entities import Metric, Param
-
     experiment = store.experiment_id(client, EXPERIMENT)
     of = run.id or run.key
     tags = {name: value for name, value in surroundings().items() if not name.startswith(("mlflow.source", "git."))}
     tags |= {"kind": "rerun", "variant": run.tags["variant"], "seed": run.tags["seed"], "rerun.of": of}
     tags |= dict(again.tags) | {f"rerun.{name}": value for name, value in verdict.items()}
-    tags["mlflow.note.content"] = f"Again: {_link(client, run)}. {verdict['how']}"
+    link = store.link(client.get_run(run.id), run.name) if run.id else f"{run.name} {run.key[:12]}"
+    tags["mlflow.note.content"] = f"Again: {link}. {verdict['how']}"
     made = client.create_run(experiment, tags=tags, run_name=run.name).info.run_id
     time = journal.now()
     points = [
-        Metric(name, value, time, int(row["epoch"]))
+        (name, value, time, int(row["epoch"]))
         for row in again.history
         for name, value in row.items()
         if isinstance(value, float)
     ]
     tested = test_numbers(files[f"{run.name}.json"])
-    points += [Metric(name, value, time, len(again.history)) for name, value in tested.items()]
+    points += [(name, value, time, len(again.history)) for name, value in tested.items()]
     parameters = {"variant": run.tags["variant"], "seed": run.tags["seed"], **again.parameters}
-    client.log_batch(made, points, [Param(name, value) for name, value in parameters.items()])
+    store.add(client, made, params=parameters, points=points)
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "rerun.json").write_text(json.dumps(report | {"rerun": made}, indent=2))
         client.log_artifact(made, str(Path(scratch) / "rerun.json"))
@@ -95,9 +95,3 @@ def _record(
         client.log_artifact(made, str(path))
     client.set_terminated(made, "FINISHED")
     return str(made)
-
-
-def _link(client: "MlflowClient", run: Tracked) -> str:
-    if run.id is None:
-        return f"{run.name} {run.key[:12]}"
-    return f"[{run.name}](#/experiments/{client.get_run(run.id).info.experiment_id}/runs/{run.id})"

@@ -8,11 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 import psutil
 from filelock import FileLock
@@ -41,6 +42,7 @@ _PLACES = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow keeps absolute paths."""
+_BATCH = 1000  # numbers in one call: MLflow's limit
 _LOCK_SECONDS = 20  # for a store that somebody else has locked; MLflow's own figure
 _MAKING_SECONDS = 120  # for whoever makes the store
 _SAME_SECONDS = 5  # two processes of one number begin further apart; computed begins of one differ by less
@@ -172,6 +174,37 @@ def reclaim(client: "MlflowClient", condition: str, tag: str = "run.key") -> "li
             _tell_restored(f"run {run.info.run_name} ({run.info.run_id[:8]})")
             found.append(client.get_run(run.info.run_id))
     return found
+
+
+def run_of(client: "MlflowClient", experiment: str, condition: str, **new: Any) -> "tuple[MlflowRun, bool]":
+    """The run that meets a condition, restored if it was deleted; else a new one of an experiment, and that it is."""
+    place = experiment_id(client, experiment)
+    found = reclaim(client, condition)
+    return (found[0], False) if found else (client.create_run(place, **new), True)
+
+
+def add(
+    client: "MlflowClient",
+    run_id: str,
+    tags: Mapping[str, str] = MappingProxyType({}),
+    params: Mapping[str, object] = MappingProxyType({}),
+    points: Iterable[tuple[str, float, int, int]] = (),
+) -> int:
+    """Log metrics (name, value, milliseconds, step), then the rest, within MLflow's limits; return how many things."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    metrics = [Metric(*point) for point in points]
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(run_id, metrics[start : start + _BATCH])
+    if params or tags:
+        given = [Param(name, str(value)) for name, value in params.items()]
+        client.log_batch(run_id, params=given, tags=[RunTag(*pair) for pair in tags.items()])
+    return len(metrics) + len(params) + len(tags)
+
+
+def link(run: "MlflowRun", text: str) -> str:
+    """A run in MLflow's pages, as Markdown."""
+    return f"[{text}](#/experiments/{run.info.experiment_id}/runs/{run.info.run_id})"
 
 
 def _tell_restored(what: str) -> None:
