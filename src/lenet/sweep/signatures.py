@@ -29,11 +29,8 @@ def stage(params: Params, made: Settings, name: str, data: Path, out: Path) -> N
     variant = params.variant(name)
     made.check(variant, name)
     digits = load_digits(data)
-    blocks = Space(made.spaces[name], name).corners(variant.model_dump(mode="json"))
-    structures = {fingerprint.block_sha256(one): one for one in map(signature.structure, map(_checked, blocks))}
+    corners = Space(made.spaces[name], name).corners(variant.model_dump(mode="json"))
+    blocks = (signature.structure(Variant.model_validate(corner)) for corner in corners)
+    structures = {fingerprint.block_sha256(block): block for block in blocks}
     found = {block: signing.of(one, digits) for block, one in sorted(structures.items())}
     write_json(out, {"data": signature.digits_sha256(digits), "structures": found})
-
-
-def _checked(block: dict) -> Variant:
-    return Variant.model_validate(block)

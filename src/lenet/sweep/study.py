@@ -17,7 +17,7 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FixedTrial, FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lenet.arithmetic.randomness import derive
 from lenet.digits.data import Digits
@@ -81,7 +81,7 @@ class Plan:
     @property
     def example(self) -> Variant:
         """A block of the space: the first of its choices, and the lower ends of its ranges."""
-        return Variant.model_validate(self.domains.propose(_First({}), self.base))
+        return Variant.model_validate(next(self.domains.corners(self.base)))
 
     @property
     def digest(self) -> str:
@@ -122,19 +122,6 @@ class Plan:
         mine, others = asdict(self), asdict(other)
         found = [words.get(part, part) for part in mine if mine[part] != others[part] and part != "settings"]
         return found + [name for name, value in self.settings.items() if other.settings.get(name) != value]
-
-
-class _First(FixedTrial):
-    """A trial that is given the first choice, and the lower end of a range."""
-
-    def suggest_float(self, name: str, low: float, high: float, **how: Any) -> float:
-        return low
-
-    def suggest_int(self, name: str, low: int, high: int, **how: Any) -> int:
-        return low
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return choices[0]
 
 
 def plan(params: Params, settings: Settings, variant: str, digits: Digits) -> Plan:
