@@ -9,9 +9,7 @@ import matplotlib
 import numpy as np
 import optuna
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 from rich.table import Table
@@ -26,10 +24,8 @@ ENOUGH = 4  # complete trials, to draw what was tried
 WEIGHABLE = 10  # complete trials, to tell what mattered: the best tenth is one of them
 BEST = 4  # one in so many of the complete trials is among the best
 COLOURS = {"complete": "#2f6f9f", "pruned": "#b5b5b5", "failed": "#b03a2e"}
-COLUMNS = 4  # of pictures of single values
+COLUMNS = 3  # of pictures of single values
 NOTES = {
-    "Importances": "From {} complete trials, by PED-ANOVA: how much the best tenth of them differ from all of them in "
-    "a value. A rough measure where few trials are complete.",
     "Each value by itself": "Grey: pruned trials, with their errors when they were stopped.",
     "All values of a trial together": "Complete trials.",
     "Validation errors by epoch": "Blue: complete trials. Grey: pruned ones. Red: failed ones.",
@@ -110,7 +106,8 @@ def _page(result: Result) -> str:
         failed=[(t.number, t.user_attrs.get("reason", "")) for t in result.trials if t.state == TrialState.FAIL],
         choices=choices(result) if _enough(result) else {},
         pictures=dict(_pictures(result)),
-        notes={title: note.format(len(result.complete)) for title, note in NOTES.items()},
+        notes=NOTES,
+        complete=len(result.complete),
     )
 
 
@@ -127,15 +124,11 @@ def _pictures(result: Result) -> Iterator[tuple[str, str]]:
             yield "Pareto front", _of_optuna(lambda: drawn.plot_pareto_front(study))
     if len(result.complete) >= ENOUGH:
         yield "Errors in the order of trials", _inline(history(result))
-        if importances(result):
-            yield "Importances", _inline(bars(result))
         yield "Each value by itself", _inline(slices(result))
         together = _of_optuna(lambda: drawn.plot_parallel_coordinate(study, **first))
         yield "All values of a trial together", together
     if any(trial.intermediate_values for trial in result.trials):
         yield "Validation errors by epoch", _inline(curves(result))
-    if result.trials:
-        yield "How far each trial went", _inline(timeline(result))
 
 
 def history(result: Result) -> Figure:
@@ -149,21 +142,9 @@ def history(result: Result) -> Figure:
         last = result.trials[-1].number
         axes.step([*numbers, last], [*best, best[-1]], where="post", color=COLOURS["complete"], label="best so far")
     axes.set(xlabel="trial", ylabel="validation error, %")
-    _clean(axes)
+    figures.clean(axes, log="y")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-    return figure
-
-
-def bars(result: Result) -> Figure:
-    """The importances."""
-    found = importances(result)
-    figure = Figure(figsize=(8, 0.6 + 0.28 * len(found)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(list(found), [100 * share for share in found.values()], color=COLOURS["complete"])
-    axes.invert_yaxis()
-    axes.set(xlabel="importance, %")
-    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 
@@ -183,10 +164,9 @@ def slices(result: Result, names: Sequence[str] | None = None) -> Figure:
             places = [distribution.choices.index(place) for place in places]
         _points(axes, places, trials)
         axes.set_title(name, fontsize=9)
-        _clean(axes)
-        if getattr(distribution, "log", False):
+        if is_log := getattr(distribution, "log", False):
             axes.set_xscale("log")
-            _number(axes.xaxis, (1, 3))
+        figures.clean(axes, log="xy" if is_log else "y")
     for axes in panels:  # the rest of the last row
         axes.set_visible(False)
     figure.supylabel("validation error, %", fontsize=9)
@@ -203,20 +183,7 @@ def curves(result: Result) -> Figure:
             errors = [100 * trial.intermediate_values[epoch] for epoch in epochs]
             axes.plot(epochs, errors, color=colour, linewidth=1, marker="." if len(epochs) == 1 else "")
     axes.set(xlabel="epoch", ylabel="validation error, %")
-    _clean(axes)
-    return figure
-
-
-def timeline(result: Result) -> Figure:
-    """A bar of epochs for each trial, in the colour of how it ended."""
-    figure = Figure(figsize=(8, 2.6), layout="constrained")
-    axes = figure.subplots()
-    for state, colour in COLOURS.items():
-        if some := _of_state(result.trials, state):
-            axes.bar([t.number for t in some], [len(t.intermediate_values) for t in some], color=colour, label=state)
-    axes.set(xlabel="trial", ylabel="epochs")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper right", ncols=3, frameon=False)
+    figures.clean(axes, log="y")
     return figure
 
 
@@ -239,20 +206,6 @@ def _of_state(trials: Sequence[FrozenTrial], state: str) -> list[FrozenTrial]:
 
 def _names(trials: Sequence[FrozenTrial]) -> list[str]:
     return list(dict.fromkeys(name for trial in trials for name in trial.params))
-
-
-def _clean(axes: Axes) -> None:
-    """Little ink, and plain numbers on a logarithmic scale of errors."""
-    axes.set_yscale("log")
-    _number(axes.yaxis, (1, 2, 5))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-
-
-def _number(axis: Axis, steps: Sequence[int]) -> None:
-    axis.set_major_locator(LogLocator(subs=steps))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _of_optuna(draw: Callable[[], Axes]) -> str:

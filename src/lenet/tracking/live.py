@@ -224,9 +224,3 @@ def entry_of(record: Record, experiment: str) -> Entry:
     elif entry.status != "FINISHED":  # killed between its outputs and its journal's end
         entry.status, entry.ended = "FINISHED", entry.ended or entry.latest
     return entry
-
-
-def experiment_of(folder: Path) -> str:
-    """The experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in the pipeline NAME, a folder of this one."""
-    pipeline = folder.resolve().parent.parent
-    return f"{store.EXPERIMENT}-{pipeline.name}" if pipeline.parent == Path.cwd() else store.EXPERIMENT
