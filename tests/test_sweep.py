@@ -379,11 +379,11 @@ def test_the_display_tells_done_best_pruned_failed_and_what_is_left(
     trials = [made(of, [0.5, 0.25]), made(of, [0.4], pruned=True), failed, running]
     for number, trial in enumerate(trials):
         trial.number = number
-    with display.board("study", 11) as see:
-        see(trials[:1])
-        now[0] = 120.0
-        see(trials)
-        see(trials)
+    see = display.Display("study", 11)
+    see(trials[:1])
+    now[0] = 120.0
+    see(trials)
+    see(trials)
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "study: continues after 1 trials"
     assert said[1].startswith("study: trial 1 pruned, epoch 1/4, error 40.00%, optimizer.kind ")

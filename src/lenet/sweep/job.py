@@ -11,9 +11,10 @@ from lenet import tracking
 from lenet.arithmetic import conformance
 from lenet.digits.data import load_digits
 from lenet.params.schema import Params
-from lenet.sweep import display, report, result
+from lenet.sweep import report, result
 from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator, Trials
+from lenet.sweep.display import Display
 from lenet.sweep.result import Result
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import STATES, plan
@@ -63,7 +64,7 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
     words = ["--data", str(options.data)]
     published = [options.out / file for file in result.FILES] if options.out else []
     settings = {"variant": variant, **of.settings, "space": of.space}
-    seen: list[FrozenTrial] = []
+    show, seen = Display(name, count), list[FrozenTrial]()
 
     def see(trials: Trials) -> None:
         show(trials)
@@ -77,7 +78,6 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
         if options.track:
             record = tracking.StudyRecord(name, variant, of.run_seed, settings, known)
             stack.enter_context(tracking.study(record, published))
-        show = stack.enter_context(display.board(name, count))
         stack.enter_context(storages.asking(f"study {name}"))
         Coordinator(storage, options.address, name, study_id, of, count, options.workers, words, see).run()
         found = result.of_storage(storage, name)
