@@ -25,7 +25,17 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from conftest import ENVIRONMENT, ROOT, commit, edit_params, lenet_command, run, small_checkout, wait_for
+from conftest import (
+    ENVIRONMENT,
+    ROOT,
+    commit,
+    edit_params,
+    lenet_command,
+    own_surroundings,
+    run,
+    small_checkout,
+    wait_for,
+)  # fmt: skip
 from lenet import tracking
 from lenet.digits.data import Digits
 from lenet.params.schema import Params
@@ -178,13 +188,10 @@ def test_the_median_pruner_goes_by_complete_trials(params: Params, few: Digits) 
     assert not Judge(of, history[:2], 4).stops(2, 0.9)  # too few are complete
 
 
-@pytest.mark.parametrize("kind", ["hyperband", "none"])
-def test_other_pruners_work(params: Params, few: Digits, kind: str, tmp_path: Path) -> None:
-    section = {"kind": "none"} if kind == "none" else {"kind": kind, "first": 1, "keep": 2}
-    study = Study(planned(params, few, pruner=section), few, tmp_path)
-    states = pd.read_csv(pd.io.common.StringIO(study.compute(8)))["state"].tolist()
-    if kind == "none":
-        assert states == ["complete"] * 8
+def test_hyperband_prunes(params: Params, few: Digits, tmp_path: Path) -> None:
+    study = Study(planned(params, few, pruner={"kind": "hyperband", "first": 1, "keep": 2}), few, tmp_path)
+    states = pd.read_csv(pd.io.common.StringIO(study.compute(8)))["state"]
+    assert set(states) == {"complete", "pruned"}
 
 
 def test_a_trial_that_raises_diverges_or_has_no_memory_is_failed_with_its_reason(
@@ -281,6 +288,7 @@ def test_several_objectives_are_a_front_without_pruning(params: Params, few: Dig
     study = Study(of, few, tmp_path)
     study.compute(8)
     found = result.of_storage(study.storage, of.name)
+    assert found.counts["complete"] == 8
     points = {trial.number: tuple(trial.values) for trial in found.complete}
     assert {parameters for _, parameters in points.values()} == {61_706.0, 60_806.0}
     front = [n for n, p in points.items() if not any(q != p and all(np.array(q) <= p) for q in points.values())]
@@ -419,21 +427,23 @@ def sweep_command(*words: str) -> list[str]:
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted((folder / "study").iterdir())}
+    return {name: (folder / name).read_bytes() for name in ("trials.csv", "best.json")}
 
 
 @pytest.fixture(scope="module")
-def alone(built: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What is published of the study by one worker in one go."""
-    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("alone") / "copy", symlinks=True))
-    run(*sweep_command("modern", "--workers", "1", "--out", "study", "--no-track"), cwd=folder)
-    return published(folder)
+def alone(built: Path) -> dict[str, bytes]:
+    """What is published of the study that one worker has computed in one go."""
+    words = ("modern", "--workers", "1", "--storage", f"sqlite:///{built}/alone.db", "--out", "alone", "--no-track")
+    with pytest.MonkeyPatch.context() as patch:
+        own_surroundings(patch)
+        run(*sweep_command(*words), cwd=built)
+    return published(built / "alone")
 
 
 @pytest.mark.slow
 def test_one_worker_or_three_give_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
     run(*sweep_command("modern", "--workers", "3", "--out", "study", "--no-track"), cwd=checkout)
-    assert published(checkout) == alone
+    assert published(checkout / "study") == alone
 
 
 @pytest.mark.slow
@@ -453,28 +463,31 @@ def test_killed_twenty_times_it_ends_with_the_same_study(checkout: Path, alone: 
     log = checkout / "trials.log"
     words = ("--workers", "2", "--storage", f"journal:///{log}", "--out", "study", "--no-track")
     for _ in range(20):
-        with started(checkout, "modern", *words) as process:
+        with started(*sweep_command("modern", *words), cwd=checkout) as process:
             wait_for(partial(grown, log, size(log) + chance.choice((1, 300, 900, 2000)), process))
             everyone = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
             for pid in everyone if chance.random() < 0.5 else everyone[:1]:
                 os.kill(pid, signal.SIGKILL)
     run(*sweep_command("modern", *words), cwd=checkout)
-    assert published(checkout) == alone
+    assert published(checkout / "study") == alone
 
 
 @contextmanager
-def started(folder: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen]:
-    """A study under way."""
-    with (folder / "said").open("a") as said:
-        process = subprocess.Popen(
-            sweep_command(*words), cwd=folder, env=os.environ | ENVIRONMENT | environment, stdout=said, stderr=said
-        )
+def started(*command: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs beside the test, and not after it."""
+    process = subprocess.Popen(
+        command, cwd=cwd, env=os.environ | ENVIRONMENT | environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
         yield process
-        process.wait(60)
     finally:
-        process.kill()
-        process.wait()
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def size(path: Path) -> int:
@@ -507,7 +520,8 @@ def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails
 ) -> None:
     edit_params(checkout, lambda content: content["variants"]["modern"].update(epochs=400))
     edit_params(checkout, lambda content: content["sweep"].update(trials=2, batch=1))
-    with started(checkout, "modern", "--workers", "1", "--out", "study", "--no-track") as process:
+    words = ("modern", "--workers", "1", "--out", "study", "--no-track")
+    with started(*sweep_command(*words), cwd=checkout) as process:
         first: dict[int, Any] = {}
         for _ in range(2):
             wait_for(lambda: at_work(checkout))
@@ -518,13 +532,14 @@ def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails
             wait_for(lambda: not at_work(checkout))
         wait_for(lambda: [trial.number for trial in at_work(checkout)] == [1])  # the study goes on
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 130
     dead, other = trials_of(checkout)
     assert dead.state == TrialState.FAIL
     assert "its worker died 2 times" in dead.user_attrs["reason"]
     assert other.state == TrialState.WAITING  # handed back
-    assert "interrupted; the same command continues" in (checkout / "said").read_text()
-    assert "Traceback" not in (checkout / "said").read_text()
+    assert "interrupted; the same command continues" in said
+    assert "Traceback" not in said
 
 
 AUDIT = """
@@ -562,7 +577,7 @@ def test_a_study_sees_no_test_digit(
     assert "params.yaml" in opened
     assert "t10k" not in opened
     assert "test.safetensors" not in opened
-    assert published(checkout) == alone
+    assert published(checkout / "study") == alone
 
 
 @contextmanager
@@ -605,7 +620,7 @@ def test_the_record_is_live_goes_on_and_shows_every_trial(checkout: Path, alone:
     edit_params(checkout, lambda content: content["variants"]["modern"].update(epochs=8))
     words = ("modern", "--workers", "2", "--out", "study")
     run(*lenet_command("sync"), cwd=checkout)
-    with started(checkout, *words) as process:
+    with started(*sweep_command(*words), cwd=checkout) as process:
         wait_for(lambda: tracked(checkout)[1] and any(found.data.metrics for found in tracked(checkout)[1]))
         ((study,), trials) = tracked(checkout)
         assert study.info.status == "RUNNING"
@@ -682,7 +697,7 @@ def test_a_trial_s_record_is_made_once_and_completed_where_it_was_cut_off_or_del
 def test_without_an_mlflow_store_a_study_goes_on(checkout: Path, alone: dict[str, bytes]) -> None:
     words = ("modern", "--workers", "1", "--out", "study")
     done = run(*sweep_command(*words), cwd=checkout, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert published(checkout) == alone
+    assert published(checkout / "study") == alone
     assert done.stderr.count("warning") == 1
     assert "goes on without its MLflow record" in done.stderr
     run(*sweep_command(*words), cwd=checkout)  # completes it

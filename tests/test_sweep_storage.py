@@ -16,12 +16,11 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psycopg
 import pytest
 from mlflow import MlflowClient
@@ -31,17 +30,11 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from safetensors.torch import save_file
 
-import browser
+import test_sweep
 from conftest import (
-    ENVIRONMENT,
     ROOT,
-    commit,
-    edit_params,
-    lenet_command,
     mlflow_server,
-    own_surroundings,
     run,
-    small_checkout,
     small_disk,
     wait_for,
 )
@@ -54,6 +47,7 @@ from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
 from lenet.sweep.worker import Worker, join
+from test_sweep import SMALL, published, started, sweep_command
 
 SETTINGS = {
     "seed": 1, "run_seed": 1, "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
@@ -534,61 +528,8 @@ def test_a_database_begins_one_study_gives_no_trial_twice_and_keeps_numbers_bit_
 
 # Whole studies
 
-EPOCHS, TRIALS, BATCH = 4, 12, 4
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """A checkout with a study that takes seconds, and training digits."""
-    folder = small_checkout(tmp_path_factory.mktemp("sweep") / "checkout", EPOCHS)
-    edit_params(folder, lambda content: content["variants"]["modern"].update(train_size=600, validation_size=300))
-    edit_params(folder, lambda content: content["sweep"].update(trials=TRIALS, batch=BATCH))
-    edit_params(folder, lambda content: content["sweep"]["sampler"].update(startup=BATCH))
-    edit_params(folder, lambda content: content["sweep"]["pruner"].update(keep=2))
-    commit(folder, "a small study")
-    (folder / "data").mkdir()
-    shutil.copy(prepared / "train.safetensors", folder / "data")
-    return folder
-
-
-def published(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("trials.csv", "best.json")}
-
-
-@pytest.fixture(scope="module")
-def alone(built: Path) -> dict[str, bytes]:
-    """What is published of the study that one worker has computed, in a sqlite file."""
-    address = f"sqlite:///{built}/alone.db"
-    with pytest.MonkeyPatch.context() as patch:
-        own_surroundings(patch)
-        run(*sweep("modern", "--workers", "1", "--storage", address, "--out", "alone"), cwd=built, LENET_TRACK="0")
-    found = published(built / "alone")
-    table = pd.read_csv(built / "alone" / "trials.csv")
-    assert len(table) == TRIALS
-    assert set(table["state"]) == {"complete", "pruned"}
-    return found
-
-
-def sweep(*words: str) -> list[str]:
-    return lenet_command("sweep", *words)
-
-
-@contextmanager
-def started(*command: str, cwd: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs beside the test, and not after it."""
-    process = subprocess.Popen(
-        command, cwd=cwd, env=os.environ | ENVIRONMENT | environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.communicate(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
+alone, built = test_sweep.alone, test_sweep.built
+"""Fixtures."""
 
 
 def ended(process: subprocess.Popen[str], status: int = 0) -> list[str]:
@@ -609,7 +550,7 @@ def kill_in_the_middle_of_a_trial(storage: BaseStorage, study: int) -> int:
     """SIGKILL a worker; tell its trial's number."""
 
     def is_halfway(trial: FrozenTrial) -> bool:
-        return trial.state == TrialState.RUNNING and 0 < len(trial.intermediate_values) < EPOCHS
+        return trial.state == TrialState.RUNNING and 0 < len(trial.intermediate_values) < 4
 
     while True:
         for trial in filter(is_halfway, storage.get_all_trials(study)):
@@ -630,7 +571,7 @@ def test_four_workers_on_a_database_one_of_them_killed_give_the_same_study(
 ) -> None:
     address = database("killed")
     words = ["modern", "--workers", "4", "--storage", address, "--out", "killed"]
-    with started(*sweep(*words), cwd=built, LENET_TRACK="0") as coordinator:
+    with started(*sweep_command(*words), cwd=built, LENET_TRACK="0") as coordinator:
         storage, study = only_study(address)
         killed = kill_in_the_middle_of_a_trial(storage, study)
         ended(coordinator)
@@ -638,14 +579,6 @@ def test_four_workers_on_a_database_one_of_them_killed_give_the_same_study(
     assert {trial.number: trial.user_attrs["deaths"] for trial in trials if "deaths" in trial.user_attrs} == {killed: 1}
     assert len({trial.user_attrs["process"] for trial in trials}) > 1
     assert published(built / "killed") == alone
-
-
-@pytest.mark.slow
-def test_two_workers_on_a_journal_give_the_same_study(built: Path, alone: dict[str, bytes]) -> None:
-    words = ["modern", "--workers", "2", "--storage", "journal:///kept/trials.log", "--out", "journal"]
-    run(*sweep(*words), cwd=built, LENET_TRACK="0")
-    assert published(built / "journal") == alone
-    assert (built / "kept" / "trials.log").exists()
 
 
 # More than one machine
@@ -666,7 +599,7 @@ class Host:
     main: str
 
     def sweep(self, *words: str, **environment: str) -> AbstractContextManager[subprocess.Popen[str]]:
-        return started(*self.enter, *sweep(*words), cwd=self.folder, LENET_TRACK="1", **environment)
+        return started(*self.enter, *sweep_command(*words), cwd=self.folder, LENET_TRACK="1", **environment)
 
 
 @contextmanager
@@ -715,10 +648,12 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
         there = f"postgresql://lenet@{first.main}:{port}"
         words = ["modern", "--study", "far", "--workers", "0", "--storage"]
         coordinator = stack.enter_context(
-            started(*sweep(*words, address, "--out", "far"), cwd=built, LENET_TRACK="1", MLFLOW_TRACKING_URI=uri)
+            started(
+                *sweep_command(*words, address, "--out", "far"), cwd=built, LENET_TRACK="1", MLFLOW_TRACKING_URI=uri
+            )
         )
         storage, study = only_study(address)
-        wait_for(lambda: len(storage.get_all_trials(study)) == BATCH)
+        wait_for(lambda: len(storage.get_all_trials(study)) == SMALL["batch"])
 
         order = second.folder / "src" / "lenet" / "digits" / "data.py"
         sources = order.read_text()
@@ -728,8 +663,8 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
         far = f"postgresql://lenet@{second.main}:{port}"
         under_way = "study far is under way elsewhere; `lenet sweep --join` adds workers to it"
         refused = [
-            (under_way, started(*sweep(*words, address), cwd=built)),
-            (under_way, started(*sweep(*words, address), cwd=first.folder)),
+            (under_way, started(*sweep_command(*words, address), cwd=built)),
+            (under_way, started(*sweep_command(*words, address), cwd=first.folder)),
             (under_way, first.sweep(*words, there)),
             ("the training digits here are not those", first.sweep("--join", there, "--data", str(tmp_path / "few"))),
             ("the code here does not compute what the study's does", second.sweep("--join", far)),
@@ -762,7 +697,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
 
     executed = [[int(re.match(r"far: trial (\d+): ", line)[1]) for line in lines] for lines in said]
     assert all(executed)
-    assert sorted(itertools.chain.from_iterable(executed)) == list(range(TRIALS))
+    assert sorted(itertools.chain.from_iterable(executed)) == list(range(SMALL["trials"]))
     if first.enter:
         hosts = {trial.user_attrs["process"].partition(":")[0] for trial in storage.get_all_trials(study)}
         assert hosts == {first.enter[-1], second.enter[-1]}
@@ -773,7 +708,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
     store = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     experiment = store.get_experiment_by_name("lenet5-sweeps")
     trials = store.search_runs([experiment.experiment_id], "tags.kind = 'trial'")
-    assert sorted(int(one.data.tags["trial"]) for one in trials) == list(range(TRIALS))
+    assert sorted(int(one.data.tags["trial"]) for one in trials) == list(range(SMALL["trials"]))
 
 
 def test_the_guide_names_options_and_variables_that_exist() -> None:
@@ -789,44 +724,3 @@ def test_the_guide_names_options_and_variables_that_exist() -> None:
     assert set(re.findall(r"LENET_\w+", text)) <= variables
     for settings in re.findall(r"`sweep\.(\w+)`", text):
         assert settings in Settings.model_fields
-
-
-# Optuna's dashboard
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not browser.installed(), reason="chromium or chromedriver is not installed")
-def test_optuna_s_dashboard_shows_a_study_and_its_trials(built: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
-    (name,) = storages.names(storages.connect(f"sqlite:///{built}/alone.db"))
-    states = pd.read_csv(built / "alone" / "trials.csv")["state"]
-    best = json.loads(alone["best.json"])["best"]
-    expected = [f"Trial {number} {state.capitalize()}" for number, state in enumerate(states)]
-    expected[best["trial"]] += " Best Trial"
-    with socket.create_server(("127.0.0.1", 0)) as once:
-        port = once.getsockname()[1]
-    command = ["optuna-dashboard", f"sqlite:///{built}/alone.db", "--host", "127.0.0.1", "--port", str(port)]
-    with started(*command, cwd=tmp_path, HOME=str(tmp_path)), browser.chromium() as chromium:
-        wait_for(lambda: answers(port))
-        chromium.open(f"http://127.0.0.1:{port}/dashboard")
-        chromium.click(f"//a[contains(., '{name}')]")
-        chromium.find("//*[normalize-space(text())='validation/error']")  # an axis of the history's plot
-        chromium.click("//a[contains(., 'Trials (List)')]")
-        items = (
-            "return [...document.querySelectorAll('ul li')].map(item => item.innerText.replace(/\\s+/g, ' ').trim())"
-        )
-
-        def trials() -> list[str]:
-            return [text for text in chromium.script(items) if re.match(r"Trial \d", text)]
-
-        assert chromium.settled(trials, expected) == expected
-        chromium.click(f"//ul//*[normalize-space(text())='Trial {best['trial']}']")
-        for text in (repr(best["validation/error"]), "block {", "history [{"):  # its value; attributes of this project
-            chromium.find(f"//*[starts-with(normalize-space(.), '{text}')]")
-        assert chromium.errors() == set()
-        assert chromium.hosts() == {"http://127.0.0.1"}
-
-
-def answers(port: int) -> bool:
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
-        return True
-    return False

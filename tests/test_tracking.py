@@ -20,6 +20,7 @@ from conftest import ROOT, edit_params, run, wait_for
 from lenet import tracking
 from lenet.digits.data import Digits
 from lenet.evaluation import recognition
+from lenet.params import loading
 from lenet.params.schema import Params
 from lenet.pipeline import evaluate
 from lenet.pipeline.train import train
@@ -83,37 +84,7 @@ def test_parameters_are_the_resolved_block_with_dots(tracked, params: Params) ->
     assert found.data.params["optimizer.lr"] == str(block.optimizer.lr)
     assert found.data.params["network.pooling.kind"] == "average"
     assert found.data.params["seed"] == "1"
-    leaves = json.dumps(block.model_dump()).count(":") - sum(
-        isinstance(value, dict) for value in _nodes(block.model_dump())
-    )
-    assert len(found.data.params) == leaves + 2
-
-
-def _nodes(tree: dict):
-    for value in tree.values():
-        yield value
-        if isinstance(value, dict):
-            yield from _nodes(value)
-
-
-def test_metrics_lie_on_epochs_and_tests_on_the_last(tracked, store: Path) -> None:
-    client, found, folder = tracked
-    import pandas as pd
-
-    history = pd.read_csv(folder / "history.csv")
-    for name in ("train/loss", "train/error", "validation/loss", "validation/error", "learning_rate"):
-        logged = client.get_metric_history(found.info.run_id, name)
-        assert [(m.step, m.value) for m in logged] == list(zip(history["epoch"], history[name], strict=True))
-    assert all(0 < m.value < 60 for m in client.get_metric_history(found.info.run_id, "epoch_seconds"))
-    metrics = json.loads((store / "modern-1.json").read_text())["test"]
-    for name in ("misses", "error", "negative_log_likelihood", "calibration_error"):
-        logged = client.get_metric_history(found.info.run_id, f"test/{name}")
-        assert [(m.step, m.value) for m in logged] == [(2, metrics[name])]
-
-
-def test_system_metrics_are_there(tracked) -> None:
-    _, found, _ = tracked
-    assert "system/cpu_utilization_percentage" in found.data.metrics
+    assert len(found.data.params) == len(loading.flatten(block)) + 2
 
 
 def test_the_data_is_an_input_with_a_digest_of_all_bytes(tracked) -> None:
@@ -122,15 +93,6 @@ def test_the_data_is_an_input_with_a_digest_of_all_bytes(tracked) -> None:
     assert entry.dataset.name == "mnist-train"
     assert found.data.tags["data.sha256"].startswith(entry.dataset.digest)
     assert len(entry.dataset.digest) == 36
-
-
-def test_artifacts_are_history_weights_and_figures(tracked, store: Path) -> None:
-    client, found, folder = tracked
-    names = {item.path for path in ("", "figures") for item in client.list_artifacts(found.info.run_id, path)}
-    assert names >= {"history.csv", "weights.safetensors", "run.json", "trace", "predictions.csv", "modern-1.json"}
-    assert names >= {f"figures/{n}.png" for n in ("learning_curve", "C1_kernels", "confusion", "misclassified")}
-    got = client.download_artifacts(found.info.run_id, "weights.safetensors", str(store))
-    assert Path(got).read_bytes() == (folder / "weights.safetensors").read_bytes()
 
 
 def test_the_readme_s_model_loads_without_lightning_and_pickle_on_any_batch(
@@ -322,15 +284,6 @@ def test_a_training_talks_to_nobody(prepared: Path, tmp_path: Path, monkeypatch:
     )  # fmt: skip
     assert (tmp_path / "runs" / "modern-1" / "run.json").exists()
     assert not (tmp_path / "talk").exists(), (tmp_path / "talk").read_text()
-
-
-def test_the_default_store_lies_in_the_main_checkout(tmp_path: Path, monkeypatch) -> None:
-    (tmp_path / ".dvc").mkdir()
-    (tmp_path / "a" / "b").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "a" / "b")
-    assert store_module.uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
-    assert store_module.uri() == "http://example.invalid"
 
 
 @pytest.mark.parametrize(
