@@ -1,6 +1,7 @@
 """The benchmark suite: its arithmetic, its report, and that it warns without failing."""
 
 import json
+import shutil
 import sys
 from copy import deepcopy
 from dataclasses import replace
@@ -151,6 +152,7 @@ def folder(prepared: Path, tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.safetensors").symlink_to(prepared / "train.safetensors")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments", symlinks=True)
     return tmp_path
 
 

@@ -232,7 +232,7 @@ def bomb(levels: int, tag: str = "", item: str = "") -> str:
 
 
 READERS = {
-    "config.load": loading.load,
+    "loading.load": loading.load,
     "experiment.load": partial(experiment.load, experiment.Experiment),
     "workplace.select": lambda path: workplace.select(path.parent, "modern", 1, None),
 }

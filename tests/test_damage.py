@@ -78,7 +78,7 @@ def read_with(command: str, params: Params) -> list[str]:
         if command == "evaluate":
             evaluate.evaluate(PLACES.runs / RUN, PLACES.test, Path("out.json"), track=False)
         elif command == "compare":
-            compare.write(params, PLACES.runs, PLACES.studies, METRICS / "summary.json", PLACES.reports)
+            compare.write(params, PLACES.runs, PLACES.experiments, METRICS / "summary.json", PLACES.reports)
         elif command == "diff":
             [*diff.sections(diff.look_up(NAMES, params, PLACES.runs, PLACES.metrics))]
         else:
@@ -235,8 +235,7 @@ def test_a_merge_s_both_sides_are_one_line_for_every_command_that_reads_results(
     monkeypatch.chdir(tmp_path / "copy")
     shutil.copy(ROOT / "params.yaml", "params.yaml")
     write_text(Path(file), "schema: '2.0'\n<<<<<<< HEAD\na\n=======\nb\n>>>>>>> other\n")
-    compare_words = "compare --runs runs --studies studies --summary metrics/summary.json --reports reports"
-    for words in ("doctor", "verify --here", compare_words, "results", "repro", "sync", "diff modern-1 modern-2"):
+    for words in ("doctor", "verify --here", "compare", "results", "repro", "sync", "diff modern-1 modern-2"):
         said = refused(words, monkeypatch, capsys)
         assert said == (
             f"lenet: error: {file}: line 2: a merge has left both sides in it; `git checkout HEAD -- {file}` takes "

@@ -144,7 +144,7 @@ def test_prepare_writes_the_same_bytes_again_and_others_for_another_seed(prepare
     for seed, same in ((1998, True), (1, False)):
         prepare.prepare(Data(order_seed=seed), mnist, tmp_path / "train", tmp_path / "test", tmp_path / "digests")
         assert ((tmp_path / "train").read_bytes() == (prepared / "train.safetensors").read_bytes()) is same
-        assert (tmp_path / "test", tmp_path / "digests").read_bytes() == (prepared / "test.safetensors").read_bytes()
+        assert (tmp_path / "test").read_bytes() == (prepared / "test.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(

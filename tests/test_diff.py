@@ -376,8 +376,8 @@ def test_the_command_prints_all_sections_and_makes_no_store(clone: Path) -> None
 
 def test_no_mlflow_is_loaded_where_there_is_no_store(clone: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from lenet import config, diff\n"
-        "diff.look_up(['modern-1', 'modern-2'], config.load(), Path('runs'), Path('metrics'))\n"
+        "import sys; from pathlib import Path; from lenet.params import loading; from lenet.reproduce import diff\n"
+        "diff.look_up(['modern-1', 'modern-2'], loading.load(), Path('runs'), Path('metrics'))\n"
         "assert 'mlflow' not in sys.modules"
     )
     run("env", "PYTHONPATH=src", "python", "-c", code, cwd=clone, PYTHONDONTWRITEBYTECODE="1")

@@ -241,7 +241,7 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     edit(metrics, lambda content: content["test"].update(misses=misses, error=misses / 10_000, **answers))
     params = loading.load()
     places = doctor.Places()
-    compare.compare(params, places.runs, places.studies, Path("metrics/summary.json"), places.reports, track=False)
+    compare.compare(params, places.runs, places.experiments, Path("metrics/summary.json"), places.reports, track=False)
     run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)
     for _ in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
         pass

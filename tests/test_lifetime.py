@@ -23,17 +23,17 @@ from lenet.runtime.layout import kept  # itself; what tests use in its place is 
 STAGE = """
 import sys, time
 from pathlib import Path
-from lenet import lifetime
+from lenet.runtime import processes
 from lenet.files import whole
 
 seconds = float(Path("seconds").read_text())
-lifetime.follow_parents()
-with lifetime.sole_writer(Path("out")):
+processes.follow_parents()
+with processes.sole_writer(Path("out")):
     with whole(Path("out")) as beside:
         beside.write_text("begun")
         Path("stage.pid").write_text(str(__import__("os").getpid()))
         time.sleep(seconds)
-        lifetime.check()
+        processes.check()
         beside.write_text("done")
 """
 
@@ -152,8 +152,8 @@ def test_the_next_repro_waits_for_an_orphan_to_end(project: Path) -> None:
 def test_a_second_training_on_the_same_outputs_is_refused_with_the_first_s_number(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(processes, "PATIENCE", 0.2)
-    code = "import time; from pathlib import Path; from lenet import lifetime\n" \
-           "with lifetime.sole_writer(Path('runs/a-1')): print('held', flush=True); time.sleep(60)"  # fmt: skip
+    code = "import time; from pathlib import Path; from lenet.runtime import processes\n" \
+           "with processes.sole_writer(Path('runs/a-1')): print('held', flush=True); time.sleep(60)"  # fmt: skip
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=tmp_path)
     try:
         assert holder.stdout is not None

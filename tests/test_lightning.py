@@ -287,9 +287,10 @@ def test_several_devices_are_refused(tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "import pytorch_lightning as pl\n"
         "from pathlib import Path\n"
-        "from lenet import LeNet, config\n"
+        "from lenet import LeNet\n"
+        "from lenet.params import loading\n"
         "if __name__ == '__main__':\n"
-        f"    block = config.load(Path('{ROOT}/params.yaml')).variants['modern']\n"
+        f"    block = loading.load(Path('{ROOT}/params.yaml')).variants['modern']\n"
         "    pl.Trainer(devices=2, accelerator='cpu', strategy='ddp_spawn', max_epochs=1).fit(LeNet(block, 1), [])\n"
     )
     done = run(sys.executable, "own.py", cwd=tmp_path, status=1, PYTHONPATH=str(ROOT / "src"))

@@ -329,7 +329,7 @@ def test_the_page_is_one_file_with_every_picture(study: Result, tmp_path: Path) 
     assert report.importance_table(study).title == "from 13 complete trials"
     few = replace(study, trials=study.complete[:9])
     assert not report.importances(few)
-    assert set(page(few, tmp_path).pictures) == {*MANY, CURVES, TIMELINE}
+    assert set(page(few, tmp_path).pictures) == {*MANY, CURVES}
 
 
 def test_the_best_trials_are_those_with_the_smallest_errors(study: Result) -> None:

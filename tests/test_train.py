@@ -272,8 +272,9 @@ def test_a_training_repeats_in_a_process_of_its_own_whatever_its_surroundings(
     here = stage(params, prepared, tmp_path / "here")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     code = (
-        "from lenet import config; from lenet.train import train; from pathlib import Path; import torch, sys\n"
-        "p = config.load()\n"
+        "from lenet.params import loading; from lenet.pipeline.train import train\n"
+        "from pathlib import Path; import torch, sys\n"
+        "p = loading.load()\n"
         "small = {n: v.model_copy(update=dict(epochs=2, train_size=330, validation_size=70, batch_size=32))"
         " for n, v in p.variants.items()}\n"
         "train(p.model_copy(update={'variants': small}), 'modern', 1, Path(sys.argv[1]), None,"

@@ -38,10 +38,8 @@ def promote(result: Result, number: int | None, root: Path) -> str:
     if base != result.plan.base:
         before, after = flatten(result.plan.base), flatten(base)
         names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        raise InputError(
-            f"{path}: variants.{result.plan.variant} is not what study {result.name} was made with; "
-            f"changed since: {', '.join(names)}"
-        )
+        where = f"{path.relative_to(root.parent)}: variants.{result.plan.variant}"
+        raise InputError(f"{where} is not what study {result.name} was made with; changed since: {', '.join(names)}")
     if block == now:
         return f"{path}: variants.{result.plan.variant} is already trial {trial.number} of study {result.name}"
     text = path.read_text(encoding="utf-8")
