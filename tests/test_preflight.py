@@ -11,10 +11,11 @@ import pytest
 
 from conftest import ROOT
 from lenet.params.schema import Params
-from lenet.reproduce import preflight, rerun, view, workplace
-from lenet.reproduce.preflight import Line, Preflight
+from lenet.reproduce import evidence, former, preflight, rerun, view, workplace
+from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Commit
 from lenet.reproduce.workplace import Workplace
+from lenet.runs.judge import Part
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_json
 from lenet.runtime.screen import Screen
@@ -59,9 +60,9 @@ def older(run: Tracked, place: Workplace) -> Tracked:
     return replace(run, tags=tags | {"canary": "381da773b390aa3e"})
 
 
-def examined(run: Tracked, place: Workplace, **found: Any) -> tuple[Preflight, dict[str, Line]]:
+def examined(run: Tracked, place: Workplace, **found: Any) -> tuple[Preflight, dict[str, Part]]:
     flight, _ = preflight.examine(run, SOURCES, place, FOUND | found)
-    return flight, {line.what: line for line in flight.lines}
+    return flight, {part.what: part for part in flight.parts}
 
 
 def test_a_signed_run_is_bitwise_in_reach_and_anything_else_is_said_to_be_broken(
@@ -75,7 +76,7 @@ def test_a_signed_run_is_bitwise_in_reach_and_anything_else_is_said_to_be_broken
     assert (lines["conformance"].then, lines["conformance"].here) == ("right", "right")
     assert (flight.best, flight.condition) == ("bitwise", ", if its data come out the same")
     assert "same on every machine: if the rerun is not bitwise, something is broken" in flight.note
-    assert preflight.to_json(flight)["note"] == flight.note
+    assert flight.to_json()["note"] == flight.note
 
 
 def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Tracked, place: Workplace) -> None:
@@ -92,7 +93,7 @@ def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Track
 def test_what_a_store_says_is_shown_as_it_stands(run: Tracked, place: Workplace) -> None:
     flight, _ = examined(replace(run, tags=run.tags | {"processor": "[/x]\x1b[2J", "threads": "[red]1"}), place)
     console = Screen(width=140, file=io.StringIO())
-    console.print(view.preflight_table(flight))
+    console.print(view.table(flight.parts))
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     assert "[/x]" in shown
     assert "[red]1" in shown
@@ -114,18 +115,17 @@ def test_what_is_not_known_is_no_reason(run: Tracked, place: Workplace, monkeypa
     monkeypatch.setattr(preflight, "raw_is_whole", lambda: False)
     only = {name: run.tags[name] for name in ("variant", "seed", "run.key", "signature")}
     flight, lines = examined(replace(run, tags=only, parameters={}, read=lambda _: None), place)
-    assert [name for name, line in lines.items() if line.same is not None] == ["signature", "conformance"]
+    assert [name for name, line in lines.items() if line.same is not None] == ["signature"]
     assert {line.then for name, line in lines.items() if name != "signature"} == {"unknown"}
     assert lines["data"].here == "not in data/raw: to be fetched"
-    assert lines["parameters"].here == "the sources' own"
     assert flight.best == "bitwise"
 
 
 def test_of_sources_that_are_not_executed_the_machine_is_known_and_the_code_is_not(
     run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight.conformance, "faults", lambda: ["sqrt"])
-    flight, lines = examined(run, place, **preflight.here())
+    monkeypatch.setattr(evidence.conformance, "faults", lambda: ["sqrt"])
+    flight, lines = examined(run, place, **evidence.here())
     assert (lines["code"].same, lines["processor"].here, flight.faults) == (None, fingerprint.processor(), ["sqrt"])
 
 
@@ -168,11 +168,11 @@ def test_an_older_run_is_said_to_depend_on_the_processor(older: Tracked, place: 
         flight, lines = examined(older, place, **OLDER | change)
         assert [what for what, line in lines.items() if line.same is False] == [name]
         assert flight.best == "predictions"
-        assert flight.note == preflight.OLDER
+        assert flight.note == former.NOTE
     assert examined(older, place, **OLDER | {"conformance": ["sqrt"]})[0].faults == []  # today's need, not its own
     bare = replace(older, tags={name: older.tags[name] for name in ("variant", "seed", "run.key")}, read=lambda _: None)
     assert examined(bare, place, **OLDER)[1]["packages"].same  # by its lock
-    assert preflight.inputs_again(bare, FOUND | OLDER | {"threads": 2}).threads == "2"
+    assert evidence.inputs_again(bare, FOUND | OLDER | {"threads": 2})["threads"] == "2"
     unknown = replace(older, tags={name: value for name, value in older.tags.items() if name != "processor"})
     assert examined(unknown, place, **OLDER)[0].best == "predictions"
 

@@ -175,7 +175,7 @@ def test_one_pixel_is_found_in_the_data_at_its_step(folder: Path) -> None:
     assert verdict["step"] == [1, order.index(digit) // BATCH + 1]
     assert verdict["epoch"] == 1
     assert [cause["kind"] for cause in verdict["causes"]] == ["data"]
-    same = {stage["name"]: stage["same"] for stage in verdict["stages"]}
+    same = {stage["what"]: stage["same"] for stage in verdict["stages"]}
     answers = verdict["grade"] == "predictions"  # may still be the same, by the machine's arithmetic
     assert same == {"prepare": False, "train": False, "evaluate": answers}
 

@@ -119,12 +119,9 @@ def verify(params: "Params", names: tuple[str, ...], against: str, here: bool, s
             differing += 1
             print(line, flush=True)
         raise SystemExit(differing > 0)
-    if here:
-        verdicts = module.verify(params, against, Path(), names)
-    else:
-        verdicts = published.compute(against, names, cores(), tell)
-    Screen().print(module.table(verdicts))
-    if not all(verdict.same for verdict in verdicts):
+    parts = module.verify(params, against, Path(), names) if here else published.compute(against, names, cores(), tell)
+    Screen().print(module.table(parts))
+    if not all(part.same for part in parts):
         raise SystemExit(1)
 
 
@@ -146,10 +143,7 @@ def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
     sound = True
     for line in stale.pipelines(Path("metrics")):
         print(line)
-    places = module.Places()
-    if note := module.build(places.locks):
-        print(note)
-    for name, faults in module.examine(params, names, deep, places):
+    for name, faults in module.examine(params, names, deep):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
         for fault in faults:
             print(f"  {visible(fault)}")

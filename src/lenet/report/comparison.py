@@ -14,7 +14,7 @@ from lenet.evaluation import confidence
 from lenet.evaluation.scoring import confusion
 from lenet.networks import layer_table
 from lenet.report import statistics
-from lenet.runs import readers
+from lenet.runs import judge, readers
 from lenet.runs.record import Record
 from lenet.runtime.errors import FaultyFile, InputError
 
@@ -68,7 +68,7 @@ def read(folder: Path, metrics: Path) -> Run:
     curves, told = folder / "robustness.json", metrics / f"{folder.name}.json"
     robustness = readers.read(curves, readers.robustness) if curves.exists() else None
     tested = readers.read(told, readers.metrics) if told.exists() else None
-    for fault in readers.disagreements(folder.name, record, history, tested, predictions, missed):
+    for fault in judge.contradictions(judge.files(folder.name, record, history, tested, predictions, missed)):
         raise FaultyFile(folder, fault)
     tables = ("history.csv", history, CURVES[:1]), ("predictions.csv", predictions, confidence.OUTPUTS)
     for file, table, needed in tables:

@@ -3,7 +3,6 @@
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -16,16 +15,17 @@ from packaging.version import Version
 
 from lenet import tracking
 from lenet.arithmetic import conformance
-from lenet.digits.data import load_digits
+from lenet.digits.data import Digits, load_digits
 from lenet.evaluation import recognition
 from lenet.params.schema import Params
 from lenet.report import results_table
 from lenet.reproduce import verify
-from lenet.runs import current, readers
+from lenet.runs import current, judge, readers
 from lenet.runs.record import Record
-from lenet.runtime import layout, remedies, requirements, snapshot
+from lenet.runtime import remedies, requirements, snapshot
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import read_json, reading
+from lenet.runtime.layout import EXPERIMENTS, METRICS, REPORTS, RUNS, SIGNATURES, TEST, TRAIN
 from lenet.training import fingerprint
 
 T = TypeVar("T")
@@ -33,28 +33,13 @@ INSTALLERS = frozenset({"lenet", "pip", "setuptools", "wheel"})
 """In every environment, and in no lock."""
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where things are, as dvc.yaml has it."""
-
-    runs: Path = Path("runs")
-    metrics: Path = Path("metrics")
-    reports: Path = Path("reports")
-    experiments: Path = layout.EXPERIMENTS
-    train: Path = Path("data/train.safetensors")
-    test: Path = Path("data/test.safetensors")
-    locks: tuple[Path, ...] = requirements.LOCKS
-    signatures: Path = Path("signatures")
-
-
-def examine(params: Params, names: Sequence[str], deep: bool, places: Places) -> Iterator[tuple[str, list[str]]]:
+def examine(params: Params, names: Sequence[str], deep: bool) -> Iterator[tuple[str, list[str]]]:
     """Examine one thing after the other.
 
     Args:
         params: the whole of params.yaml.
         names: compared runs, as ``<variant>-<seed>``, to look at these alone and not at the comparison; none for all.
         deep: also compute metrics, answers and the comparison again, from the weights and the test digits.
-        places: where things are.
 
     Yields:
         What was examined, and its disagreements, a line each.
@@ -62,17 +47,17 @@ def examine(params: Params, names: Sequence[str], deep: bool, places: Places) ->
     Raises:
         InputError: there is nothing to examine.
     """
-    if not current.folders(params, places.runs):
-        raise InputError(f"{places.runs}: no run here; `make repro` makes them")
+    if not current.folders(params, RUNS):
+        raise InputError(f"{RUNS}: no run here; `make repro` makes them")
     examinations: list[tuple[str, Callable[[], Iterator[str]]]] = [
-        ("installed packages and requirements.lock", lambda: environment(places.locks)),
-        ("dvc.lock and files", lambda: pipeline(params, names, places)),
-        ("files among each other", lambda: files(params, names, places)),
+        ("installed packages and requirements.lock", lambda: environment(requirements.LOCKS)),
+        ("dvc.lock and files", lambda: pipeline(params, names)),
+        ("files among each other", lambda: files(params, names)),
         ("arithmetic of this machine", arithmetic),
-        ("MLflow's record and files", lambda: tracking.check(params, places.runs, places.metrics, places.reports)),
+        ("MLflow's record and files", lambda: tracking.check(params, RUNS, METRICS, REPORTS)),
     ]
     if deep:
-        examinations.append(("results computed again and files", lambda: again(params, names, places)))
+        examinations.append(("results computed again and files", lambda: again(params, names)))
     for name, examination in examinations:
         found: list[str] = []
         try:
@@ -82,32 +67,20 @@ def examine(params: Params, names: Sequence[str], deep: bool, places: Places) ->
         yield name, found
 
 
-def environment(locks: Sequence[Path]) -> Iterator[str]:
-    """Installed distributions that differ from the locks, are missing, or are in none."""
-    pinned, installed = _pinned(locks), _installed()
-    for name in sorted(pinned.keys() | installed.keys() - INSTALLERS - _of_build(pinned, installed)):
+def environment(locks: Sequence[Path], tell: Callable[[str], None] = print) -> Iterator[str]:
+    """Installed distributions that differ from the locks, are missing, or are in none.
+
+    ``tell`` is called with what the installed build of the locked torch has brought with it and no lock pins.
+    """
+    pinned = {name: version for path in locks for name, version in requirements.pins(path).items()}
+    installed = dict(line.split("==") for line in fingerprint.environment())
+    if of_build := _of_build(pinned, installed):
+        names = ", ".join(sorted(of_build))
+        tell(f"torch {installed['torch']}: {len(of_build)} packages of this build are in no lock: {names}")
+    for name in sorted(pinned.keys() | installed.keys() - INSTALLERS - of_build):
         here = Version(installed[name]).public if name in installed else "missing"
         if here != pinned.get(name):
             yield f"{name}: {here} installed, {pinned.get(name, 'nothing')} locked"
-
-
-def build(locks: Sequence[Path]) -> str:
-    """What the installed build of the locked torch has brought with it and no lock pins; empty if nothing."""
-    try:
-        found = sorted(_of_build(_pinned(locks), installed := _installed()))
-    except InputError:  # ``environment`` names it
-        return ""
-    if not found:
-        return ""
-    return f"torch {installed['torch']}: {len(found)} packages of this build are in no lock: {', '.join(found)}"
-
-
-def _pinned(locks: Sequence[Path]) -> dict[str, str]:
-    return {name: version for path in locks for name, version in requirements.pins(path).items()}
-
-
-def _installed() -> dict[str, str]:
-    return dict(line.split("==") for line in fingerprint.environment())
 
 
 def _of_build(pinned: Mapping[str, str], installed: Mapping[str, str]) -> set[str]:
@@ -128,7 +101,7 @@ def _of_build(pinned: Mapping[str, str], installed: Mapping[str, str]) -> set[st
     return {name for name, _ in needed} - pinned.keys()
 
 
-def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
+def pipeline(params: Params, names: Sequence[str]) -> Iterator[str]:
     """What is changed against dvc.lock, in every pipeline that has outputs here, or for some runs.
 
     DVC believes what it remembers of files that it has brought: so contents are compared here, too, and those of its
@@ -137,7 +110,7 @@ def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[s
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    pipelines = {folder.parent.parent / "dvc.yaml" for folder in current.folders(params, places.runs)}
+    pipelines = {folder.parent.parent / "dvc.yaml" for folder in current.folders(params, RUNS)}
     try:
         with Repo() as repo:
             stages = [stage for stage in repo.index.stages if Path(stage.path_in_repo) in pipelines]
@@ -167,7 +140,7 @@ def pipeline(params: Params, names: Sequence[str], places: Places) -> Iterator[s
     yield from (f"{name}: {remedies.remove(found)}" for name, found in damaged.items())
 
 
-def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
+def files(params: Params, names: Sequence[str]) -> Iterator[str]:
     """A run's files that contradict each other, params.yaml or the data."""
     if why := snapshot.silence():
         yield f"runs are recorded without their commit: {why}"
@@ -183,53 +156,59 @@ def files(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
             faults.extend(str(error).splitlines())
             return None
 
-    digits = read(load_digits, places.train)
-    for folder in _folders(params, names, places):
+    digits = read(load_digits, TRAIN)
+    metrics: dict[Path, Any] = {}
+    for folder in _folders(params, names):
         pipeline, name = folder.parent.parent, folder.name
         record = read(Record.read, folder / "run.json")
         history = read(readers.read, folder / "history.csv", readers.history)
-        metrics = read(readers.read, pipeline / places.metrics / f"{name}.json", readers.metrics)
+        tested = pipeline / METRICS / f"{name}.json"
+        metrics[tested] = read(readers.read, tested, readers.metrics)
         predictions = read(readers.read, folder / "predictions.csv", readers.predictions)
         missed = read(readers.read, folder / "missed.safetensors", readers.missed)
         read(readers.read, folder / "robustness.json", readers.robustness)
+        told: dict[str, judge.Account] = {}
         if record:
-            signed = pipeline / places.signatures / f"{record.variant}.json"
-            network, signature = read(recognition.load, folder), read(read_json, signed)
-            data = fingerprint.data_sha256(*digits.split(record.parameters)) if digits else record.data
-            faults += (f"{folder}: {fault}" for fault in _identity(params, record, name, data))
-            if network and fingerprint.tensors_sha256(network.network.state_dict()) != record.weights:
-                faults.append(f"{folder}: weights.safetensors: not the weights.sha256 of run.json")
-            if signature is not None and fingerprint.json_sha256(signature) != record.signature:
-                faults.append(f"{folder}: run.json: signature is not that of {signed}")
-        contradictions = readers.disagreements(name, record, history, metrics, predictions, missed)
-        faults += (f"{folder}: {fault}" for fault in contradictions)
+            network = read(recognition.load, folder)
+            signature = read(read_json, signed := pipeline / SIGNATURES / f"{record.variant}.json")
+            told = _right(params, record, name, digits)
+            if network:
+                told["weights.safetensors"] = {
+                    "run.weights.sha256": fingerprint.tensors_sha256(network.network.state_dict())
+                }
+            if signature is not None:
+                told[str(signed)] = {"run.signature": fingerprint.json_sha256(signature)}
+        by_file = judge.files(name, record, history, metrics[tested], predictions, missed)
+        faults += (f"{folder}: {fault}" for fault in judge.contradictions(told | by_file))
     if not names:
-        summary = read(readers.read, places.metrics / "summary.json", readers.summary)
+        summary = read(readers.read, METRICS / "summary.json", readers.summary)
         for variant in params.compare:
-            paths = (places.metrics / f"{variant}-{seed}.json" for seed in params.seeds)
-            misses = [one["test"]["misses"] for path in paths if (one := read(readers.read, path, readers.metrics))]
-            told = summary.get(variant, {}).get("misses") if summary else None
-            if summary and len(misses) == len(params.seeds) and told != np.mean(misses):
-                faults.append(f"{places.metrics}/summary.json: {variant}.misses is not the mean of {misses}")
-        read(results_table.load, places.reports)
+            of_seeds = [metrics.get(METRICS / f"{variant}-{seed}.json") for seed in params.seeds]
+            misses = [one["test"]["misses"] for one in of_seeds if one]
+            if summary and len(misses) == len(params.seeds):
+                right = {variant: {"misses": float(np.mean(misses))}}
+                told_otherwise = judge.disagreements(summary, right, f"is the mean of {misses}")
+                faults += (f"{METRICS}/summary.json: {fault}" for fault in told_otherwise)
+        read(results_table.load, REPORTS)
     yield from dict.fromkeys(faults)
 
 
-def _folders(params: Params, names: Sequence[str], places: Places) -> list[Path]:
-    return [places.runs / name for name in names] or current.folders(params, places.runs)
+def _folders(params: Params, names: Sequence[str]) -> list[Path]:
+    return [RUNS / name for name in names] or current.folders(params, RUNS)
 
 
-def _identity(params: Params, record: Record, name: str, data: str) -> Iterator[str]:
-    """What a run.json says of itself that is not so; ``data``: the digest of the digits that are here."""
-    variant = record.parameters
-    if name != record.name:
-        yield f"run.json is of {record.name}"
-    if params.variants.get(record.variant) != variant:
-        yield f"run.json: its parameters are not those of variants.{record.variant} in params.yaml"
-    if data != record.data:
-        yield "run.json: data.sha256 is not that of the present digits"
-    if fingerprint.run_key(variant, record.seed, record.data, record.signature) != record.key:
-        yield "run.json: run.key is not that of its parameters, seed, data.sha256 and signature"
+def _right(params: Params, record: Record, name: str, digits: Digits | None) -> dict[str, judge.Account]:
+    """What a run.json has to say, by the places that decide it."""
+    block = params.variants.get(record.variant)
+    key = fingerprint.run_key(record.parameters, record.seed, record.data, record.signature)
+    found: dict[str, judge.Account] = {
+        "its folder": {"name": name},
+        "params.yaml": {"parameters": block.model_dump()} if block else {"variant": "none of this name"},
+        "its parameters, seed, data.sha256 and signature": {"run.key": key},
+    }
+    if digits:
+        found["the present digits"] = {"run.data.sha256": fingerprint.data_sha256(*digits.split(record.parameters))}
+    return found
 
 
 def arithmetic() -> Iterator[str]:
@@ -238,22 +217,22 @@ def arithmetic() -> Iterator[str]:
         yield f"{name} is off here (conformance check): nothing can be trained with the published bits"
 
 
-def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]:
+def again(params: Params, names: Sequence[str]) -> Iterator[str]:
     """Results that the weights and the test digits do not give: evaluate and compare, into a scratch folder."""
     from lenet.pipeline import compare, evaluate
 
     with tempfile.TemporaryDirectory() as scratch:
         copies = Path(scratch)
-        for folder in _folders(params, names, places):
+        for folder in _folders(params, names):
             pipeline = folder.parent.parent
             copy = copies / folder
             copy.mkdir(parents=True)
-            metrics = pipeline / places.metrics / f"{folder.name}.json"
+            metrics = pipeline / METRICS / f"{folder.name}.json"
             try:
                 for name in tracking.TRAINED:
                     with reading(folder / name):
                         shutil.copyfile(folder / name, copy / name)
-                evaluate.evaluate(copy, places.test, copies / metrics, track=False)
+                evaluate.evaluate(copy, TEST, copies / metrics, track=False)
             except InputError as error:
                 yield str(error)
                 continue
@@ -261,13 +240,13 @@ def again(params: Params, names: Sequence[str], places: Places) -> Iterator[str]
             yield from _other((metrics, *made), copies)
         if names:
             return
-        summary = places.metrics / "summary.json"
+        summary = METRICS / "summary.json"
         try:
-            compare.write(params, copies / places.runs, places.experiments, copies / summary, copies / places.reports)
+            compare.write(params, copies / RUNS, EXPERIMENTS, copies / summary, copies / REPORTS)
         except InputError as error:
             yield str(error)
         else:
-            yield from _other((summary, places.reports / "comparison.json"), copies)
+            yield from _other((summary, REPORTS / "comparison.json"), copies)
 
 
 def _other(paths: tuple[Path, ...], computed: Path) -> Iterator[str]:
@@ -283,17 +262,7 @@ def _other(paths: tuple[Path, ...], computed: Path) -> Iterator[str]:
 
 def _first_difference(file: Path, computed: Path) -> str:
     """What differs, where it can be said."""
-    if file.suffix == ".json":
-        ours, theirs = (dict(_leaves(read_json(path))) for path in (file, computed))
-        for name in sorted(ours.keys() | theirs.keys()):
-            if ours.get(name) != theirs.get(name):
-                return f"{name} is {ours.get(name, 'missing')}, and {theirs.get(name, 'nothing')} when computed again"
-    return "other content when computed again"
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, item in value.items():
-            yield from _leaves(item, f"{path}.{name}" if path else name)
-    else:
-        yield path, value
+    other = "other content when computed again"
+    if file.suffix != ".json":
+        return other
+    return next(judge.disagreements(read_json(file), read_json(computed), "when computed again"), other)

@@ -2,50 +2,28 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from lenet.runs import readers
+from lenet.arithmetic import conformance
+from lenet.params.loading import flatten
+from lenet.reproduce import former
+from lenet.runs import judge, readers
+from lenet.runs.judge import Account
 from lenet.runtime.errors import InputError
 from lenet.tracking import Tracked
+from lenet.training import fingerprint
 
-
-@dataclass(frozen=True)
-class Inputs:
-    """All that decides a training's bits, and where it was computed. None or empty: not known.
-
-    Attributes:
-        key: ``run.key``, the digest of parameters, seed, data and signature; before signatures, of sources, packages
-            and threads in place of the last.
-        data: ``data.sha256``.
-        source: ``source.sha256``.
-        parameters: the variant's block, flat, as text.
-        signature: of what the variant's code does; None of a run from before there were signatures.
-        conformance: ``right``, or the operations that were off.
-        packages: versions of the installed packages; of an older run, those of the packages that could change its bits.
-        threads: that torch uses.
-        build: torch's, for example ``2.13.0+cpu``.
-        processor: the instruction set that torch uses, for example ``AVX512``.
-        canary: of an older run, the digest of its processor's arithmetic.
-    """
-
-    key: str | None
-    data: str | None
-    source: str | None
-    parameters: Mapping[str, str]
-    signature: str | None
-    conformance: str | None
-    packages: Mapping[str, str]
-    threads: str | None
-    build: str | None
-    processor: str | None
-    canary: str | None
-
-    @property
-    def portable(self) -> bool:
-        """Whether its bits are the same on every machine: of all runs that have a signature."""
-        return self.signature is not None
+RIGHT = "right"
+"""What a run's tag ``conformance`` says where every operation is as the arithmetic needs it."""
+TAGS = {
+    "key": "run.key", "data": "data.sha256", "code": "source.sha256", "signature": "signature",
+    "conformance": "conformance", "threads": "threads", "processor": "processor", "canary": "canary",
+}  # fmt: skip
+"""The tags of what decides a training's bits, and of where it was computed, by names of an account."""
 
 
 @dataclass(frozen=True)
@@ -69,33 +47,71 @@ class Outcome:
     epochs: tuple[str, ...]
 
 
+def inputs(run: Tracked, project: Path) -> Account:
+    """All that is known of what a tracked run was made of; of packages, else what the sources' lock pins."""
+    installed = run.parse(
+        "source/environment.txt", lambda text: dict(line.split("==", 1) for line in text.decode().split())
+    )
+    around = {"packages": former.packages(installed, project), "build of torch": (installed or {}).get("torch")}
+    return around | _recorded(run)
+
+
+def inputs_again(run: Tracked, found: Mapping[str, Any]) -> Account:
+    """The same of a rerun: what its record says, and what probe.py has found."""
+    return probed(found) | _recorded(run)
+
+
+def probed(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What probe.py has found, as an account."""
+    off = found["conformance"]
+    return {
+        "code": found["source"],
+        "conformance": None if off is None else ", ".join(off) or RIGHT,
+        "packages": found["numerics"] or former.public(found["environment"]),
+        "build of torch": found["build"],
+        "threads": str(found["threads"]),
+        "processor": found["processor"],
+    }
+
+
+def here() -> dict[str, Any]:
+    """What probe.py would tell, but of today's code: for sources that are not executed."""
+    return {
+        "conformance": conformance.faults(),
+        "source": None,
+        "numerics": None,
+        "environment": dict(line.split("==", 1) for line in fingerprint.environment()),
+        "threads": torch.get_num_threads(),
+        "processor": fingerprint.processor(),
+        "build": torch.__version__,
+    }
+
+
+def _recorded(run: Tracked) -> dict[str, Any]:
+    found: dict[str, Any] = {name: run.tags[tag] for name, tag in TAGS.items() if tag in run.tags}
+    parameters = {name: value for name, value in run.parameters.items() if name not in ("variant", "seed")}
+    return found | ({"parameters": parameters} if parameters else {})
+
+
 def outcome(run: Tracked) -> Outcome:
     """What is known of what came of a tracked run, or of a rerun. Raises InputError for a faulty artifact."""
     content = run.parse(f"{run.name}.json", readers.metrics) or {}
-    tested = content.get("test", {})
-    told = tested.get("answers.sha256")
-    answers = (
-        run.parse("predictions.csv", lambda table: readers.answers_sha256(readers.answers(readers.predictions(table))))
-        or told
-    )
-    if told not in (None, answers):
-        raise InputError(f"{run.name}: predictions.csv has other answers than {run.name}.json tells of")
+    table = run.parse("predictions.csv", readers.predictions)
+    for fault in judge.contradictions(judge.files(run.name, metrics=content, predictions=table)):
+        raise InputError(f"{run.name}: {fault}")
+    tested = content.get("test", {}).get("answers.sha256")
     epochs = tuple(str(row["weights.sha256"]) for row in run.history if "weights.sha256" in row)
     trace = run.parse("trace", lambda found: np.frombuffer(found, "<u4"))
     fits = trace is not None and epochs and len(trace) % len(epochs) == 0
-    numbers = {f"{part}/{n}": float(v) for part in ("validation", "test") for n, v in _plain(content.get(part, {}))}
-    recorded = {n: float(v) for n, v in run.metrics.items() if n.startswith(("validation/", "test/"))}
-    numbers = recorded | numbers
+    numbers = {n: v for n, v in run.metrics.items() if n.startswith(("validation/", "test/"))}
+    told = flatten({part: content.get(part, {}) for part in ("validation", "test")})
+    numbers |= {n.replace(".", "/", 1): float(v) for n, v in told.items() if isinstance(v, int | float)}
     misses = numbers.get("test/misses")
     return Outcome(
         weights=run.tags.get("weights.sha256"),
-        answers=answers,
+        answers=tested if table is None else readers.answers_sha256(readers.answers(table)),
         misses=round(misses) if misses is not None and np.isfinite(misses) else None,
         numbers=numbers,
         losses=trace.reshape(len(epochs), -1) if trace is not None and fits else None,
         epochs=epochs,
     )
-
-
-def _plain(part: Mapping[str, Any]) -> list[tuple[str, float]]:
-    return [(name, value) for name, value in part.items() if isinstance(value, int | float)]

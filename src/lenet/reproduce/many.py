@@ -15,7 +15,7 @@ from lenet.runtime.errors import InputError
 
 
 @dataclass(frozen=True)
-class Result:
+class OneOfMany:
     """One of several reruns.
 
     Attributes:
@@ -32,10 +32,18 @@ class Result:
     report: dict[str, Any] | None
     fault: str
 
+    @property
+    def grade(self) -> str:
+        """The grade, the best possible one, or why there is none."""
+        if self.report is None:
+            return self.fault or f"ended with status {self.status}"
+        verdict = self.report["verdict"]
+        return str(verdict["grade"] if verdict else f"possible: {self.report['preflight']['best']}")
+
 
 def rerun_all(
-    params: Params, condition: str | None, options: Sequence[str], jobs: int, tell: Callable[[Result], None]
-) -> list[Result]:
+    params: Params, condition: str | None, options: Sequence[str], jobs: int, tell: Callable[[OneOfMany], None]
+) -> list[OneOfMany]:
     """Rerun all finished trainings that meet a condition, each in a process of its own.
 
     Args:
@@ -66,10 +74,10 @@ def rerun_all(
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(under_way):
                 process.terminate()
-    return results
+    return sorted(results, key=lambda result: result.name)
 
 
-def _one(name: str, reference: str, options: Sequence[str], under_way: "list[subprocess.Popen[str]]") -> Result:
+def _one(name: str, reference: str, options: Sequence[str], under_way: "list[subprocess.Popen[str]]") -> OneOfMany:
     command = [sys.executable, "-m", "lenet", "rerun", "--json", *options, "--", reference]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         under_way.append(process)
@@ -79,10 +87,10 @@ def _one(name: str, reference: str, options: Sequence[str], under_way: "list[sub
         report = json.loads(output)
     except ValueError:
         report = None
-    return Result(name, reference, process.returncode, report, said.strip().splitlines()[-1] if said else "")
+    return OneOfMany(name, reference, process.returncode, report, said.strip().splitlines()[-1] if said else "")
 
 
-def worst(results: Sequence[Result]) -> int:
+def worst(results: Sequence[OneOfMany]) -> int:
     """The exit status of all: the worst of them."""
     order = (0, 3, 4, 1, 2)
     return max((result.status for result in results), key=lambda status: order.index(status) if status in order else 5)

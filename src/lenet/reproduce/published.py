@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 from lenet.params import loading
 from lenet.reproduce import sources, verify, workplace
+from lenet.runs.judge import Part
 
 
-def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str], None]) -> list[verify.Verdict]:
+def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str], None]) -> list[Part]:
     """Execute a commit's pipeline in a clean copy of it, and judge what comes out by what the commit says.
 
     Args:
@@ -21,7 +22,7 @@ def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str]
     commit = sources.commit(revision)
     with workplace.of(commit, build_environment=False) as place:
         params = loading.load(place.project / "params.yaml")
-        verify.check_names(params, names)
+        verify.published(params, revision, names)
         (place.project / "dvc.lock").unlink(missing_ok=True)  # what is there afterwards was computed
         for folder in (verify.METRICS, verify.SIGNATURES):
             for path in (place.project / folder).glob("*.json"):

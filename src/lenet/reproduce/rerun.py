@@ -17,7 +17,7 @@ from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Snapshot
 from lenet.reproduce.verdict import Verdict
 from lenet.reproduce.workplace import Workplace
-from lenet.runs import readers
+from lenet.runs import judge, readers
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, json_of, reason
@@ -26,7 +26,7 @@ from lenet.training import fingerprint
 
 
 @dataclass(frozen=True)
-class Report:
+class Rerun:
     """What a rerun has to tell.
 
     Attributes:
@@ -58,7 +58,7 @@ class Report:
         return {
             "run": {"name": self.run.name, "id": self.run.id, "key": self.run.key},
             "sources": self.sources,
-            "preflight": preflight.to_json(self.preflight),
+            "preflight": self.preflight.to_json(),
             "verdict": asdict(self.verdict) if self.verdict else None,
             "rerun": self.id,
         }
@@ -73,7 +73,7 @@ def rerun(
     build_environment: bool = False,
     track: bool = False,
     trust: bool = False,
-) -> Report:
+) -> Rerun:
     """Build a run's sources, parameters and data again, execute its stages, and compare what comes out.
 
     Args:
@@ -104,7 +104,7 @@ def rerun(
         tell(f"{run.name}: {'executed, as asked for' if executed else 'not executed'}: {found.origin}")
     with workplace.of(found, build_environment and executed) as place:
         workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
-        probed = workplace.probe(place) if executed else preflight.here()
+        probed = workplace.probe(place) if executed else evidence.here()
         flight, inputs = preflight.examine(run, found, place, probed)
         tell(flight)
         if flight.faults:
@@ -114,16 +114,15 @@ def rerun(
                 "so its weights could not be the same, and nothing is trained"
             )
         if only_preflight:
-            return Report(run, str(found), flight, None, 0.0, None)
+            return Rerun(run, str(found), flight, None, 0.0, None)
         began = time.monotonic()
         _execute(place, run.name, tell)
         seconds = time.monotonic() - began
         files = _outputs(place.project, run.name)
         again = _read(run.name, files)
-        judged = verdict.judge(
-            (inputs, then), (preflight.inputs_again(again, probed), evidence.outcome(again)), _misses_of_seeds(run)
-        )
-        report = Report(run, str(found), flight, judged, seconds, None)
+        now = evidence.inputs_again(again, probed), evidence.outcome(again)
+        judged = verdict.judge_rerun((inputs, then), now, _misses_of_seeds(run))
+        report = Rerun(run, str(found), flight, judged, seconds, None)
         if not track:
             return report
         return _recorded(report, again, files)
@@ -157,17 +156,17 @@ def _read(name: str, files: Mapping[str, Path]) -> Tracked:
         parameters, tags = flatten(record["parameters"]), tracking.digest_tags(record["run"])
         rows = readers.history(files["history.csv"].read_bytes()).to_dict("records")
         weights = fingerprint.tensors_sha256(load_file(files["weights.safetensors"]))
-        told = {"run.json": tags["weights.sha256"], "history.csv": rows[-1].get("weights.sha256", weights)}
+        told = {
+            "weights.safetensors": {"weights.sha256": weights},
+            "run.json": {"weights.sha256": tags["weights.sha256"]},
+            "history.csv": {"weights.sha256": rows[-1].get("weights.sha256", weights)},
+        }
     except FAULTY as error:
         raise InputError(
             f"{name}: the rerun's files are not whole ({reason(error)}); its sources are at fault"
         ) from None
-    for file, digest in told.items():
-        if digest != weights:
-            raise InputError(
-                f"{name}: the rerun contradicts itself: {file} has the weights {digest[:16]}, and "
-                f"weights.safetensors has {weights[:16]}"
-            )
+    for fault in judge.contradictions(told):
+        raise InputError(f"{name}: the rerun contradicts itself: {fault}")
     return Tracked(
         name=name,
         id=None,
@@ -190,7 +189,7 @@ def _misses_of_seeds(run: Tracked) -> list[int]:
     return found
 
 
-def _recorded(report: Report, again: Tracked, files: Mapping[str, Path]) -> Report:
+def _recorded(report: Rerun, again: Tracked, files: Mapping[str, Path]) -> Rerun:
     """The report, with the id of the rerun's own run in MLflow where it could be recorded."""
     assert report.verdict is not None
     tags = {"grade": report.verdict.grade, "how": report.verdict.summary}

@@ -1,11 +1,8 @@
 """Is what was computed what a commit says?
 
 dvc.lock, parsed (the order of its entries varies), every metrics file, and the weights by their digest must be equal:
-the arithmetic gives the same bits on every machine. What has not been computed is not judged.
-
-Only what a commit from before there were signatures publishes, and the sources of then compute again, is judged as
-then: equal where the canaries are; elsewhere the data must be equal, and each variant's misses must lie within what its
-seeds' spread allows.
+the arithmetic gives the same bits on every machine. What has not been computed is not judged, and neither is what a
+commit from before there were signatures publishes.
 """
 
 import os
@@ -13,35 +10,28 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 from safetensors.torch import load_file
-from scipy import stats
 
 from lenet.params import loading
 from lenet.params.schema import Params
-from lenet.runs import readers
-from lenet.runs.stale import is_stale
+from lenet.runs import judge, readers, stale
+from lenet.runs.judge import Part
 from lenet.runtime import remedies
 from lenet.runtime.errors import InputError, ParamsError
 from lenet.runtime.files import FAULTY, reading, reason
+from lenet.runtime.layout import METRICS, RUNS, SIGNATURES, TRAIN
 from lenet.runtime.snapshot import git
 from lenet.training import fingerprint
 
 T = TypeVar("T")
-METRICS = Path("metrics")
-RUNS = Path("runs")
-SIGNATURES = Path("signatures")
-DATA = Path("data/train.safetensors")
-DATA_STAGES = frozenset({"fetch", "prepare"})
 LARGEST = 2**23  # characters, or values, of a dvc.lock; a run takes 4,000
-CONFIDENCE = 0.99
 INSTRUCTIONS = {"DEFAULT": ("default",), "AVX2": ("default", "avx2"), "AVX512": ("default", "avx2", "avx512")}
 """Values of ATEN_CPU_CAPABILITY by what torch can use here; on another kind of processor it has its default alone."""
 MKL = ("SSE4_2", "AVX2", "AVX512")
@@ -50,17 +40,8 @@ OPENBLAS = {"default": "Nehalem", "avx2": "Haswell", "avx512": "SkylakeX"}
 THREADS = ("1", "2")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """Whether one thing is the same, and how that was judged."""
-
-    name: str
-    same: bool
-    how: str
-
-
-def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = ()) -> list[Verdict]:
-    """Judge a project's dvc.lock and metrics against those of a Git revision.
+def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = ()) -> list[Part]:
+    """Judge a project's dvc.lock, metrics and weights against those of a Git revision.
 
     Args:
         params: what is compared.
@@ -71,56 +52,49 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     Raises:
         InputError: the revision or one of its files is missing, or nothing has been computed in ``folder``.
     """
+    before = published(params, revision, names)
+    weights = {name: folder / RUNS / name / "weights.safetensors" for name in before}
+    if absent := [name for name, path in weights.items() if not path.exists()]:
+        raise InputError(f"{', '.join(absent)}: not computed here; `lenet repro {' '.join(absent[:3])}` does it")
+    paths = {name: METRICS / f"{name}.json" for name in before}
+    metrics = {str(path): readers.read(folder / path, readers.metrics) for path in paths.values()}
+    then, here = _at(revision, Path("dvc.lock"), _stages), readers.read(folder / "dvc.lock", _stages)
+    wanted = stages_of(params, names) if names else {*then, *here}
+    found = judge.compare(then, here, sorted(wanted & {*then, *here}))
+    found += judge.compare({str(paths[name]): content for name, content in before.items()}, metrics)
+    for name, path in weights.items():
+        with reading(path):
+            digest = fingerprint.tensors_sha256(load_file(path))
+        part, *_ = judge.compare({str(path): before[name]["run"]["weights.sha256"]}, {str(path): digest})
+        if not part.same and (objects := remedies.behind(path)):
+            part = replace(part, change=remedies.remove(objects))
+        found.append(part)
+    return found
+
+
+def published(params: Params, revision: str, names: Sequence[str] = ()) -> dict[str, Any]:
+    """The metrics of these runs, or of all compared ones, at a revision.
+
+    Raises:
+        InputError: it does not publish one of them, or not with today's arithmetic.
+    """
     runs = check_names(params, names)
     if new := [name for name in runs if not _is_at(revision, METRICS / f"{name}.json")]:
         raise InputError(f"{', '.join(new)}: not published at {revision}; name the runs that are to be judged")
-    weights = {name: folder / RUNS / name / "weights.safetensors" for name in runs}
-    if absent := [name for name, path in weights.items() if not path.exists()]:
-        raise InputError(f"{', '.join(absent)}: not computed here; `lenet repro {' '.join(absent[:3])}` does it")
-    before, after = {}, {}
-    for name in runs:
-        path = METRICS / f"{name}.json"
-        before[name], after[name] = _at(revision, path, readers.metrics), readers.read(folder / path, readers.metrics)
-    locks = [_at(revision, Path("dvc.lock"), _stages), readers.read(folder / "dvc.lock", _stages)]
-    if names:
-        wanted = stages_of(params, names)
-        locks = [{name: stage for name, stage in lock.items() if name in wanted} for lock in locks]
-    if not _of_another_processor(before, after):
-        digests = {}
-        for path in weights.values():
-            with reading(path):
-                digests[str(path)] = fingerprint.tensors_sha256(load_file(path))
-        told = {str(weights[name]): before[name]["run"]["weights.sha256"] for name in runs}
-        metrics = ({f"metrics/{name}.json": content[name] for name in runs} for content in (before, after))
-        weighed = judge_bits(told, digests)
-        for i, verdict in enumerate(weighed):
-            if not verdict.same and (objects := remedies.behind(Path(verdict.name))):
-                weighed[i] = replace(verdict, how=remedies.remove(objects))
-        return judge_bits(*locks) + judge_bits(*metrics) + weighed
-    # what neither lock has is not the same
-    data = [{name: lock.get(name, side) for name in DATA_STAGES} for side, lock in enumerate(locks)]
-    spread = []
-    for variant in dict.fromkeys(variant for variant, _ in runs.values()):
-        misses = (
-            [by[name]["test"]["misses"] for name, (of, _) in runs.items() if of == variant] for by in (before, after)
+    found = {name: _at(revision, METRICS / f"{name}.json", readers.metrics) for name in sorted(runs)}
+    if before := [name for name, content in found.items() if stale.is_stale(content["run"])]:
+        raise InputError(
+            f"{', '.join(before)}: {revision} has results of the former arithmetic, whose bits depend on the "
+            "processor; `lenet rerun` judges a run of then"
         )
-        spread.append(judge_spread(variant, *misses))
-    return judge_bits(*data) + spread
+    return found
 
 
 def stages_of(params: Params, names: Sequence[str]) -> set[str]:
     """The stages that make these runs and their data. Raises InputError for one that is not compared."""
     runs = check_names(params, names)
     own = ({f"signature@{variant}", f"train@{name}", f"evaluate@{name}"} for name, (variant, _) in runs.items())
-    return set(DATA_STAGES).union(*own)
-
-
-def _of_another_processor(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
-    """Whether all of both is of before signatures, and one of them has another canary."""
-    pairs = [(before[name]["run"], after[name]["run"]) for name in before]
-    return all(is_stale(run) for pair in pairs for run in pair) and any(
-        then.get("canary") != now.get("canary") for then, now in pairs
-    )
+    return {"fetch", "prepare"}.union(*own)
 
 
 def check_names(params: Params, names: Sequence[str]) -> dict[str, tuple[str, int]]:
@@ -129,31 +103,6 @@ def check_names(params: Params, names: Sequence[str]) -> dict[str, tuple[str, in
     if unknown := [name for name in names if name not in runs]:
         raise InputError(f"{', '.join(unknown)}: not compared; legal: {', '.join(runs)}")
     return {name: run for name, run in runs.items() if name in (names or runs)}
-
-
-def judge_bits(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Verdict]:
-    """Equal, name by name; what only one side has is not."""
-    return [
-        Verdict(name, name in before and name in after and before[name] == after[name], "bitwise")
-        for name in sorted({*before, *after})
-    ]
-
-
-def judge_spread(variant: str, before: Sequence[int], after: Sequence[int], seeds: Sequence[int] = ()) -> Verdict:
-    """Within noise: the means differ by less than 2.58 standard errors (1 % level, normal).
-
-    A side's variance is that of its seeds (where it is a single run: of ``seeds``), but at least its mean: what
-    counting rare misses alone gives, so that few seeds that happen to agree do not make the judge too strict.
-    """
-    means, variances = [np.mean(misses) for misses in (before, after)], []
-    for misses in (before, after):
-        spread = misses if len(misses) > 1 else seeds
-        sample = np.var(spread, ddof=1) if len(spread) > 1 else 0.0
-        variances.append(max(float(sample), float(np.mean(misses))) / len(misses))
-    limit = float(stats.norm.ppf((1 + CONFIDENCE) / 2)) * sum(variances) ** 0.5
-    gap = float(abs(means[0] - means[1]))
-    how = f"mean misses {means[0]:.1f} → {means[1]:.1f}, {gap:.1f} apart, at most {limit:.1f}"
-    return Verdict(variant, gap <= limit, how)
 
 
 def settings() -> list[dict[str, str]]:
@@ -194,8 +143,8 @@ def signatures(
     chosen = variants or params.compare
     if missing := [name for name in chosen if not _is_at(revision, SIGNATURES / f"{name}.json")]:
         raise InputError(f"{', '.join(missing)}: no signature is committed at {revision}")
-    if not DATA.exists():
-        raise InputError(f"{DATA} is missing; `dvc repro prepare` makes it")
+    if not TRAIN.exists():
+        raise InputError(f"{TRAIN} is missing; `dvc repro prepare` makes it")
     for variant in chosen:
         committed = _at(revision, SIGNATURES / f"{variant}.json", bytes)
         tell(f"{variant}: {len(environments)} settings")
@@ -209,7 +158,7 @@ def _sign(variant: str, environment: Mapping[str, str], committed: bytes) -> str
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / f"{variant}.json"
         done = subprocess.run(
-            [sys.executable, "-m", "lenet", "signature", variant, "--data", str(DATA), "--out", str(out)],
+            [sys.executable, "-m", "lenet", "signature", variant, "--data", str(TRAIN), "--out", str(out)],
             env=os.environ | {"PYTHONPATH": "src", **environment}, capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:
@@ -217,11 +166,12 @@ def _sign(variant: str, environment: Mapping[str, str], committed: bytes) -> str
         return "" if out.read_bytes() == committed else "another signature"
 
 
-def table(verdicts: list[Verdict]) -> Table:
-    """The verdicts for a terminal."""
+def table(parts: Sequence[Part]) -> Table:
+    """What was judged, for a terminal."""
     view = Table("stage or file", "same", "judged")
-    for verdict in verdicts:
-        view.add_row(verdict.name, "yes" if verdict.same else Text("NO", "red"), verdict.how)
+    for part in parts:
+        change = part.change or f"{part.then} → {part.here}"
+        view.add_row(part.what, "yes" if part.same else Text("NO", "red"), "bitwise" if part.same else change)
     return view
 
 

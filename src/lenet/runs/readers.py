@@ -4,7 +4,7 @@ The functions of bytes raise what is in FAULTY (files.py), with the place; ``rea
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +13,6 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from safetensors.numpy import load
 
-from lenet.runs.record import Record
 from lenet.runtime.files import json_of, reading, sha256_of
 
 T = TypeVar("T")
@@ -25,7 +24,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
-class Run(_Part):
+class RunPart(_Part):
     """The part of a metrics file that tells of which training it is."""
 
     key: str
@@ -34,7 +33,7 @@ class Run(_Part):
     model_config = ConfigDict(extra="allow")
 
 
-class Test(_Part):
+class TestPart(_Part):
     """The part of a metrics file that tells of the test digits. Older ones have less."""
 
     __pydantic_extra__: dict[str, float | str | list[float]]
@@ -48,8 +47,8 @@ class Test(_Part):
 class Metrics(_Part):
     """A run's metrics file."""
 
-    run: Run
-    test: Test
+    run: RunPart
+    test: TestPart
     validation: dict[str, float] = {}
 
 
@@ -133,36 +132,6 @@ def answers_sha256(answers: np.ndarray) -> str:
 def answers(table: pd.DataFrame) -> np.ndarray:
     """The answers of predictions.csv, in the digits' order."""
     return table.sort_values("index")["answer"].to_numpy()
-
-
-def disagreements(
-    name: str, record: Record | None, history: pd.DataFrame | None, metrics: dict[str, Any] | None,
-    predictions: pd.DataFrame | None, missed: dict[int, np.ndarray] | None,
-) -> Iterator[str]:  # fmt: skip
-    """Where files of the run of a name contradict each other; None: could not be read, or there is none."""
-    file = f"metrics/{name}.json"
-    if record and history is not None and WEIGHTS in history and history[WEIGHTS].iloc[-1] != record.weights:
-        yield "history.csv: its last weights.sha256 is not that of run.json"
-    if record and metrics and metrics["run"] != record.fingerprints:
-        yield f"{file}: run is not that of run.json"
-    if history is not None and metrics:
-        told = metrics.get("validation", {})
-        if told != {name: history.get(f"validation/{name}", pd.Series([None])).iloc[-1] for name in told}:
-            yield f"{file}: validation is not the last of history.csv"
-    if predictions is None:
-        return
-    wrong = predictions.loc[predictions["answer"] != predictions["label"], "index"].tolist()
-    if missed is not None and [*missed] != wrong:
-        yield "missed.safetensors: other digits than predictions.csv misses"
-    if metrics:
-        tested = metrics["test"]
-        if (tested["misses"], tested.get("count")) != (len(wrong), len(predictions)):
-            told, there = f"{tested['misses']} of {tested.get('count')}", f"{len(wrong)} of {len(predictions)}"
-            yield f"{file}: test.misses {told}, and {there} in predictions.csv"
-        if tested.get("error") != len(wrong) / len(predictions):
-            yield f"{file}: test.error is not misses / count"
-        if tested.get("answers.sha256") not in (None, answers_sha256(answers(predictions))):
-            yield f"predictions.csv: other answers than test.answers.sha256 of {file}"
 
 
 def _table(content: bytes) -> pd.DataFrame:

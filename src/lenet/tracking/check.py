@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lenet.params.schema import Params
 from lenet.runs import current, readers
+from lenet.runs.judge import disagreements
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
 from lenet.tracking import store
@@ -25,6 +26,8 @@ from lenet.tracking.mirror import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
+
+FILES = "in the files"
 
 
 def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[str]:
@@ -88,7 +91,7 @@ def _comparison(client: "MlflowClient", records: Sequence[Record], metrics: Path
         yield "the comparison is not there; `lenet sync` records it"
     means = means_of(metrics / "summary.json")
     for run in found:
-        yield from (f"{_name(run)}: {fault}" for fault in _differ("metric", run.data.metrics, means))
+        yield from (f"{_name(run)}: metric {fault}" for fault in disagreements(run.data.metrics, means, FILES))
 
 
 def _name(run: "MlflowRun") -> str:
@@ -98,32 +101,34 @@ def _name(run: "MlflowRun") -> str:
 def _compare(client: "MlflowClient", run: "MlflowRun", record: Record, files: Mapping[str, Path]) -> Iterator[str]:
     if run.info.status != "FINISHED":
         yield f"status {run.info.status}, not FINISHED"
-    yield from _differ("tag", run.data.tags, expected_tags(record))
-    yield from _differ("parameter", run.data.params, expected_params(record.variant, record.seed, record.parameters))
+    parameters = expected_params(record.variant, record.seed, record.parameters)
+    yield from (f"tag {fault}" for fault in disagreements(run.data.tags, expected_tags(record), FILES))
+    yield from (f"parameter {fault}" for fault in disagreements(run.data.params, parameters, FILES))
     if not files.keys() >= {*TRAINED}:
         return
     history = readers.read(files["history.csv"], readers.history)
-    for name in (name for name in history if "/" in name):
-        logged = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name)]
-        if sorted(logged) != list(zip(history["epoch"], history[name], strict=True)):
-            yield f"metric {name} is not that of history.csv"
-    if metrics := files.get(f"{record.name}.json"):
-        yield from _differ("metric", run.data.metrics, test_numbers(metrics))
+    metrics: dict[str, object] = {
+        name: [f"{value} in epoch {epoch}" for epoch, value in zip(history["epoch"], history[name], strict=True)]
+        for name in history
+        if "/" in name
+    }
+    logged = {name: client.get_metric_history(run.info.run_id, name) for name in metrics}
+    there: dict[str, object] = {
+        name: [f"{value} in epoch {epoch}" for epoch, value in sorted((one.step, one.value) for one in points)]
+        for name, points in logged.items()
+    }
+    if tested := files.get(f"{record.name}.json"):
+        metrics |= test_numbers(tested)
+    yield from (f"metric {fault}" for fault in disagreements(run.data.metrics | there, metrics, FILES))
     with tempfile.TemporaryDirectory() as scratch:
         for name, path in files.items():
             try:
-                there = Path(client.download_artifacts(run.info.run_id, name, scratch)).read_bytes()
+                kept = Path(client.download_artifacts(run.info.run_id, name, scratch)).read_bytes()
             except Exception:
                 yield f"artifact {name} is missing"
             else:
-                if there != path.read_bytes():
+                if kept != path.read_bytes():
                     yield f"artifact {name} is not the file {path}"
     made = f"source_run_id = '{run.info.run_id}'"
     if not client.search_logged_models([run.info.experiment_id], made):
         yield "it has no model"
-
-
-def _differ(kind: str, there: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[str]:
-    for name, value in expected.items():
-        if there.get(name) != value:
-            yield f"{kind} {name} is {there.get(name, 'missing')}, and {value} in the files"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
 from lenet.params.schema import Params
-from lenet.runs import readers
+from lenet.runs import judge, readers
 from lenet.runs.record import BEFORE, History, Record
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
@@ -207,7 +207,7 @@ def _known(
     content = _parse(name, read, f"{name}.json", readers.metrics) or {}
     record = Record.read(files["run.json"]) if "run.json" in files else None
     notes = []
-    if record and content.get("run", record.fingerprints) != record.fingerprints:  # the same key, computed elsewhere
+    if any(judge.contradictions(judge.files(name, record, metrics=content))):  # the same key, computed elsewhere
         content = {}
         notes.append(f"{name}.json is of other weights than run.json; its results are left out")
     history = _parse(name, read, "history.csv", _rows) or (_points(client, run) if client and run else [])
