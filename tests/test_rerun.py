@@ -215,7 +215,7 @@ def test_nothing_of_a_changed_snapshot_is_executed_unasked_and_asked_it_gets_no_
     surroundings = {"HOME": str(tmp_path), "SECRET": "password"}
     assert "(commit " in rerun(folder, "modern-1", "--preflight", **surroundings).stdout  # Git vouches for it
     # a module that the probe and every stage import
-    edit_snapshot(folder, made, "errors.py", "class Diverged", f"{THIEF}class Diverged")
+    edit_snapshot(folder, made, "runtime/errors.py", "class Diverged", f"{THIEF}class Diverged")
     for words, status in (("--preflight",), 0), ((), 2), (("--preflight", "--trust-sources", "--env"), 0):
         done = rerun(folder, "modern-1", *words, status=status, **surroundings)
         assert "1 of them not as in commit" in done.stderr

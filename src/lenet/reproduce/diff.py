@@ -6,7 +6,6 @@ Where something is not known of a run, that is said; nothing is guessed from wha
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +16,7 @@ from rich.text import Text
 from scipy import stats
 
 from lenet.params.schema import Params
-from lenet.runs import readers
-from lenet.runs.record import Row
+from lenet.runs import judge, readers
 from lenet.runtime import snapshot
 from lenet.runtime.errors import InputError, visible
 from lenet.tracking.lookup import LEGAL, Tracked, lookup
@@ -33,10 +31,8 @@ FIRST = 10  # indices of digits shown
 DIGEST = 12  # characters of a digest shown
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
-Runs = Mapping[str, Tracked]
+Labelled = Mapping[str, Tracked]
 """The runs by their labels, in the order asked for."""
-Sources = Mapping[str, list[str]]
-"""Lines of each source file, by path."""
 T = TypeVar("T")
 
 
@@ -78,7 +74,7 @@ def look_up(references: Sequence[str], params: Params, runs: Path, metrics: Path
     }
 
 
-def sections(runs: Runs) -> Iterator[Section]:
+def sections(runs: Labelled) -> Iterator[Section]:
     """All kinds of difference, in the order of causes and effects."""
     yield _parameters(runs)
     yield _identity(runs)
@@ -88,7 +84,7 @@ def sections(runs: Runs) -> Iterator[Section]:
     yield _answers(runs)
 
 
-def show(runs: Runs, code: bool, console: Console) -> None:
+def show(runs: Labelled, code: bool, console: Console) -> None:
     """Print which runs are compared, and the sections; with ``code`` the sources' unified diffs too."""
     found = [*sections(runs)]  # a faulty file shows before anything is printed
     for label, run in runs.items():
@@ -109,7 +105,7 @@ def show(runs: Runs, code: bool, console: Console) -> None:
                 console.print(Text(visible(line), _COLOURS.get(line[:1], "")), soft_wrap=True)
 
 
-def unified(runs: Runs) -> Iterator[str]:
+def unified(runs: Labelled) -> Iterator[str]:
     """The lines of the unified diffs of all differing sources, each run's against the first run's."""
     (first, before), *others = _known(runs, _sources).items()
     for label, after in others:
@@ -130,22 +126,20 @@ def mcnemar(only_first: int, only_other: int) -> float:
     return float(stats.binomtest(only_first, both, 0.5).pvalue) if both else 1.0
 
 
-def _parameters(runs: Runs) -> Section:
+def _parameters(runs: Labelled) -> Section:
     return _compared("parameters", runs, lambda run: run.parameters or None, "no parameters known of")
 
 
-def _identity(runs: Runs) -> Section:
+def _identity(runs: Labelled) -> Section:
     """Digests and surroundings; what no run is known by is a note."""
-    known = {
-        label: {name: run.tags[name][:DIGEST] for name in IDENTITY if name in run.tags} for label, run in runs.items()
-    }
-    rows = {name: [tags.get(name, "unknown") for tags in known.values()] for name in IDENTITY}
-    nowhere = [name for name, cells in rows.items() if {*cells} == {"unknown"} and name not in EITHER]
-    notes = [f"unknown of all: {', '.join(nowhere)}"] if nowhere else []
-    return Section("identity", [*runs], {name: cells for name, cells in rows.items() if len({*cells}) > 1}, notes)
+    known = [{name: run.tags[name][:DIGEST] for name in IDENTITY if name in run.tags} for run in runs.values()]
+    differing = judge.differing(*known)
+    rows = {name: [word or "unknown" for word in differing[name]] for name in IDENTITY if name in differing}
+    nowhere = [name for name in IDENTITY if name not in EITHER and not any(name in tags for tags in known)]
+    return Section("identity", [*runs], rows, [f"unknown of all: {', '.join(nowhere)}"] if nowhere else [])
 
 
-def _environment(runs: Runs) -> Section:
+def _environment(runs: Labelled) -> Section:
     """Packages; where a list is missing, equal digests of the lists still tell that they are the same."""
 
     def packages(run: Tracked) -> dict[str, str] | None:
@@ -165,16 +159,14 @@ def _pin(line: str) -> tuple[str, str]:
     return name, version
 
 
-def _compared(title: str, runs: Runs, read: Callable[[Tracked], Mapping[str, str] | None], missing: str) -> Section:
+def _compared(title: str, runs: Labelled, read: Callable[[Tracked], Mapping[str, str] | None], missing: str) -> Section:
     """Values by name: those that are not the same in all runs of which they are known."""
     known = _known(runs, read)
-    names = sorted({name for values in known.values() for name in values})
-    rows = {name: [values.get(name, "–") for values in known.values()] for name in names}
-    differing = {name: cells for name, cells in rows.items() if len({*cells}) > 1}
-    return Section(title, [*known], differing, _missing(runs, known, missing), len(known) > 1)
+    rows = {name: [word or "–" for word in words] for name, words in sorted(judge.differing(*known.values()).items())}
+    return Section(title, [*known], rows, _missing(runs, known, missing), len(known) > 1)
 
 
-def _code(runs: Runs) -> Section:
+def _code(runs: Labelled) -> Section:
     """Lines added to and removed from each source file of the first run."""
     known = _known(runs, _sources)
     notes = _missing(runs, known, "no source snapshot with")
@@ -188,12 +180,10 @@ def _code(runs: Runs) -> Section:
     return Section("code", [label for label, _ in others], rows, how + notes)
 
 
-def _sources(run: Tracked) -> Sources | None:
-    """The snapshot."""
+def _sources(run: Tracked) -> Mapping[str, list[str]] | None:
+    """Lines of each source file of the snapshot, by path."""
     files = run.parse("source/source.zip", snapshot.read)
-    if files is None:
-        return None
-    return {name: _lines(content) for name, content in files.items()}
+    return None if files is None else {name: _lines(content) for name, content in files.items()}
 
 
 def _lines(content: bytes) -> list[str]:
@@ -211,14 +201,12 @@ def _changed(before: list[str] | None, after: list[str] | None) -> str:
     return counts + (" (new)" if before is None else " (absent)" if after is None else "")
 
 
-def _metrics(runs: Runs) -> Section:
+def _metrics(runs: Labelled) -> Section:
     """Last values, and differences from the first run's; not of time and machine, which say nothing of the network."""
     first = next(iter(runs.values()))
-    names = sorted({name for run in runs.values() for name in run.metrics})
     rows, notes = {}, []
-    for name in names:
-        values = [run.metrics.get(name) for run in runs.values()]
-        if len({*values}) > 1 and not name.startswith("system/") and name != "epoch_seconds":
+    for name, values in sorted(judge.differing(*(run.metrics for run in runs.values())).items()):
+        if not name.startswith("system/") and name != "epoch_seconds":
             rows[name] = ["–" if values[0] is None else f"{values[0]:.6g}"]
             for run, value in zip([*runs.values()][1:], values[1:], strict=True):
                 comparable = not name.endswith("/loss") or _objective(run) == _objective(first) != {}
@@ -249,16 +237,13 @@ def _beside(first: float | None, value: float | None) -> str:
 
 def _parting(first: Tracked, other: Tracked) -> int | None:
     """The first epoch in which two histories differ in what both hold; None where they do not or are not known."""
-    if first.history and other.history:
-        nothing: Row = {}
-        for epoch, (before, after) in enumerate(zip_longest(first.history, other.history, fillvalue=nothing), 1):
-            shared = before.keys() & after.keys()
-            if not shared or any(before[name] != after[name] for name in shared):
-                return epoch
-    return None
+    if not (first.history and other.history):
+        return None
+    shared = first.history[0].keys() & other.history[0].keys()
+    return judge.parting(*([{n: row.get(n) for n in shared} for row in run.history] for run in (first, other)))
 
 
-def _answers(runs: Runs) -> Section:
+def _answers(runs: Labelled) -> Section:
     """The test digits: how many are answered differently, and whose answers are right."""
     known = _known(runs, _predictions)
     notes = _missing(runs, known, "no answers to test digits with")
@@ -298,13 +283,13 @@ def _judged(before: pd.DataFrame, after: pd.DataFrame) -> tuple[str, ...] | None
     return found if len(differing) else None
 
 
-def _known(runs: Runs, read: Callable[[Tracked], T | None]) -> dict[str, T]:
+def _known(runs: Labelled, read: Callable[[Tracked], T | None]) -> dict[str, T]:
     """What could be read, by label."""
     found = ((label, read(run)) for label, run in runs.items())
     return {label: value for label, value in found if value is not None}
 
 
-def _missing(runs: Runs, known: Mapping[str, object], what: str) -> list[str]:
+def _missing(runs: Labelled, known: Mapping[str, object], what: str) -> list[str]:
     return [f"{what} {label}" for label in runs if label not in known]
 
 
