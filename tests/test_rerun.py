@@ -23,7 +23,6 @@ from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, ru
 from lenet.digits.data import shuffled
 from lenet.params import loading
 from lenet.reproduce import many
-from lenet.runs import stale
 
 pytestmark = pytest.mark.slow
 BATCH = loading.load(ROOT / "params.yaml").variants["modern"].batch_size
@@ -237,15 +236,6 @@ def test_with_other_instructions_and_threads_a_rerun_is_bitwise(folder: Path) ->
     assert judged(folder, "modern-1", status=0, **OTHER)["grade"] == "bitwise"
 
 
-def test_other_versions_are_shown_and_keep_nothing_out_of_reach(folder: Path) -> None:
-    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
-    path = artifacts(folder, made) / "source" / "environment.txt"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join("numpy==1.26.0\n" if line.startswith("numpy==") else line for line in lines))
-    shown = rerun(folder, made.info.run_id, "--preflight").stdout
-    assert [line for line in shown.splitlines() if "numpy 1.26.0" in line and "it need not be" in line]
-
-
 def test_other_weights_of_a_published_key_are_said_to_be_broken(folder: Path) -> None:
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "weights.sha256", "0" * 64)
@@ -322,8 +312,6 @@ def test_many_are_interrupted_at_once(folder: Path, how: signal.Signals) -> None
     ("words", "said"),
     [
         (["modern-7"], "modern-7: no present run of this name"),
-        (["0123456789abcdef"], "no run with such an id or run.key"),
-        (["no/such"], "names no run"),
         ([], "name one RUN"),
         (["modern-1", "--all"], "name one RUN"),
     ],
@@ -450,13 +438,8 @@ def test_verify_computes_the_published_result_in_a_clean_copy_and_sees_planted_d
 def test_a_published_run_of_this_project_is_rerun_in_a_fresh_clone(tmp_path: Path, mnist: Path) -> None:
     clone, name = tmp_path / "clone", "modern-3"
     run("git", "clone", "-q", str(ROOT), str(clone), cwd=tmp_path)
-    published = json.loads((clone / "metrics" / f"{name}.json").read_text())["run"]
-    accepted = "within-noise" if stale.is_stale(published) else "bitwise"
-    done = run(
-        *lenet_command("rerun", name, "--no-track", "--accept", accepted), cwd=clone, timeout=580,
-        LENET_DATA_DIR=str(mnist),
-    )  # fmt: skip
-    assert f"{name}: " in done.stdout
+    done = run(*lenet_command("rerun", name, "--no-track"), cwd=clone, timeout=580, LENET_DATA_DIR=str(mnist))
+    assert f"{name}: bitwise" in done.stdout
     assert not (clone / "mlflow.db").exists()
     assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
 
