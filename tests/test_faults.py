@@ -109,8 +109,7 @@ class Project:
     def sync(self, uri: str | None = None) -> int:
         """How many runs `lenet sync` completes."""
         with self.entered(uri):
-            found = tracking.sync(self.params, *HERE)
-            return sum(bool(one.added) for one in found)
+            return sum(bool(added) for _, added in tracking.sync(self.params, *HERE))
 
     def record(self, uri: str | None = None) -> dict[str, dict]:
         """All of MLflow's record here, by run."""
@@ -596,7 +595,7 @@ def test_values_are_corrected_once_whatever_the_clock_says(
     two_days = 2 * 24 * 3600 * 1000
     monkeypatch.setattr(journal, "now", lambda: int(time.time() * 1000) - two_days)
     with made.entered():
-        added = [[one.added for one in tracking.sync(made.params, *HERE)] for _ in range(2)]
+        added = [[count for _, count in tracking.sync(made.params, *HERE)] for _ in range(2)]
         assert all(count >= 1 for count in added[0])
         assert added[1] == [0, 0, 0]
         assert list(tracking.check(made.params, *HERE)) == []

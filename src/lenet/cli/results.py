@@ -123,8 +123,8 @@ def sync(params: "Params") -> None:
     from lenet import tracking
 
     counts = []
-    for run in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
-        counts.append(run.added)
-        if run.added:
-            print(f"{run.name}: {run.added} additions", file=sys.stderr)
+    for name, added in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
+        counts.append(added)
+        if added:
+            print(f"{name}: {added} additions", file=sys.stderr)
     print(f"{len(counts)} runs, {sum(map(bool, counts))} of them completed: {tracking.shown()}", file=sys.stderr)

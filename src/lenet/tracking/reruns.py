@@ -1,7 +1,5 @@
 """The record of reruns: runs of an experiment of their own, linked with the runs that they repeat."""
 
-import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,11 +33,28 @@ def reran(
 
     def record(client: "MlflowClient") -> None:
         nonlocal recorded
-        recorded = _record(client, run, again, verdict, report, files)
-        if run.id:
-            earlier = client.get_run(run.id).data.tags.get("reruns", "").split()
-            client.set_tag(run.id, "reruns", " ".join([*earlier, recorded]))
-            client.set_tag(run.id, "rerun.grade", verdict["grade"])
+        original = client.get_run(run.id) if run.id else None
+        link = store.link(original, run.name) if original else f"{run.name} {run.key[:12]}"
+        identity = {"variant": run.tags["variant"], "seed": run.tags["seed"]}
+        where = {n: value for n, value in surroundings().items() if not n.startswith(("mlflow.source", "git."))}
+        tags = where | identity | {"kind": "rerun", "rerun.of": run.id or run.key} | dict(again.tags)
+        tags |= {f"rerun.{name}": value for name, value in verdict.items()}
+        tags["mlflow.note.content"] = f"Again: {link}. {verdict['how']}"
+        experiment = store.experiment_id(client, EXPERIMENT)
+        made = str(client.create_run(experiment, tags=tags, run_name=run.name).info.run_id)
+        time, tested = journal.now(), test_numbers(files[f"{run.name}.json"])
+        points = [*store.points(again.history, time), *((n, v, time, len(again.history)) for n, v in tested.items())]
+        store.add(client, made, params=identity | dict(again.parameters), points=points)
+        client.log_dict(made, report | {"rerun": made}, "rerun.json")
+        for path in files.values():
+            client.log_artifact(made, str(path))
+        client.set_terminated(made, "FINISHED")
+        recorded = made
+        if original:
+            earlier = original.data.tags.get("reruns", "").split()
+            store.add(
+                client, original.info.run_id, {"reruns": " ".join([*earlier, made]), "rerun.grade": verdict["grade"]}
+            )
 
     bounded(f"the rerun of {run.name}", record, "it is not kept")
     return recorded
@@ -59,39 +74,3 @@ def trainings(condition: str | None) -> list[tuple[str, str]]:
         return [(store.identity(run)[0], run.info.run_id) for run in store.search(client, both)]
     except Exception as error:
         raise InputError(f"--filter {condition!r}: {store.reason(error)}") from None
-
-
-def _record(
-    client: "MlflowClient",
-    run: Tracked,
-    again: Tracked,
-    verdict: Mapping[str, str],
-    report: Any,
-    files: Mapping[str, Path],
-) -> str:
-    experiment = store.experiment_id(client, EXPERIMENT)
-    of = run.id or run.key
-    tags = {name: value for name, value in surroundings().items() if not name.startswith(("mlflow.source", "git."))}
-    tags |= {"kind": "rerun", "variant": run.tags["variant"], "seed": run.tags["seed"], "rerun.of": of}
-    tags |= dict(again.tags) | {f"rerun.{name}": value for name, value in verdict.items()}
-    link = store.link(client.get_run(run.id), run.name) if run.id else f"{run.name} {run.key[:12]}"
-    tags["mlflow.note.content"] = f"Again: {link}. {verdict['how']}"
-    made = client.create_run(experiment, tags=tags, run_name=run.name).info.run_id
-    time = journal.now()
-    points = [
-        (name, value, time, int(row["epoch"]))
-        for row in again.history
-        for name, value in row.items()
-        if isinstance(value, float)
-    ]
-    tested = test_numbers(files[f"{run.name}.json"])
-    points += [(name, value, time, len(again.history)) for name, value in tested.items()]
-    parameters = {"variant": run.tags["variant"], "seed": run.tags["seed"], **again.parameters}
-    store.add(client, made, params=parameters, points=points)
-    with tempfile.TemporaryDirectory() as scratch:
-        (Path(scratch) / "rerun.json").write_text(json.dumps(report | {"rerun": made}, indent=2))
-        client.log_artifact(made, str(Path(scratch) / "rerun.json"))
-    for path in files.values():
-        client.log_artifact(made, str(path))
-    client.set_terminated(made, "FINISHED")
-    return str(made)

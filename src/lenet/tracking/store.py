@@ -19,7 +19,7 @@ import psutil
 from filelock import FileLock
 
 from lenet.runs.current import Runs
-from lenet.runs.record import Record
+from lenet.runs.record import Record, Row
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import whole
@@ -200,6 +200,12 @@ def add(
         given = [Param(name, str(value)) for name, value in params.items()]
         client.log_batch(run_id, params=given, tags=[RunTag(*pair) for pair in tags.items()])
     return len(metrics) + len(params) + len(tags)
+
+
+def points(history: Iterable[Row], time: int) -> Iterator[tuple[str, float, int, int]]:
+    """The numbers of a history, as ``add`` takes them."""
+    for row in history:
+        yield from ((name, value, time, int(row["epoch"])) for name, value in row.items() if isinstance(value, float))
 
 
 def link(run: "MlflowRun", text: str) -> str:

@@ -160,15 +160,9 @@ class _Runs:
             tags["weights.sha256"] = str(trial.rows[-1]["weights.sha256"])
         if trial.reason:
             tags |= {"reason": trial.reason[:5000], "mlflow.note.content": trial.reason[:5000]}
-        points = [
-            (name, value, trial.ended, int(row["epoch"]))
-            for row in trial.rows
-            for name, value in row.items()
-            if isinstance(value, float)
-        ]
         block = Variant.model_validate(trial.block)
         params = expected_params(self.record.variant, self.record.seed, block)
-        store.add(self.client, run.info.run_id, tags, params, points)
+        store.add(self.client, run.info.run_id, tags, params, store.points(trial.rows, trial.ended))
         self.client.set_terminated(run.info.run_id, ENDED[trial.state], trial.ended)
         self.client.set_tag(run.info.run_id, "state", trial.state)
         self.trials[number] = run

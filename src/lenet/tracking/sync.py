@@ -1,7 +1,6 @@
 """MLflow's record again, from journals and outputs: completed, or rebuilt in an empty store."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lenet.params.schema import Params
@@ -17,15 +16,7 @@ from lenet.tracking.mirror import Mirror, is_of, mirror_comparison, outputs
 PATIENCE = 120.0  # seconds for another process that works on the same run
 
 
-@dataclass(frozen=True)
-class Synced:
-    """A run, and how many things MLflow's record of it lacked."""
-
-    name: str
-    added: int
-
-
-def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[Synced]:
+def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[tuple[str, int]]:
     """Complete the record of every training that has outputs here, or was meant for this store; then the comparison.
 
     Whatever is there already stays as it is, so that a second call adds nothing. Running trainings are left alone.
@@ -37,7 +28,7 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
         reports: the folder of the report.
 
     Yields:
-        A line per run, as soon as it is complete.
+        A run's name, and how many things MLflow's record of it lacked, as soon as it is complete.
 
     Raises:
         InputError: the store cannot be reached, or a file is faulty.
@@ -52,12 +43,12 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[S
                 mirror.update(files)
                 entry.forget_outputs()
                 done.add((entry.record.name, entry.record.key))
-                yield Synced(entry.record.name, mirror.added)
+                yield entry.record.name, mirror.added
             records = current.records(params, runs)
             if done >= {(one.name, one.key) for one in records} and is_of(reports, metrics, records):
                 with journal.lock("comparison", PATIENCE):
                     added = mirror_comparison(client, records, metrics / "summary.json", reports)
-                yield Synced("comparison", added)
+                yield "comparison", added
             store.mark(client, current.present(params, runs))
         except (InputError, GeneratorExit):
             raise
