@@ -4,16 +4,16 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import BaseTrial
+from pydantic import ValidationError
 
 from lenet.params import loading
 from lenet.params.loading import flatten
 from lenet.params.schema import Params, Variant
 from lenet.runtime.errors import ParamsError
-
-if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
-    from optuna.trial import BaseTrial
 
 DIGITS = 3  # significant ones of a number from a range: params.yaml is for reading
 TAGS = ("kind", "loss")  # the name of a part's kind
@@ -29,68 +29,10 @@ def rounded(value: float, low: float, high: float) -> float:
 
 
 @dataclass(frozen=True)
-class Range:
-    """Numbers from low to high, whole ones if both are; on a scale that is linear or logarithmic."""
-
-    low: float
-    high: float
-    scale: Literal["linear", "log"]
-
-    def suggest(self, trial: "BaseTrial", name: str) -> Any:
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            return trial.suggest_int(name, self.low, self.high, log=self.scale == "log")
-        return rounded(trial.suggest_float(name, self.low, self.high, log=self.scale == "log"), self.low, self.high)
-
-    def distributions(self, name: str) -> "Distributions":
-        from optuna.distributions import FloatDistribution, IntDistribution
-
-        if isinstance(self.low, int) and isinstance(self.high, int):
-            yield name, IntDistribution(self.low, self.high, log=self.scale == "log")
-        else:
-            yield name, FloatDistribution(self.low, self.high, log=self.scale == "log")
-
-    def corners(self) -> Iterator[Any]:
-        yield from (self.low, self.high)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of several plain values."""
-
-    values: tuple[Any, ...]
-
-    def suggest(self, trial: "BaseTrial", name: str) -> Any:
-        return trial.suggest_categorical(name, list(self.values))
-
-    def distributions(self, name: str) -> "Distributions":
-        from optuna.distributions import CategoricalDistribution
-
-        yield name, CategoricalDistribution(self.values)
-
-    def corners(self) -> Iterator[Any]:
-        yield from self.values
-
-
-@dataclass(frozen=True)
 class Part:
     """A whole part of the block: plain values, and domains."""
 
     content: Mapping[str, Any]
-
-    def suggest(self, trial: "BaseTrial", name: str) -> Any:
-        return {
-            key: value.suggest(trial, f"{name}.{key}") if isinstance(value, Domain) else value
-            for key, value in self.content.items()
-        }
-
-    def distributions(self, name: str) -> "Distributions":
-        for key, value in self.content.items():
-            if isinstance(value, Domain):
-                yield from value.distributions(f"{name}.{key}")
-
-    def corners(self) -> Iterator[Any]:
-        each = [list(v.corners()) if isinstance(v, Domain) else [v] for v in self.content.values()]
-        yield from (dict(zip(self.content, values, strict=True)) for values in itertools.product(*each))
 
 
 @dataclass(frozen=True)
@@ -100,21 +42,52 @@ class Kinds:
     tag: str
     parts: Mapping[str, Part]
 
-    def suggest(self, trial: "BaseTrial", name: str) -> Any:
-        kind = trial.suggest_categorical(f"{name}.{self.tag}", list(self.parts))
-        return self.parts[kind].suggest(trial, f"{name}.{kind}")
 
-    def distributions(self, name: str) -> "Distributions":
-        yield from Choice(tuple(self.parts)).distributions(f"{name}.{self.tag}")
-        for kind, part in self.parts.items():
-            yield from part.distributions(f"{name}.{kind}")
-
-    def corners(self) -> Iterator[Any]:
-        yield from itertools.chain.from_iterable(part.corners() for part in self.parts.values())
+Domain = FloatDistribution | IntDistribution | CategoricalDistribution | Kinds
+"""What stands in a space, and in its parts."""
 
 
-Domain = Range | Choice | Part | Kinds
-Distributions = Iterator[tuple[str, "BaseDistribution"]]
+def suggest(domain: Any, trial: BaseTrial, name: str) -> Any:
+    """What a trial tries of a domain, a part or a plain value."""
+    if isinstance(domain, CategoricalDistribution):
+        return trial.suggest_categorical(name, list(domain.choices))
+    if isinstance(domain, IntDistribution):
+        return trial.suggest_int(name, domain.low, domain.high, log=domain.log)
+    if isinstance(domain, FloatDistribution):
+        return rounded(trial.suggest_float(name, domain.low, domain.high, log=domain.log), domain.low, domain.high)
+    if isinstance(domain, Kinds):
+        kind = trial.suggest_categorical(f"{name}.{domain.tag}", list(domain.parts))
+        return suggest(domain.parts[kind], trial, f"{name}.{kind}")
+    if isinstance(domain, Part):
+        return {key: suggest(value, trial, f"{name}.{key}") for key, value in domain.content.items()}
+    return domain
+
+
+def distributions(domain: Any, name: str) -> Iterator[tuple[str, BaseDistribution]]:
+    """All that a trial may be asked for of a domain, by Optuna's names."""
+    if isinstance(domain, BaseDistribution):
+        yield name, domain
+    elif isinstance(domain, Kinds):
+        yield f"{name}.{domain.tag}", CategoricalDistribution(tuple(domain.parts))
+        for kind, part in domain.parts.items():
+            yield from distributions(part, f"{name}.{kind}")
+    elif isinstance(domain, Part):
+        for key, value in domain.content.items():
+            yield from distributions(value, f"{name}.{key}")
+
+
+def corners(domain: Any) -> list[Any]:
+    """All choices and the ends of ranges; of a plain value, itself."""
+    if isinstance(domain, CategoricalDistribution):
+        return list(domain.choices)
+    if isinstance(domain, IntDistribution | FloatDistribution):
+        return [domain.low, domain.high]
+    if isinstance(domain, Kinds):
+        return [corner for part in domain.parts.values() for corner in corners(part)]
+    if isinstance(domain, Part):
+        every = itertools.product(*map(corners, domain.content.values()))
+        return [dict(zip(domain.content, values, strict=True)) for values in every]
+    return [domain]
 
 
 class Space:
@@ -132,20 +105,20 @@ class Space:
         self.where = f"params.yaml: sweep.spaces.{variant}"
         if not content:
             raise ParamsError(f"{self.where}: empty; name at least one value of the block with its range or choices")
-        self.domains: dict[str, Range | Choice | Kinds] = {}
+        self.domains: dict[str, Domain] = {}
         for name, found in content.items():
             domain = self._domain(found, name)
-            if not isinstance(domain, Range | Choice | Kinds):
+            if not isinstance(domain, Domain):
                 raise ParamsError(f"{self.where}.{name} = {found!r}: {LEGAL}")
             self.domains[name] = domain
 
-    def propose(self, trial: "BaseTrial", base: Mapping[str, Any]) -> Block:
+    def propose(self, trial: BaseTrial, base: Mapping[str, Any]) -> Block:
         """The block of a trial: ``base`` with what the trial suggests."""
-        return self._with(base, {name: domain.suggest(trial, name) for name, domain in self.domains.items()})
+        return self._with(base, {name: suggest(domain, trial, name) for name, domain in self.domains.items()})
 
-    def distributions(self) -> "dict[str, BaseDistribution]":
+    def distributions(self) -> dict[str, BaseDistribution]:
         """Everything that a trial may be asked for, by Optuna's names."""
-        pairs = (domain.distributions(name) for name, domain in self.domains.items())
+        pairs = (distributions(domain, name) for name, domain in self.domains.items())
         return dict(itertools.chain.from_iterable(pairs))
 
     def rest(self, base: Mapping[str, Any]) -> Block:
@@ -168,15 +141,15 @@ class Space:
             if inner:
                 raise ParamsError(f"{self.where}.{name}: {inner} is chosen as a whole")
         for name, domain in self.domains.items():  # each by itself, to name the culprit
-            for corner in domain.corners():
+            for corner in corners(domain):
                 self._validate(variant, self._with(base, {name: corner}), name, others=len(self.domains) > 1)
         for block in self.corners(base):
             self._validate(variant, block, "", others=False)
 
     def corners(self, base: Mapping[str, Any]) -> Iterator[Block]:
         """The blocks of all choices and all ends of ranges, but for those above CORNERS."""
-        corners = itertools.product(*(list(domain.corners()) for domain in self.domains.values()))
-        for values in itertools.islice(corners, CORNERS):
+        every = itertools.product(*map(corners, self.domains.values()))
+        for values in itertools.islice(every, CORNERS):
             yield self._with(base, dict(zip(self.domains, values, strict=True)))
 
     def _validate(self, variant: str, block: Block, name: str, others: bool) -> None:
@@ -192,8 +165,6 @@ class Space:
 
     def _alone(self, block: Block) -> bool:
         """Whether a block is illegal for one of its values alone."""
-        from pydantic import ValidationError
-
         try:
             Variant.model_validate(block)
         except ValidationError as error:
@@ -211,10 +182,10 @@ class Space:
                 raise ParamsError(f"{self.where}.{name} = {found!r}: choices are at least two, and different")
             if any(not isinstance(one, str | int | float | bool) for one in found):
                 raise ParamsError(f"{self.where}.{name} = {found!r}: choices are all plain values, or all parts")
-            return Choice(tuple(found))
+            return CategoricalDistribution(tuple(found))
         return found
 
-    def _range(self, found: Mapping[str, Any], name: str) -> Range:
+    def _range(self, found: Mapping[str, Any], name: str) -> FloatDistribution | IntDistribution:
         where = f"{self.where}.{name}"
         if set(found) != {"low", "high", "scale"}:
             raise ParamsError(f"{where}: a range has low, high and scale, not {', '.join(found)}")
@@ -228,9 +199,8 @@ class Space:
             raise ParamsError(f"{where}: low = {low} must be less than high = {high}")
         if scale == "log" and low <= 0:
             raise ParamsError(f"{where}: low = {low} has no logarithm; a logarithmic range begins above 0")
-        if isinstance(low, int) != isinstance(high, int):
-            low, high = float(low), float(high)
-        return Range(low, high, scale)
+        kind = IntDistribution if isinstance(low, int) and isinstance(high, int) else FloatDistribution
+        return kind(low, high, log=scale == "log")
 
     def _part(self, found: Mapping[str, Any], name: str) -> Part:
         return Part({key: self._domain(value, f"{name}.{key}") for key, value in found.items()})

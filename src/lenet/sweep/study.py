@@ -26,7 +26,7 @@ from lenet.params.schema import Params, Variant
 from lenet.pipeline import signing
 from lenet.runs.record import History
 from lenet.sweep.settings import MedianPruner, NoPruner, Random, Settings
-from lenet.sweep.space import Space, rounded
+from lenet.sweep.space import Space, corners, rounded
 from lenet.training import signature
 
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -246,7 +246,7 @@ def _pruner(plan: Plan) -> BasePruner:
     if section.kind == "successive-halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=section.first, reduction_factor=section.keep)
     domain = plan.domains.domains.get("epochs")
-    epochs = plan.base["epochs"] or max(domain.corners() if domain else [1])
+    epochs = plan.base["epochs"] or max(corners(domain) if domain else [1])
     return optuna.pruners.HyperbandPruner(
         min_resource=section.first, max_resource=int(epochs), reduction_factor=section.keep
     )
