@@ -148,6 +148,18 @@ def history(result: Result) -> Figure:
     return figure
 
 
+def bars(result: Result) -> Figure:
+    """The importances, for the notebook; the page has them in its table."""
+    found = importances(result)
+    figure = Figure(figsize=(8, 0.6 + 0.28 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(found), [100 * share for share in found.values()], color=COLOURS["complete"])
+    axes.invert_yaxis()
+    axes.set(xlabel="importance, %")
+    figures.clean(axes)
+    return figure
+
+
 def slices(result: Result, names: Sequence[str] | None = None) -> Figure:
     """Errors at the end of trials against each value that was tried, or some of them."""
     chosen = list(names or _names(result.trials))
