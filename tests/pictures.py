@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import browser
 from lenet.params import loading
@@ -19,22 +20,30 @@ for (const element of document.querySelectorAll('*'))
   if (!element.children.length && element.innerText?.startsWith('Path:')) element.style.visibility = 'hidden'"""
 
 
+def shown() -> str:
+    """The digest of the results that the pictures are of, which each of them names: their bytes follow libraries'."""
+    files = [*sorted((ROOT / "metrics").glob("*.json")), FRONTIER]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
 def save(name: str, picture: Image.Image) -> None:
     """Write docs/pictures/NAME.png in a palette of 256 colours."""
     PICTURES.mkdir(exist_ok=True)
     file = PICTURES / f"{name}.png"
-    picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True)
+    source = PngInfo()
+    source.add_text("Source", shown())
+    picture.quantize(256, dither=Image.Dither.NONE).save(file, optimize=True, pnginfo=source)
     if file.stat().st_size > LARGEST:
         raise SystemExit(f"{file} has {file.stat().st_size} bytes; at most {LARGEST} are meant for a README")
 
 
 def then_and_now() -> None:
-    """The README's first picture, with the digest of the file that it shows: its own bytes follow matplotlib's."""
+    """The README's first picture."""
     frontier = experiments.frontier(FRONTIER)
     if not frontier:
         raise SystemExit(f"pictures: {FRONTIER} is missing; `make frontier` makes it")
     figure = draw.then_and_now(frontier, loading.load(ROOT / "params.yaml").compare)
-    figures.save(figure, PICTURES / "then-and-now.png", hashlib.sha256(FRONTIER.read_bytes()).hexdigest())
+    figures.save(figure, PICTURES / "then-and-now.png", shown())
 
 
 def main() -> None:

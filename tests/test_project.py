@@ -1,6 +1,5 @@
 """The project's promises beside its code: locks, names, help, the wheel; commands, links and numbers of its pages."""
 
-import hashlib
 import json
 import re
 import shlex
@@ -20,6 +19,7 @@ from packaging.utils import canonicalize_name
 from PIL import Image
 from ruamel.yaml import YAML
 
+import pictures
 from conftest import EXPERIMENTS, ROOT, run
 from lenet import cli
 from lenet.experiments import facsimile, lecun1998
@@ -226,14 +226,14 @@ def test_the_networks_of_today_are_the_frontier_s(params: Params) -> None:
         assert cells[-4:] == list(results_table.cells(frontier[name])), name
 
 
-def test_the_readme_s_picture_is_of_the_committed_result_and_no_stage_draws_it() -> None:
-    """It names the digest of the file that it shows: `make pictures` draws it anew."""
-    picture = Path(re.findall(r"!\[.*?\]\((.*?)\)", page("README.md"))[0])
-    shown = hashlib.sha256((EXPERIMENTS / "frontier" / "result.json").read_bytes()).hexdigest()
-    with Image.open(ROOT / picture) as content:
-        assert content.info["Source"] == shown
-    assert picture.parent == Path("docs/pictures")
-    assert not [path for path in ROOT.glob("**/dvc.yaml") if picture.name in path.read_text().partition("plots:")[0]]
+def test_the_pictures_are_of_the_committed_results_and_no_stage_draws_them() -> None:
+    """Each names the digest of what it shows: `make pictures` makes them anew."""
+    told = {name for path in PAGES for name in re.findall(r"!\[.*?\]\([\w./-]*?pictures/(.*?)\)", path.read_text())}
+    assert told == {path.name for path in pictures.PICTURES.iterdir()}
+    for name in told:
+        with Image.open(pictures.PICTURES / name) as content:
+            assert content.info.get("Source") == pictures.shown(), f"{name}: `make pictures` makes it anew"
+    assert not [path for path in ROOT.glob("**/dvc.yaml") if "docs/pictures" in path.read_text()]
 
 
 @pytest.mark.results
