@@ -59,7 +59,7 @@ def rerun(
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
     results. Your files are not touched.
 
-    Exit status: 0 the same weights, bit for bit, 4 a weaker grade, 1 different, 2 it cannot be rerun.
+    Exit status: 0 the grade of --accept or a better one, 4 a weaker one, 1 different, 2 it cannot be rerun.
 
     \b
     Example: lenet rerun modern-1
@@ -93,7 +93,7 @@ def rerun(
 def verify(params: "Params", names: tuple[str, ...], against: str, here: bool, signatures: bool) -> None:
     """Recompute the published results, and compare.
 
-    All of them, or only these runs, in a clean copy of the commit. Exit status 1 if a bit differs. Pipelines with
+    All runs, or only those named, in a clean copy of the commit. Exit status 1 if a bit differs. Experiments with
     results of an older arithmetic are listed and skipped.
 
     \b
@@ -133,9 +133,12 @@ def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
     """Check that lock file, outputs, record and machine agree.
 
     Checks dvc.lock, outputs, MLflow's record, the installed packages and the arithmetic of this machine, for everything
-    here or for these runs. Experiments with results of an older arithmetic are listed and skipped.
+    here or for the runs named. Experiments with results of an older arithmetic are listed and skipped.
 
-    Lists each disagreement; exit status 1 if there is one. Example: lenet doctor --deep
+    Lists each disagreement; exit status 1 if there is one.
+
+    \b
+    Example: lenet doctor --deep
     """
     from lenet.reproduce import doctor as module
     from lenet.runs import stale
@@ -159,11 +162,12 @@ def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
 def diff(params: "Params", references: tuple[str, ...], code: bool) -> None:
     """Show what differs between runs.
 
-    Parameters, code, environment, metrics and answers.
+    That is their parameters, code, environment, metrics and answers to the test digits.
 
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
-    results; differences are against the first. Exit status 0 whether they differ or not.
+    results; each is compared with the first. The exit status is 0 whether they differ or not.
 
+    \b
     Example: lenet diff modern-1 modern-2
     """
     from lenet.reproduce import diff as module
@@ -180,6 +184,7 @@ def clean(params: "Params", dry_run: bool) -> None:
 
     Removes folders of reruns, and checkpoints that no training of params.yaml would continue from.
 
+    \b
     Example: lenet clean --dry-run
     """
     from lenet.reproduce import clean as module

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def check(params: "Params") -> None:
     """Validate params.yaml, including blocks that are not compared.
 
+    \b
     Example: lenet check
     """
     from lenet.sweep.settings import settings
@@ -30,6 +31,7 @@ def check(params: "Params") -> None:
 def summary(params: "Params", variant: str) -> None:
     """Print a variant's layers and their sizes.
 
+    \b
     Example: lenet summary original-tanh
     """
     from lenet.networks import layer_table as module
@@ -72,6 +74,7 @@ def repro(
 def results(params: "Params") -> None:
     """Print the comparison's table.
 
+    \b
     Example: lenet results
     """
     from lenet.report import results_table as module
@@ -92,7 +95,10 @@ def results(params: "Params") -> None:
 def draw(params: "Params", reports: Path) -> None:
     """Redraw the report's page and plots from comparison.json.
 
-    Stage compare draws them as well. Example: lenet draw
+    Stage compare draws them as well.
+
+    \b
+    Example: lenet draw
     """
     from lenet.report import draw as module
 
@@ -100,10 +106,11 @@ def draw(params: "Params", reports: Path) -> None:
 
 
 @job
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="On 127.0.0.1.")
 def ui(params: "Params", port: int) -> None:
     """Serve MLflow's pages with this project's runs.
 
+    \b
     Example: lenet ui --port 5001
     """
     from lenet import tracking
@@ -116,9 +123,11 @@ def ui(params: "Params", port: int) -> None:
 def sync(params: "Params") -> None:
     """Complete MLflow's record from files.
 
-    Adds what a failed store has missed, or everything to an empty one.
+    Adds what is missing where the store could not be reached, and everything to an empty store. A second call adds
+    nothing.
 
-    A second call adds nothing. Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
+    \b
+    Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
     """
     from lenet import tracking
 

