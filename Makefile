@@ -65,7 +65,7 @@ paper: environment ## the paper's own recipe and figures, into experiments/paper
 	@lenet repro paper
 
 sweep: environment ## the studies of experiments/sweeps (it may be interrupted)
-	@lenet repro sweeps
+	@lenet repro --jobs 1 sweeps
 
 check: environment docs ## lint, format, types, params.yaml, documentation
 	ruff check
