@@ -391,18 +391,16 @@ def test_trials_judged_by_a_curve(params: Params) -> None:
     assert distance([0.0, 0.1], [0.1, 0.1]) == math.inf
 
 
-def test_a_page_of_one_trial(params: Params, tmp_path: Path) -> None:
-    plan = plan_of(params, NARROW)
-    one = ended(plan, 0, {"network.C3": "table", "batch_size": 64}, [0.5, 0.25])
-    assert set(page(Result("one", plan, [one]), tmp_path).pictures) == {CURVES}
-
-
-def test_a_page_of_failed_trials_gives_their_reasons(params: Params, tmp_path: Path) -> None:
+def test_a_page_of_failed_trials_gives_their_reasons_and_one_of_a_single_trial_its_curve(
+    params: Params, tmp_path: Path
+) -> None:
     plan = plan_of(params, NARROW)
     tried = {"network.C3": "table", "batch_size": 64}
     trials = [ended(plan, i, tried, [], FAILED, reason=f"<b>reason {i}</b>") for i in range(5)]
     shown = page(Result("failed", plan, trials), tmp_path)
     assert shown.pictures == {}
+    one = ended(plan, 0, tried, [0.5, 0.25])
+    assert set(page(Result("one", plan, [one]), tmp_path).pictures) == {CURVES}
     assert {f"<b>reason {i}</b>" for i in range(5)} <= set(shown.said)
 
 
