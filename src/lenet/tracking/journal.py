@@ -1,6 +1,6 @@
 """What a training does, as files outside DVC's outputs: from them MLflow's record is made, while it runs or later.
 
-A folder per training (places.py), with:
+A folder per training (``layout.kept``), with:
 
 - ``entry.json``: experiment, tags, beginning, end and status;
 - ``points.jsonl``: a line for each time that numbers were taken;
