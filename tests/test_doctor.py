@@ -18,11 +18,10 @@ from safetensors.numpy import load_file, save_file
 from conftest import HARDEST, edit_params, lenet_command, run
 from lenet import tracking
 from lenet.cli import cli
-from lenet.evaluation import robustness
+from lenet.evaluation import robustness, scoring
 from lenet.params import loading
 from lenet.pipeline import compare, evaluate
 from lenet.reproduce import doctor, verify
-from lenet.runs import readers
 from lenet.runtime import remedies
 from lenet.runtime.errors import FaultyFile, InputError
 
@@ -243,7 +242,8 @@ def test_a_number_edited_consistently_everywhere_is_found_by_computing_again(fol
     predictions.to_csv(run_folder / "predictions.csv", index=False, lineterminator="\n")
     rest = {name: np.ascontiguousarray(array[1:]) for name, array in missed.items()}
     save_file(rest, run_folder / "missed.safetensors")
-    misses, answers = len(rest["index"]), {"answers.sha256": readers.answers_sha256(readers.answers(predictions))}
+    misses = len(rest["index"])
+    answers = {"answers.sha256": scoring.answers_sha256(predictions["answer"].to_numpy())}
     edit(metrics, lambda content: content["test"].update(misses=misses, error=misses / 10_000, **answers))
     params = loading.load()
     compare.compare(params, doctor.RUNS, doctor.EXPERIMENTS, Path("metrics/summary.json"), doctor.REPORTS, track=False)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from lenet.evaluation.judge import Part
 from lenet.params.schema import Params
 from lenet.reproduce import evidence, former, preflight, rerun, view, workplace
 from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Commit
 from lenet.reproduce.workplace import Workplace
-from lenet.runs.judge import Part
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_json
 from lenet.runtime.screen import Screen

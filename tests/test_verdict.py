@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from lenet.cli import cli
+from lenet.evaluation.judge import Account
 from lenet.reproduce import evidence, rerun, verdict
 from lenet.reproduce.evidence import Outcome
-from lenet.runs.judge import Account
 from lenet.runtime.errors import InputError
 from lenet.tracking import Tracked
 from lenet.training import fingerprint

@@ -14,7 +14,7 @@ from torch import Tensor
 from lenet.digits.data import Digits
 from lenet.evaluation import confidence, recognition
 from lenet.evaluation.rounding import rounded
-from lenet.runs import readers
+from lenet.training import fingerprint
 
 CLASSES = 10
 
@@ -44,13 +44,18 @@ def test_metrics(answers: Answers, labels: Int64[Tensor, " n"]) -> dict[str, Any
         "misses": int(wrong.sum()),
         "count": len(labels),
         "error": int(wrong.sum()) / len(labels),
-        "answers.sha256": readers.answers_sha256(answers.decided.numpy()),
+        "answers.sha256": answers_sha256(answers.decided.numpy()),
         "error.per_class": [_share(wrong[labels == digit]) for digit in range(CLASSES)],
     }
     if answers.probabilities is not None:
         metrics["negative_log_likelihood"] = rounded(negative_log_likelihood(answers.probabilities, labels))
         metrics["calibration_error"] = rounded(calibration_error(answers.probabilities, labels))
     return metrics
+
+
+def answers_sha256(answers: np.ndarray) -> str:
+    """The digest of the answers to all test digits, in their order."""
+    return fingerprint.sha256_of(answers.astype(np.uint8).tobytes())
 
 
 def _share(flags: Bool[Tensor, " n"]) -> float:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lenet.evaluation import confidence
+from lenet.evaluation import confidence, judge
 from lenet.evaluation.scoring import confusion
 from lenet.networks import layer_table
 from lenet.report import statistics
-from lenet.runs import judge, readers
+from lenet.runs import readers
 from lenet.runs.record import Record
 from lenet.runtime.errors import FaultyFile, InputError
 

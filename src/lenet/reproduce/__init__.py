@@ -1,4 +1,4 @@
-"""Whether runs are the same: `lenet rerun`, `verify`, `doctor`, `diff` and `clean`; all ask the judge (runs/judge.py).
+"""Whether runs are the same: `lenet rerun`, `verify`, `doctor`, `diff` and `clean`. All ask evaluation/judge.py.
 
 A rerun repeats a tracked run from its own sources, parameters and data. Read it in this order: ``sources`` (commit or
 snapshot), ``workplace`` (where they run, apart from everything of the user's), ``preflight`` (what is known to differ

@@ -15,8 +15,9 @@ from rich.table import Table
 from rich.text import Text
 from scipy import stats
 
+from lenet.evaluation import judge
 from lenet.params.schema import Params
-from lenet.runs import judge, readers
+from lenet.runs import readers
 from lenet.runtime import snapshot
 from lenet.runtime.errors import InputError, visible
 from lenet.tracking.lookup import LEGAL, Tracked, lookup

@@ -16,11 +16,11 @@ from packaging.version import Version
 from lenet import tracking
 from lenet.arithmetic import conformance
 from lenet.digits.data import Digits, load_digits
-from lenet.evaluation import recognition
+from lenet.evaluation import judge, recognition
 from lenet.params.schema import Params
 from lenet.report import results_table
 from lenet.reproduce import verify
-from lenet.runs import current, judge, readers
+from lenet.runs import current, readers
 from lenet.runs.record import Record
 from lenet.runtime import remedies, requirements, snapshot
 from lenet.runtime.errors import InputError

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from lenet.arithmetic import conformance
+from lenet.evaluation import judge
+from lenet.evaluation.judge import Account
 from lenet.params.loading import flatten
 from lenet.reproduce import former
-from lenet.runs import judge, readers
-from lenet.runs.judge import Account
+from lenet.runs import readers
 from lenet.runtime.errors import InputError
 from lenet.tracking import Tracked
 from lenet.training import fingerprint
@@ -97,19 +98,19 @@ def outcome(run: Tracked) -> Outcome:
     """What is known of what came of a tracked run, or of a rerun. Raises InputError for a faulty artifact."""
     content = run.parse(f"{run.name}.json", readers.metrics) or {}
     table = run.parse("predictions.csv", readers.predictions)
-    for fault in judge.contradictions(judge.files(run.name, metrics=content, predictions=table)):
+    told = judge.files(run.name, metrics=content, predictions=table)
+    for fault in judge.contradictions(told):
         raise InputError(f"{run.name}: {fault}")
-    tested = content.get("test", {}).get("answers.sha256")
     epochs = tuple(str(row["weights.sha256"]) for row in run.history if "weights.sha256" in row)
     trace = run.parse("trace", lambda found: np.frombuffer(found, "<u4"))
     fits = trace is not None and epochs and len(trace) % len(epochs) == 0
     numbers = {n: v for n, v in run.metrics.items() if n.startswith(("validation/", "test/"))}
-    told = flatten({part: content.get(part, {}) for part in ("validation", "test")})
-    numbers |= {n.replace(".", "/", 1): float(v) for n, v in told.items() if isinstance(v, int | float)}
+    tested = flatten({part: content.get(part, {}) for part in ("validation", "test")})
+    numbers |= {n.replace(".", "/", 1): float(v) for n, v in tested.items() if isinstance(v, int | float)}
     misses = numbers.get("test/misses")
     return Outcome(
         weights=run.tags.get("weights.sha256"),
-        answers=tested if table is None else readers.answers_sha256(readers.answers(table)),
+        answers=next((word["test.answers.sha256"] for word in told.values() if "test.answers.sha256" in word), None),
         misses=round(misses) if misses is not None and np.isfinite(misses) else None,
         numbers=numbers,
         losses=trace.reshape(len(epochs), -1) if trace is not None and fits else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from lenet.runs.judge import Account
+from lenet.evaluation.judge import Account
 from lenet.runtime.requirements import pins
 
 LOCK = "requirements-numeric.lock"

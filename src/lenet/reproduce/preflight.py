@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from lenet.evaluation import judge
+from lenet.evaluation.judge import Account, Part
 from lenet.params.loading import flatten
 from lenet.reproduce import evidence, former
 from lenet.reproduce.sources import Sources
 from lenet.reproduce.workplace import RAW, Workplace, raw_is_whole, resolved
-from lenet.runs import judge
-from lenet.runs.judge import Account, Part
 from lenet.runtime.files import read_json
 from lenet.tracking import Tracked
 from lenet.training import fingerprint

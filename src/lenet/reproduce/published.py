@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
+from lenet.evaluation.judge import Part
 from lenet.params import loading
 from lenet.reproduce import sources, verify, workplace
-from lenet.runs.judge import Part
 
 
 def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str], None]) -> list[Part]:

@@ -10,6 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 
 from lenet import tracking
+from lenet.evaluation import judge
 from lenet.params.loading import flatten
 from lenet.params.schema import Params
 from lenet.reproduce import evidence, preflight, sources, verdict, workplace
@@ -17,7 +18,7 @@ from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Snapshot
 from lenet.reproduce.verdict import Verdict
 from lenet.reproduce.workplace import Workplace
-from lenet.runs import judge, readers
+from lenet.runs import readers
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, json_of, reason

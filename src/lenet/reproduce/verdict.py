@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lenet.evaluation import judge
+from lenet.evaluation.judge import Account, Part
 from lenet.reproduce import former
 from lenet.reproduce.evidence import Outcome
-from lenet.runs import judge
-from lenet.runs.judge import Account, Part
 from lenet.runtime.errors import InputError
 
 GRADES = ("bitwise", "predictions", "metrics", "within-noise", "different")

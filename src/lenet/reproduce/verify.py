@@ -19,10 +19,11 @@ from rich.table import Table
 from rich.text import Text
 from safetensors.torch import load_file
 
+from lenet.evaluation import judge
+from lenet.evaluation.judge import Part
 from lenet.params import loading
 from lenet.params.schema import Params
-from lenet.runs import judge, readers, stale
-from lenet.runs.judge import Part
+from lenet.runs import readers, stale
 from lenet.runtime import remedies
 from lenet.runtime.errors import InputError, ParamsError
 from lenet.runtime.files import FAULTY, reading, reason

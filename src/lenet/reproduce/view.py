@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
+from lenet.evaluation.judge import Part
 from lenet.params.schema import Params
 from lenet.reproduce.many import OneOfMany, rerun_all, worst
 from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.rerun import rerun
-from lenet.runs.judge import Part
 from lenet.runtime.screen import Screen
 
 SAME: dict[bool | None, str | Text] = {True: "yes", False: Text("NO", "red"), None: "not known"}

@@ -13,7 +13,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from safetensors.numpy import load
 
-from lenet.runtime.files import json_of, reading, sha256_of
+from lenet.runtime.files import json_of, reading
 
 T = TypeVar("T")
 WEIGHTS = "weights.sha256"  # of each epoch's end, the one column of the history that holds no numbers
@@ -122,16 +122,6 @@ def missed(content: bytes) -> dict[int, np.ndarray]:
         if array.dtype != kind or array.shape != shape:
             raise ValueError(f"{name}: {array.dtype} {array.shape}, expected {np.dtype(kind)} {shape}")
     return dict(zip(index.tolist(), images, strict=True))
-
-
-def answers_sha256(answers: np.ndarray) -> str:
-    """The digest of the answers to all test digits, in their order."""
-    return sha256_of(answers.astype(np.uint8).tobytes())
-
-
-def answers(table: pd.DataFrame) -> np.ndarray:
-    """The answers of predictions.csv, in the digits' order."""
-    return table.sort_values("index")["answer"].to_numpy()
 
 
 def _table(content: bytes) -> pd.DataFrame:

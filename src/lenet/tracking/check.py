@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lenet.evaluation.judge import disagreements
 from lenet.params.schema import Params
 from lenet.runs import current, readers
-from lenet.runs.judge import disagreements
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
 from lenet.tracking import store

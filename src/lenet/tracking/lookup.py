@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import BadZipFile
 
+from lenet.evaluation import judge
 from lenet.params.schema import Params
-from lenet.runs import judge, readers
+from lenet.runs import readers
 from lenet.runs.record import BEFORE, History, Record
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lenet.evaluation import scoring
 from lenet.params.loading import flatten
 from lenet.runs import readers
 from lenet.runs.record import Record
@@ -145,7 +146,7 @@ def files(
             "test.misses": len(wrong),
             "test.count": len(predictions),
             "test.error": len(wrong) / len(predictions),
-            "test.answers.sha256": readers.answers_sha256(readers.answers(predictions)),
+            "test.answers.sha256": scoring.answers_sha256(predictions.sort_values("index")["answer"].to_numpy()),
             "missed": wrong,
         }
     if missed is not None:
