@@ -42,7 +42,6 @@ _PLACES = (
     ("model_versions", "storage_location"),
 )
 """Where MLflow keeps absolute paths."""
-_BATCH = 1000  # numbers in one call: MLflow's limit
 _LOCK_SECONDS = 20  # for a store that somebody else has locked; MLflow's own figure
 _MAKING_SECONDS = 120  # for whoever makes the store
 _SAME_SECONDS = 5  # two processes of one number begin further apart; computed begins of one differ by less
@@ -190,15 +189,13 @@ def add(
     params: Mapping[str, object] = MappingProxyType({}),
     points: Iterable[tuple[str, float, int, int]] = (),
 ) -> int:
-    """Log metrics (name, value, milliseconds, step), then the rest, within MLflow's limits; return how many things."""
+    """Log tags, parameters and metrics (name, value, milliseconds, step), if there are any; return how many things."""
     from mlflow.entities import Metric, Param, RunTag
 
     metrics = [Metric(*point) for point in points]
-    for start in range(0, len(metrics), _BATCH):
-        client.log_batch(run_id, metrics[start : start + _BATCH])
-    if params or tags:
+    if metrics or params or tags:
         given = [Param(name, str(value)) for name, value in params.items()]
-        client.log_batch(run_id, params=given, tags=[RunTag(*pair) for pair in tags.items()])
+        client.log_batch(run_id, metrics, given, [RunTag(*pair) for pair in tags.items()])
     return len(metrics) + len(params) + len(tags)
 
 
