@@ -31,12 +31,15 @@ from ruamel.yaml import YAML
 from safetensors.torch import save_file
 
 from leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+from lenet import cli
 from lenet.digits import fetch
 from lenet.digits.data import Digits, load_digits
 from lenet.networks.lenet5 import LeNet5
 from lenet.params import loading, schema
+from lenet.pipeline import signing
 from lenet.runtime import layout, processes
-from lenet.training import checkpoint
+from lenet.tracking import store
+from lenet.training import checkpoint, fingerprint, signature
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = ROOT / "experiments"
@@ -104,6 +107,16 @@ def digits(prepared: Path) -> Digits:
 
 
 @pytest.fixture(scope="session")
+def small_digits(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like ``prepared`` with 400 digits in each file."""
+    folder = tmp_path_factory.mktemp("small")
+    for name in ("train.safetensors", "test.safetensors"):
+        part = load_digits(prepared / name)[:400]
+        save_file({kind: getattr(part, kind).clone() for kind in ("images", "labels", "index")}, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def few(digits: Digits, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file of 32 of the training digits, for tests/probe.py."""
     path = tmp_path_factory.mktemp("few") / "digits.safetensors"
@@ -119,12 +132,33 @@ def probed(few: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session", autouse=True)
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Locks, journals and checkpoints of trainings in this process go elsewhere than into this checkout."""
+    """Locks, journals and checkpoints of trainings in this process go elsewhere than into this checkout.
+
+    And MLflow makes one store for all: it takes seconds, and a copy of it none.
+    """
     folder = tmp_path_factory.mktemp("kept")
+    create, locks = store._create, processes.locks
+
+    def copy_store(database: Path) -> None:
+        (database.parent / store.ARTIFACTS).mkdir(exist_ok=True)
+        shutil.copy(shared(tmp_path_factory, "store/mlflow.db", create), database)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "_create", copy_store)
         patch.setattr(layout, "kept", lambda what: folder / what)
-        locks = processes.locks
         patch.setattr(processes, "locks", lambda: folder if Path.cwd() == ROOT else locks())
+        yield
+
+
+@pytest.fixture(scope="module")
+def unsigned() -> Iterator[None]:
+    """In this process a block on its digits stands for its signature, which takes longer than a small training."""
+
+    def of(variant: schema.Variant, digits: Digits) -> str:
+        return fingerprint.json_sha256([fingerprint.block_sha256(variant), signature.digits_sha256(digits)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "of", of)
         yield
 
 
@@ -163,20 +197,30 @@ def randomised(network: LeNet5) -> LeNet5:
     return network
 
 
+def shared(temporary: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A place in a session's temporary folder that is filled once, for all test processes. Work on copies."""
+    base = temporary.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    place.parent.mkdir(exist_ok=True)
+    with FileLock(f"{place}.lock"):
+        if not (whole := Path(f"{place}.whole")).exists():
+            with pytest.MonkeyPatch.context() as patch:
+                own_surroundings(patch)
+                make(place)
+            whole.touch()
+    return place
+
+
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
-    """A committed checkout whose pipeline has run, `modern` with two seeds; for all test processes. Work on copies."""
-    shared = tmp_path_factory.getbasetemp()
-    folder = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "published" / "checkout"
-    folder.parent.mkdir(exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        if not folder.with_suffix(".whole").exists():
-            small_checkout(folder, 2, seeds=[1, 2], compare=["modern"])
-            run(*lenet_command("repro"), cwd=folder, timeout=500, LENET_DATA_DIR=str(mnist))
-            run(*lenet_command("sync"), cwd=folder)  # a busy machine may have left the record to be completed
-            commit(folder, "results")
-            folder.with_suffix(".whole").touch()
-    return folder
+    """A committed checkout whose pipeline has run, `modern` with two seeds. Work on copies."""
+
+    def make(folder: Path) -> None:
+        small_checkout(folder, 2, seeds=[1, 2], compare=["modern"])
+        run(*lenet_command("repro"), cwd=folder, timeout=500, LENET_DATA_DIR=str(mnist))
+        commit(folder, "results")
+
+    return shared(tmp_path_factory, "published/checkout", make)
 
 
 Checkout = Callable[..., Path]
@@ -198,6 +242,12 @@ def curves(recogniser, digits, every=curves):
 """
 
 
+PATIENT = """
+
+PATIENCE = 300.0  # for a test: on a busy machine the store answers late
+"""
+
+
 def small_checkout(folder: Path, epochs: int = 1, **overrides: object) -> Path:
     """Make ``folder`` a Git repository of this project's present files whose variants train in seconds.
 
@@ -211,8 +261,9 @@ def small_checkout(folder: Path, epochs: int = 1, **overrides: object) -> Path:
         if (path.is_file() or path.is_symlink()) and not {"metrics", "dvc.lock"} & {*Path(name).parts}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / name, follow_symlinks=False)
-    with (folder / "src" / "lenet" / "evaluation" / "robustness.py").open("a") as file:
-        file.write(HARDEST)
+    for name, more in (("evaluation/robustness.py", HARDEST), ("tracking/live.py", PATIENT)):
+        with (folder / "src" / "lenet" / name).open("a") as file:
+            file.write(more)
     small = {"epochs": epochs, "train_size": 1500, "validation_size": 500}
     edit_params(folder, lambda content: content.update(overrides))
     for home in layout.homes(folder):
@@ -255,6 +306,17 @@ def run(
     )
     assert status is None or done.returncode == status, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def refused(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a command that ends with exit status 2 says."""
+    monkeypatch.setattr("sys.argv", ["lenet", *words.split()])
+    for name in ("gc.set_threshold", "atexit.register", "lenet.runtime.processes.follow_parents"):
+        monkeypatch.setattr(name, lambda *given: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err
 
 
 def lenet_command(*words: str) -> list[str]:

@@ -13,7 +13,7 @@ from matplotlib import rcParams
 from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
-from conftest import ROOT, run
+from conftest import ROOT, refused
 from lenet.evaluation import rounding
 from lenet.params.schema import Params, Variant
 from lenet.pipeline import compare, scheduling
@@ -515,6 +515,7 @@ def test_errors_of_zero_can_be_drawn_on_logarithmic_scales() -> None:
         assert figures.svg(figure)
 
 
-def test_results_before_any_run_are_one_line(tmp_path: Path) -> None:
+def test_results_before_any_run_are_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
-    assert "make repro" in run("lenet", "results", cwd=tmp_path, status=2).stderr
+    monkeypatch.chdir(tmp_path)
+    assert "make repro" in refused("results", monkeypatch, capsys)

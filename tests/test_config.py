@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from conftest import ROOT, run
+from conftest import ROOT, refused, run
 from lenet.experiments import experiment
 from lenet.params import loading, schema
 from lenet.reproduce import workplace
@@ -203,17 +203,15 @@ def test_leaves_are_the_same_from_params_yaml_and_from_a_record(params: schema.P
         assert str(loading.flatten(block)) == str(loading.flatten(recorded)), name
 
 
-@pytest.mark.parametrize("command", [["check"], ["summary", "modern"], ["results"], ["repro"]])
-def test_every_command_refuses_a_bad_file_with_status_2(tmp_path, command: list[str]) -> None:
+def test_every_command_refuses_a_bad_file_with_status_2(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused("check", monkeypatch, capsys).startswith("lenet: error: params.yaml is not here")
     (tmp_path / "params.yaml").write_text("seeds: []\n")
-    done = run("lenet", *command, cwd=tmp_path, status=2)
-    assert "lenet: error: params.yaml: " in done.stderr
+    for command in ("summary modern", "results", "repro"):
+        assert refused(command, monkeypatch, capsys).startswith("lenet: error: params.yaml: ")
+    done = run("lenet", "check", cwd=tmp_path, status=2)  # and as a program
+    assert done.stderr.startswith("lenet: error: params.yaml: ")
     assert "Traceback" not in done.stderr
-
-
-def test_a_folder_without_params_is_one_line(tmp_path) -> None:
-    done = run("lenet", "check", cwd=tmp_path, status=2)
-    assert done.stderr.startswith("lenet: error: params.yaml is not here")
 
 
 def test_a_run_s_parameters_nested_too_deeply_to_be_written_are_one_line(tmp_path: Path) -> None:

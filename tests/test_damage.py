@@ -16,8 +16,8 @@ import torch
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
-from conftest import HARDEST, ROOT, edit_params, run, small_disk
-from lenet import cli, networks
+from conftest import HARDEST, ROOT, edit_params, refused, run, small_disk
+from lenet import networks
 from lenet.digits.data import load_digits
 from lenet.evaluation import robustness
 from lenet.params.schema import Params
@@ -241,17 +241,6 @@ def test_a_merge_s_both_sides_are_one_line_for_every_command_that_reads_results(
             f"lenet: error: {file}: line 2: a merge has left both sides in it; `git checkout HEAD -- {file}` takes "
             "this branch's (delete it if Git has none), then `lenet repro`\n"
         )
-
-
-def refused(words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command that ends with exit status 2 says."""
-    monkeypatch.setattr("sys.argv", ["lenet", *words.split()])
-    for name in ("gc.set_threshold", "atexit.register", "lenet.runtime.processes.follow_parents"):
-        monkeypatch.setattr(name, lambda *given: None)
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    return capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, lenet_command, run
+from conftest import ROOT, refused
 from lenet.digits import fetch
 from lenet.runtime.errors import InputError
 
@@ -266,7 +266,9 @@ def test_a_folder_of_plain_or_gzipped_files_is_the_only_source(mnist, tmp_path: 
         ("folder", "Is a directory"),
     ],
 )
-def test_any_fault_in_the_folder_is_exit_2(mnist, tmp_path: Path, content: object, message: str) -> None:
+def test_any_fault_in_the_folder_is_exit_2(
+    mnist, tmp_path: Path, monkeypatch, capsys, content: object, message: str
+) -> None:
     own = tmp_path / "own"
     own.mkdir()
     for name in fetch.SHA256:
@@ -278,10 +280,12 @@ def test_any_fault_in_the_folder_is_exit_2(mnist, tmp_path: Path, content: objec
         (own / LABELS).mkdir()
     elif isinstance(content, bytes):
         (own / LABELS).write_bytes(content)
-    done = run(*lenet_command("fetch", "--out", str(tmp_path / "out")), cwd=ROOT, status=2, LENET_DATA_DIR=str(own))
-    assert message in done.stderr
-    assert f"LENET_DATA_DIR={own}" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    monkeypatch.setenv("LENET_DATA_DIR", str(own))
+    monkeypatch.chdir(ROOT)
+    said = refused(f"fetch --out {tmp_path / 'out'}", monkeypatch, capsys)
+    assert message in said
+    assert f"LENET_DATA_DIR={own}" in said
+    assert said.count("\n") == 1
     assert not (tmp_path / "out" / LABELS).exists()
 
 
