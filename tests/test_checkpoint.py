@@ -15,20 +15,23 @@ from lenet.training import checkpoint, fast_module, fingerprint
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fit import Fitted, fit
 
+pytestmark = pytest.mark.usefixtures("unsigned")
+
 
 @pytest.fixture(autouse=True)
 def _at_every_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    monkeypatch.setattr(fast_module, "DIGITS", 128)
 
 
 def small(variant: Variant) -> Variant:
     """Three epochs of three chunks, the last update smaller than the others."""
-    return variant.model_copy(update={"epochs": 3, "train_size": 2100, "validation_size": 100, "batch_size": 16})
+    return variant.model_copy(update={"epochs": 3, "train_size": 260, "validation_size": 40, "batch_size": 16})
 
 
 def trained(variant: Variant, digits: Digits, *callbacks: Checkpoints) -> Fitted:
     start = callbacks[0].latest() if callbacks else None
-    return fit(variant, 4, digits[100:2200], digits[:100], callbacks=callbacks, start=start)
+    return fit(variant, 4, digits[40:300], digits[:40], callbacks=callbacks, start=start)
 
 
 def stopped(variant: Variant, digits: Digits, folder: Path, saves: int) -> Checkpoints:
@@ -54,9 +57,9 @@ def test_it_goes_on_bit_for_bit_however_often_it_was_stopped(
 ) -> None:
     variant = small(params.variants[name])
     states = [stopped(variant, digits, tmp_path, saves).latest() for saves in (1, 3, 2, 4, 2)]
-    assert [(state.epoch, state.step) for state in states if state] == [(0, 0), (0, 128), (1, 0), (2, 0), (2, 64)]
+    assert [(state.epoch, state.step) for state in states if state] == [(0, 0), (0, 16), (1, 0), (2, 0), (2, 8)]
     assert same(trained(variant, digits, Checkpoints(tmp_path, "small")), trained(variant, digits))
-    assert "small goes on after epoch 2, step 64" in capsys.readouterr().err
+    assert "small goes on after epoch 2, step 8" in capsys.readouterr().err
 
 
 def online(params: Params, distortion: dict) -> Variant:
