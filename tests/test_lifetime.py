@@ -1,5 +1,6 @@
 """No stage outlives the command that started it, whatever kills that, and nothing half-written is taken as complete."""
 
+import itertools
 import os
 import shutil
 import signal
@@ -38,18 +39,25 @@ with processes.sole_writer(Path("out")):
 """
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A DVC project whose one stage sleeps in place of training, with a Makefile that calls `dvc repro`."""
-    (tmp_path / "stage.py").write_text(STAGE)
-    (tmp_path / "seconds").write_text("60")
-    (tmp_path / "Makefile").write_text("repro:\n\t@dvc repro\n\t@true\n")
+    folder = tmp_path_factory.mktemp("sleeping")
+    (folder / "stage.py").write_text(STAGE)
+    (folder / "seconds").write_text("60")
+    (folder / "Makefile").write_text("repro:\n\t@dvc repro\n\t@true\n")
     command = f"{sys.executable} stage.py"
-    (tmp_path / "dvc.yaml").write_text(f"stages:\n  sleep:\n    cmd: {command}\n    outs: [out]\n")
-    (tmp_path / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
-    run("git", "init", "-q", cwd=tmp_path)
-    run("dvc", "init", "-q", cwd=tmp_path)
-    commit(tmp_path, "start")
+    (folder / "dvc.yaml").write_text(f"stages:\n  sleep:\n    cmd: {command}\n    outs: [out]\n")
+    (folder / ".dvcignore").write_text((ROOT / ".dvcignore").read_text())
+    run("git", "init", "-q", cwd=folder)
+    run("dvc", "init", "-q", cwd=folder)
+    commit(folder, "start")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Iterator[Path]:
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     yield tmp_path
     for process in psutil.process_iter(["cwd"]):
         if process.info["cwd"] == str(tmp_path):
@@ -83,8 +91,13 @@ def ancestor(stage: psutil.Process, name: str) -> psutil.Process:
     return next(p for p in stage.parents() if any(Path(word).name == name for word in p.cmdline()[:3]))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=lambda n: n.name)
-@pytest.mark.parametrize("victim", ["make", "dvc", "stage", "all"])
+KILLS = [*itertools.product(("make", "dvc", "stage", "all"), (signal.SIGINT, signal.SIGTERM, signal.SIGKILL))]
+OFTEN = {("dvc", signal.SIGINT), ("dvc", signal.SIGKILL), ("stage", signal.SIGTERM), ("all", signal.SIGINT)}
+
+
+@pytest.mark.parametrize(
+    ("victim", "number"), [pytest.param(*kill, marks=() if kill in OFTEN else pytest.mark.slow) for kill in KILLS]
+)
 def test_killing_leaves_no_orphan_and_no_output(project: Path, victim: str, number: signal.Signals) -> None:
     top, stage = start(project, "make", "repro")
     dvc = ancestor(stage, "dvc")
