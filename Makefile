@@ -74,7 +74,7 @@ check: environment docs ## lint, format, types, params.yaml, documentation
 	lenet check
 
 test: environment ## the tests that take minutes
-	pytest -n 2 -rs --durations 15
+	pytest -n 2 --dist loadfile --no-loadscope-reorder -rs --durations 15
 
 test-slow: environment ## the tests that take longer
 	pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow -rs --durations 30
