@@ -31,7 +31,9 @@ def probe(few: Path, torchs: str, mkls: str, threads: int, *more: str) -> dict[s
     return found
 
 
-@pytest.mark.parametrize(("torchs", "mkls", "threads"), SETTINGS)
+@pytest.mark.parametrize(
+    ("torchs", "mkls", "threads"), [SETTINGS[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in SETTINGS[1:])]
+)
 def test_settings_do_not_change_bits(torchs: str, mkls: str, threads: int, few: Path, probed: dict[str, Any]) -> None:
     if (torchs, mkls, threads) not in POSSIBLE:
         pytest.skip(f"torch takes {HERE} here: this processor has no {torchs}")
@@ -43,8 +45,8 @@ def test_settings_do_not_change_bits(torchs: str, mkls: str, threads: int, few: 
 @pytest.mark.skipif(len(POSSIBLE) < 2, reason=f"torch takes {HERE} here, and there is nothing to compare it with")
 def test_settings_do_not_change_signatures(few: Path, prepared: Path) -> None:
     every = str(prepared / "train.safetensors")
-    first, *others = (probe(few, *setting, "--sign", every)["signatures"] for setting in POSSIBLE)
-    assert all(other == first for other in others)
+    first, last = (probe(few, *setting, "--sign", every)["signatures"] for setting in (POSSIBLE[0], POSSIBLE[-1]))
+    assert first == last
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
