@@ -186,7 +186,10 @@ def test_a_network_that_always_says_three_is_wrong_about_the_others_at_every_lev
         assert curve["errors"] == [others] * len(curve["levels"])
 
 
-def test_the_undisturbed_error_is_the_plain_one_whatever_the_number_of_digits(params: Params, digits: Digits) -> None:
+def test_the_undisturbed_error_is_the_plain_one_whatever_the_number_of_digits(
+    params: Params, digits: Digits, monkeypatch
+) -> None:
+    monkeypatch.setattr(robustness, "BATCH", 50)
     examined = recogniser(params, randomised(modern()))
     part = digits[: robustness.BATCH + 7]
     plain = float((examined.scores(part.images).argmax(1) != part.labels).double().mean())
