@@ -32,6 +32,8 @@ from lenet.tracking import store as store_module
 from lenet.training import fingerprint
 from test_train import small_params
 
+pytestmark = pytest.mark.usefixtures("unsigned")
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -40,22 +42,22 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tracked(store: Path, params: Params, prepared: Path) -> tuple[MlflowClient, Run, Path]:
+def tracked(store: Path, params: Params, small_digits: Path) -> tuple[MlflowClient, Run, Path]:
     """A client, the run and the run's folder."""
     folder = store / "modern-1"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
         patch.setattr(recorder, "SECONDS", 0.2)
-        train_once(params, prepared, folder)
-        evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
+        train_once(params, small_digits, folder)
+        evaluate.evaluate(folder, small_digits / "test.safetensors", store / "modern-1.json", track=True)
         client = tracking.open_store()
         found = tracking.find(client, Record.read(folder / "run.json"))
         assert found
         return client, found, folder
 
 
-def train_once(params: Params, prepared: Path, folder: Path, name: str = "modern") -> None:
-    train(small_params(params), name, 1, prepared / "train.safetensors", None, folder, "lenet5")
+def train_once(params: Params, digits: Path, folder: Path, name: str = "modern") -> None:
+    train(small_params(params), name, 1, digits / "train.safetensors", None, folder, "lenet5")
 
 
 def test_a_run_has_every_contract_tag(tracked, digits: Digits) -> None:
@@ -156,11 +158,11 @@ def test_the_model_s_signature_and_example_are_raw_images(tracked) -> None:
     assert recognition.example().shape == (2, 28, 28)
 
 
-def test_two_names_of_one_block_are_two_runs(tracked, params, prepared, store, monkeypatch) -> None:
+def test_two_names_of_one_block_are_two_runs(tracked, params, small_digits, store, monkeypatch) -> None:
     client, found, folder = tracked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
     twin = params.model_copy(update={"variants": params.variants | {"twin": params.variants["modern"]}})
-    train_once(twin, prepared, store / "twin-1", name="twin")
+    train_once(twin, small_digits, store / "twin-1", name="twin")
     record = Record.read(store / "twin-1" / "run.json")
     assert record.key == found.data.tags["run.key"]
     assert tracking.find(client, record).info.run_name == "twin-1"
@@ -168,11 +170,13 @@ def test_two_names_of_one_block_are_two_runs(tracked, params, prepared, store, m
     client.delete_run(tracking.find(client, record).info.run_id)
 
 
-def test_training_again_goes_on_in_the_same_run_and_logs_nothing_twice(tracked, params, prepared, store, monkeypatch):
+def test_training_again_goes_on_in_the_same_run_and_logs_nothing_twice(
+    tracked, params, small_digits, store, monkeypatch
+):
     client, found, folder = tracked
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
-    train_once(params, prepared, folder)
-    evaluate.evaluate(folder, prepared / "test.safetensors", store / "modern-1.json", track=True)
+    train_once(params, small_digits, folder)
+    evaluate.evaluate(folder, small_digits / "test.safetensors", store / "modern-1.json", track=True)
     assert len(client.search_runs([found.info.experiment_id])) == 1
     assert len(client.get_metric_history(found.info.run_id, "train/loss")) == 2
     assert len(client.get_metric_history(found.info.run_id, "test/misses")) == 1
