@@ -261,7 +261,7 @@ def small_checkout(folder: Path, epochs: int = 1, **overrides: object) -> Path:
         if (path.is_file() or path.is_symlink()) and not {"metrics", "dvc.lock"} & {*Path(name).parts}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / name, follow_symlinks=False)
-    for name, more in (("evaluation/robustness.py", HARDEST), ("tracking/live.py", PATIENT)):
+    for name, more in (("evaluation/robustness.py", HARDEST), ("tracking/recorder.py", PATIENT)):
         with (folder / "src" / "lenet" / name).open("a") as file:
             file.write(more)
     small = {"epochs": epochs, "train_size": 1500, "validation_size": 500}

@@ -26,7 +26,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.utils.file_utils import local_file_uri_to_path
 from ruamel.yaml import YAML
-from safetensors.torch import save_file
 from sqlalchemy import make_url
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, small_disk, wait_for
@@ -61,16 +60,6 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def small_digits(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few hundred digits."""
-    folder = tmp_path_factory.mktemp("digits")
-    for name in ("train", "test"):
-        few = load_digits(prepared / f"{name}.safetensors")[:400]
-        save_file({part: getattr(few, part).clone() for part in ("images", "labels", "index")}, folder / name)
-    return folder
-
-
 @dataclass
 class Project:
     """A folder to train in, with a store of its own."""
@@ -93,7 +82,7 @@ class Project:
     def command(self) -> list[str]:
         """The training, as dvc.yaml calls it."""
         return [
-            sys.executable, "-m", "lenet", "train", "modern", "1", "--data", f"{self.digits}/train",
+            sys.executable, "-m", "lenet", "train", "modern", "1", "--data", f"{self.digits}/train.safetensors",
             "--out", "runs/modern-1",
         ]  # fmt: skip
 
@@ -215,9 +204,9 @@ def work(made: Project, *stages: str, seeds: tuple[int, ...] = (1, 2)) -> None:
         for seed in seeds:
             folder = runs / f"modern-{seed}"
             if stage == "train":
-                train.train(made.params, "modern", seed, made.digits / "train", None, folder, "lenet5")
+                train.train(made.params, "modern", seed, made.digits / "train.safetensors", None, folder, "lenet5")
             elif stage == "evaluate":
-                evaluate.evaluate(folder, made.digits / "test", metrics / f"modern-{seed}.json", True)
+                evaluate.evaluate(folder, made.digits / "test.safetensors", metrics / f"modern-{seed}.json", True)
     if "compare" in stages:
         compare.compare(made.params, runs, Path("no-studies"), metrics / "summary.json", reports, True)
 
@@ -360,6 +349,7 @@ def test_a_refused_connection_is_not_in_the_way(project, untracked, recorded) ->
     check_completed(project, recorded)
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_is_not_in_the_way(project, untracked, recorded) -> None:
     with listening() as uri:
         ended = train_there(project, MLFLOW_TRACKING_URI=uri)
@@ -400,6 +390,7 @@ def test_a_store_locked_midway_is_not_in_the_way(project, untracked, recorded) -
     check_completed(project, recorded)
 
 
+@pytest.mark.slow
 def test_a_full_disk_under_the_store_is_not_in_the_way(project, untracked, recorded, template: Path) -> None:
     place = project.folder / "store"
     place.mkdir()
