@@ -213,14 +213,56 @@ def shared(temporary: pytest.TempPathFactory, name: str, make: Callable[[Path], 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
-    """A committed checkout whose pipeline has run, `modern` with two seeds. Work on copies."""
+    """A committed checkout whose pipeline has run once, of two variants; ``said`` beside it holds what that said."""
 
     def make(folder: Path) -> None:
-        small_checkout(folder, 2, seeds=[1, 2], compare=["modern"])
-        run(*lenet_command("repro"), cwd=folder, timeout=500, LENET_DATA_DIR=str(mnist))
+        small_checkout(folder, 2, seeds=[1], compare=["original-tanh", "modern"])
+        words = lenet_command("repro")
+        done = run(*words, cwd=folder, timeout=500, LENET_DATA_DIR=str(mnist), SHELL="/usr/sbin/nologin")
+        folder.with_name("said").write_text(done.stderr)
         commit(folder, "results")
 
     return shared(tmp_path_factory, "published/checkout", make)
+
+
+@pytest.fixture
+def copy(published: Path, tmp_path: Path) -> Path:
+    """A copy of it, store and cache included."""
+    return Path(shutil.copytree(published, tmp_path / "copy", symlinks=True))
+
+
+SMALL = {
+    "seed": 5, "run_seed": 1, "trials": 12, "batch": 4, "objectives": ["validation/error"],
+    "sampler": {"kind": "tpe", "startup": 4}, "pruner": {"kind": "successive-halving", "first": 1, "keep": 2},
+}  # fmt: skip
+SPACE = {
+    "optimizer": [
+        {"kind": "adam", "lr": {"low": 1e-4, "high": 1e-1, "scale": "log"}, "beta1": 0.9, "beta2": 0.999,
+         "weight_decay": 0.0},
+        {"kind": "sgd", "lr": {"low": 1e-3, "high": 1.0, "scale": "log"}, "momentum": [0.0, 0.9], "weight_decay": 0.0},
+    ],
+    "batch_size": [16, 32],
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def studied(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
+    """A checkout with training digits alone, whose study of `modern` takes seconds. Work on copies.
+
+    One worker has computed it in one go, in ``alone.db``; ``alone`` holds what is published of it.
+    """
+
+    def make(folder: Path) -> None:
+        small_checkout(folder, 4, seeds=[1], compare=["modern"])
+        edit_params(folder, lambda content: content["sweep"].update(**SMALL, spaces={"modern": SPACE}))
+        edit_params(folder, lambda content: content["variants"]["modern"].update(train_size=600, validation_size=300))
+        commit(folder, "a small study")
+        (folder / "data").mkdir()
+        shutil.copy(prepared / "train.safetensors", folder / "data")
+        words = "sweep", "modern", "--workers", "1", "--storage", "sqlite:///alone.db", "--out", "alone", "--no-track"
+        run(*lenet_command(*words), cwd=folder)
+
+    return shared(tmp_path_factory, "studied", make)
 
 
 Checkout = Callable[..., Path]

@@ -36,13 +36,6 @@ def sign(variant: object, digits: object) -> object:
     return importlib.import_module("lenet.training.signature").sign(variant, digits)["digests"]
 
 
-def train(variant: object, digits: object) -> object:
-    """The end of a training of another seed, with snapshots."""
-    fitted = importlib.import_module("lenet.training.fit").fit(variant, 7, *digits.split(variant), snapshots=True)
-    digest = importlib.import_module("lenet.training.fingerprint").tensors_sha256
-    return [digest(fitted.weights), digest(fitted.snapshots), digest({"trace": fitted.trace}), fitted.history]
-
-
 def loaded(variant: object, digits: object) -> object:
     """The files of this package's modules that a training imports."""
     importlib.import_module("lenet.training.fit")

@@ -24,6 +24,7 @@ from lenet.pipeline import compare, evaluate
 from lenet.reproduce import doctor, verify
 from lenet.runtime import remedies
 from lenet.runtime.errors import FaultyFile, InputError
+from lenet.tracking import store
 
 pytestmark = pytest.mark.slow
 SECTIONS = ("environment", "lock", "files", "arithmetic", "record", "again")
@@ -31,14 +32,13 @@ LOCK, FILES, ARITHMETIC, RECORD = "lock", "files", "arithmetic", "record"
 
 
 @pytest.fixture
-def folder(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, store included, to be damaged."""
-    shutil.copytree(published, tmp_path / "copy", symlinks=True)
-    monkeypatch.chdir(tmp_path / "copy")
+def folder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """To be damaged."""
+    monkeypatch.chdir(copy)
     for name in ("DISTURBANCES", "curves"):
         monkeypatch.setattr(robustness, name, getattr(robustness, name))
     exec(HARDEST, vars(robustness))  # as its own sources have it
-    return tmp_path / "copy"
+    return copy
 
 
 def findings(*names: str, deep: bool = False) -> dict[str, list[str]]:
@@ -68,28 +68,30 @@ def test_an_edited_metric_is_named_wherever_it_does_not_fit(folder: Path) -> Non
     assert any("summary.json: modern.misses" in fault for fault in found[FILES])
     assert any("metric test/misses is" in fault and "7.0 in the files" in fault for fault in found[RECORD])
     assert any("artifact modern-1.json is not the file" in fault for fault in found[RECORD])
-    assert run(*lenet_command("doctor"), cwd=folder, status=1).stdout.count("test.misses is 7") == 1
+    done = CliRunner().invoke(cli, ["doctor"])
+    assert (done.exit_code, done.stdout.count("test.misses is 7")) == (1, 1)
 
 
 def test_of_named_runs_alone_other_runs_and_the_comparison_do_not_matter(folder: Path) -> None:
-    shutil.rmtree(folder / "runs" / "modern-2")
+    shutil.rmtree(folder / "runs" / "original-tanh-1")
     (folder / "metrics" / "summary.json").unlink()
     assert LOCK in findings()
     assert {LOCK, FILES}.isdisjoint(findings("modern-1"))
-    assert FILES in findings("modern-2")
-    unknown = run(*lenet_command("doctor", "modern-9"), cwd=folder, status=1).stdout
-    assert "modern-9: not compared; legal: modern-1, modern-2" in unknown
+    assert FILES in findings("original-tanh-1")
+    unknown = CliRunner().invoke(cli, ["doctor", "modern-9"])
+    assert unknown.exit_code == 1
+    assert "modern-9: not compared; legal: original-tanh-1, modern-1" in unknown.stdout
 
 
 def test_a_changed_byte_of_the_weights_is_named(folder: Path) -> None:
-    path = folder / "runs" / "modern-2" / "weights.safetensors"
+    path = folder / "runs" / "original-tanh-1" / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.unlink()
     path.write_bytes(content)
     found = findings()
     assert set(found) == {LOCK, FILES, RECORD}
-    assert any("runs/modern-2: run.json: run.weights.sha256 is" in fault for fault in found[FILES])
+    assert any("runs/original-tanh-1: run.json: run.weights.sha256 is" in fault for fault in found[FILES])
     assert any("artifact weights.safetensors is not the file" in fault for fault in found[RECORD])
 
 
@@ -146,27 +148,23 @@ def test_an_edited_missing_or_foreign_artifact_is_named(folder: Path) -> None:
     assert findings() == {}  # files are what is believed
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [
-        ("UPDATE latest_metrics SET value = 0.5 WHERE key = 'test/error'", "metric test/error is 0.5"),
-        (
-            "UPDATE metrics SET value = 0.5 WHERE key = 'validation/error'",
-            "metric validation/error is 0.5 in epoch 1, and",
-        ),
-        ("UPDATE tags SET value = 'x' WHERE key = 'weights.sha256'", "tag weights.sha256 is x"),
-        ("UPDATE params SET value = '1' WHERE key = 'optimizer.lr'", "parameter optimizer.lr is 1"),
-        ("UPDATE tags SET value = 'false' WHERE key = 'current'", "is not tagged current"),
-        ("UPDATE tags SET value = 'other' WHERE key = 'run.key'", "is not there; `lenet sync` records it"),
-        ("UPDATE runs SET status = 'FAILED'", "status FAILED"),
-    ],
-)
-def test_an_edit_in_the_store_is_named(folder: Path, change: str, named: str) -> None:
-    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
-        connection.execute(change)
-    found = findings()
-    assert set(found) == {RECORD}
-    assert sum(named in fault for fault in found[RECORD]) >= 2, found  # of both runs
+def test_an_edit_in_the_store_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for change, named in (
+        ("latest_metrics SET value = 0.5 WHERE key = 'test/error'", "metric test/error is 0.5"),
+        ("metrics SET value = 0.5 WHERE key = 'validation/error'", "metric validation/error is 0.5 in epoch 1, and"),
+        ("tags SET value = 'x' WHERE key = 'weights.sha256'", "tag weights.sha256 is x"),
+        ("params SET value = '1' WHERE key = 'optimizer.lr'", "parameter optimizer.lr is 1"),
+        ("tags SET value = 'false' WHERE key = 'current'", "is not tagged current"),
+        ("tags SET value = 'other' WHERE key = 'run.key'", "is not there; `lenet sync` records it"),
+        ("runs SET status = 'FAILED'", "status FAILED"),
+    ):
+        edited = folder / f"{hash(change)}.db"
+        store._copy(folder / "mlflow.db", edited)
+        with closing(sqlite3.connect(edited)) as connection, connection:
+            connection.execute(f"UPDATE {change}")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{edited}")
+        found = [*tracking.check(loading.load(), doctor.RUNS, doctor.METRICS, doctor.REPORTS)]
+        assert sum(named in fault for fault in found) >= 2, found  # of both runs
 
 
 def test_another_package_and_another_arithmetic_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,22 +181,21 @@ def test_another_package_and_another_arithmetic_are_named(folder: Path, monkeypa
     assert [fault.split(" is off here")[0] for fault in findings()[ARITHMETIC]] == ["sqrt", "product"]
 
 
-@pytest.mark.parametrize(
-    ("part", "said"),
-    [
+def test_an_identity_that_does_not_follow_is_named(folder: Path) -> None:
+    path = folder / "runs" / "modern-1" / "run.json"
+    whole = path.read_text()
+    path.unlink()
+    for part, said in (
         ("key", "by its parameters, seed, data.sha256 and signature"),
         ("data.sha256", "by the present digits"),
         ("signature", "by signatures/modern.json"),
-    ],
-)
-def test_an_identity_that_does_not_follow_is_named(folder: Path, part: str, said: str) -> None:
-    path = folder / "runs" / "modern-1" / "run.json"
-    content = json.loads(path.read_text())
-    content["run"][part] = "0" * 64
-    path.unlink()
-    path.write_text(json.dumps(content, indent=2) + "\n")
-    told = f"runs/modern-1: run.json: run.{part} is {'0' * 64}, and "
-    assert [fault.startswith(told) for fault in findings()[FILES] if fault.endswith(said)] == [True]
+    ):
+        content = json.loads(whole)
+        content["run"][part] = "0" * 64
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        told = f"runs/modern-1: run.json: run.{part} is {'0' * 64}, and "
+        found = [*doctor.files(loading.load(), ["modern-1"])]
+        assert [fault.startswith(told) for fault in found if fault.endswith(said)] == [True]
 
 
 def test_results_from_before_signatures_are_named_once_and_no_disagreement(folder: Path) -> None:
@@ -211,7 +208,8 @@ def test_results_from_before_signatures_are_named_once_and_no_disagreement(folde
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(json.dumps({"variant": "tutorial", "seed": seed, "run": before}))
     assert findings() == {}
-    done = run(*lenet_command("doctor"), cwd=folder)
+    done = CliRunner().invoke(cli, ["doctor"])
+    assert done.exit_code == 0
     assert done.stdout.count("its results use the arithmetic of") == 1
     assert done.stdout.splitlines()[0].startswith("experiments/ladder: skipped, its results use the arithmetic of ")
     assert "warning" not in done.stderr
@@ -265,7 +263,7 @@ def empty(folder: Path) -> None:
 
 
 def halve(folder: Path) -> None:
-    shutil.rmtree(folder / "runs" / "modern-2")
+    shutil.rmtree(folder / "runs" / "original-tanh-1")
     (folder / "runs" / "modern-1" / "weights.safetensors").unlink()
 
 

@@ -30,7 +30,6 @@ from sqlalchemy import make_url
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, small_disk, wait_for
 from lenet import tracking
-from lenet.digits.data import load_digits
 from lenet.evaluation import recognition
 from lenet.params import loading, schema
 from lenet.pipeline import compare, evaluate, train

@@ -19,13 +19,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_disk, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, refused, run, small_disk, wait_for
 from lenet.digits.data import shuffled
 from lenet.params import loading
 from lenet.reproduce import many
 
 pytestmark = pytest.mark.slow
-BATCH = loading.load(ROOT / "params.yaml").variants["modern"].batch_size
 OTHER = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OMP_NUM_THREADS": "2"}
 """As another processor would compute."""
 FASTER = "training/optimizer.py", 'group["lr"] / (1 - whole', '1.01 * group["lr"] / (1 - whole'
@@ -33,9 +32,8 @@ FASTER = "training/optimizer.py", 'group["lr"] / (1 - whole', '1.01 * group["lr"
 
 
 @pytest.fixture
-def folder(published: Path, tmp_path: Path) -> Path:
-    """A copy of the published checkout, store and cache included."""
-    return Path(shutil.copytree(published, tmp_path / "copy", symlinks=True))
+def folder(copy: Path) -> Path:
+    return copy
 
 
 def rerun(folder: Path, *words: str, status: int | None = 0, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -120,8 +118,9 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def test_a_published_run_is_rerun_bitwise_and_recorded_with_links(folder: Path) -> None:
+    """With other instructions and threads, too."""
     before = state(folder)
-    done = rerun(folder, "modern-1")
+    done = rerun(folder, "modern-1", **OTHER)
     assert "best possible grade here: bitwise" in done.stdout
     assert "modern-1: bitwise" in done.stdout
     assert [line.split("│")[1].strip() for line in done.stdout.splitlines() if line.count("│") == 5][-3:] == [
@@ -146,34 +145,40 @@ def test_a_published_run_is_rerun_bitwise_and_recorded_with_links(folder: Path) 
 
 
 def test_preflight_stops_before_any_stage_and_tells_what_is_in_reach(folder: Path) -> None:
-    for surroundings in ({}, OTHER):
-        shown = rerun(folder, "modern-1", "--preflight", **surroundings).stdout
-        assert "best possible grade here: bitwise" in shown
-        assert "if the rerun is not bitwise, something is broken" in shown
-        rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
-        assert {name: same for name, _, _, same in rows if name in ("signature", "conformance")} == {
-            "signature": "seen when it has run",  # it ran at the commit before the one that holds its signature
-            "conformance": "yes",
-        }
+    """Other versions are shown, and keep nothing out of reach."""
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
+    path = artifacts(folder, made) / "source" / "environment.txt"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join("numpy==1.26.0\n" if line.startswith("numpy==") else line for line in lines))
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "git.commit", "0" * 40)
+    shown = rerun(folder, "modern-1", "--preflight", **OTHER).stdout
+    assert "best possible grade here: bitwise" in shown
+    assert "if the rerun is not bitwise, something is broken" in shown
+    assert re.search(r"code .*\(commit [0-9a-f]{12}\)", shown)  # its own has vanished: its like
+    assert [line for line in shown.splitlines() if "numpy 1.26.0" in line and "it need not be" in line]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    assert {name: same for name, _, _, same in rows if name in ("signature", "conformance")} == {
+        "signature": "seen when it has run",  # it ran at the commit before the one that holds its signature
+        "conformance": "yes",
+    }
     edit_json(artifacts(folder, made) / "run.json", lambda record: record["parameters"]["optimizer"].update(lr=0.0031))
     assert "best possible grade here: predictions" in rerun(folder, "modern-1", "--preflight", status=3).stdout
     assert runs(folder, "lenet5-reruns") == []
 
 
-def test_one_pixel_is_found_in_the_data_at_its_step(folder: Path) -> None:
+def test_one_pixel_is_found_in_the_data_at_its_step_and_one_parameter_beside_it(folder: Path) -> None:
     path = folder / "data" / "train.safetensors"
     tensors = load_file(path)
-    validation, digit = 500, 777
+    validation, digit = 500, shuffled(1500, 1, 1).tolist()[7]  # of the first step: the parameter matters from the next
     tensors["images"][validation + digit, 14, 14] ^= 255
     path.unlink()
     save_file(tensors, path)
     made = train(folder)
+    edit_json(artifacts(folder, made) / "run.json", lambda record: record["parameters"]["optimizer"].update(lr=0.0031))
     verdict = judged(folder, made.info.run_id, status=None)
-    order = shuffled(1500, 1, 1).tolist()
-    assert verdict["step"] == [1, order.index(digit) // BATCH + 1]
-    assert verdict["epoch"] == 1
-    assert [cause["kind"] for cause in verdict["causes"]] == ["data"]
+    assert (verdict["epoch"], verdict["step"]) == (1, [1, 1])
+    assert [cause["kind"] for cause in verdict["causes"]] == ["data", "parameters"]
+    assert re.search(r"optimizer\.lr [\d.]+ → 0\.0031", verdict["causes"][1]["detail"])
     same = {stage["what"]: stage["same"] for stage in verdict["stages"]}
     answers = verdict["grade"] == "predictions"  # may still be the same, by the machine's arithmetic
     assert same == {"prepare": False, "train": False, "evaluate": answers}
@@ -222,18 +227,6 @@ def test_nothing_of_a_changed_snapshot_is_executed_unasked_and_asked_it_gets_no_
         assert not (tmp_path / "stolen").exists()
     rerun(folder, "modern-1", "--trust-sources", **surroundings)
     assert (tmp_path / "stolen").read_text() == "nothing"
-
-
-def test_one_parameter_is_found(folder: Path) -> None:
-    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
-    edit_json(artifacts(folder, made) / "run.json", lambda record: record["parameters"]["optimizer"].update(lr=0.0031))
-    verdict = judged(folder, made.info.run_id, status=None)
-    assert [cause["kind"] for cause in verdict["causes"]] == ["parameters"]
-    assert re.search(r"optimizer\.lr [\d.]+ → 0\.0031", verdict["causes"][0]["detail"])
-
-
-def test_with_other_instructions_and_threads_a_rerun_is_bitwise(folder: Path) -> None:
-    assert judged(folder, "modern-1", status=0, **OTHER)["grade"] == "bitwise"
 
 
 def test_other_weights_of_a_published_key_are_said_to_be_broken(folder: Path) -> None:
@@ -291,7 +284,6 @@ def test_many_are_rerun_side_by_side(folder: Path) -> None:
     assert len(runs(folder, "lenet5-reruns")) == 2
     assert leftovers(folder) == []
     assert rerun(folder, "--all", "--filter", "tags.variant = 'none'", status=2).stdout == ""
-    assert "--filter" in rerun(folder, "--all", "--filter", "nonsense", status=2).stderr
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -308,19 +300,17 @@ def test_many_are_interrupted_at_once(folder: Path, how: signal.Signals) -> None
     assert leftovers(folder) == []
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["modern-7"], "modern-7: no present run of this name"),
-        ([], "name one RUN"),
-        (["modern-1", "--all"], "name one RUN"),
-    ],
-)
-def test_a_bad_reference_is_one_line_and_status_2(published: Path, words: list[str], said: str) -> None:
-    done = rerun(published, *words, status=2)
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr
+def test_a_bad_reference_is_one_line_and_status_2(folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(folder)
+    for words, said in (
+        ("modern-7", "modern-7: no present run of this name"),
+        ("", "name one RUN"),
+        ("modern-1 --all", "name one RUN"),
+        ("--all --filter nonsense", "--filter"),
+    ):
+        line = refused(f"rerun {words}", monkeypatch, capsys)
+        assert said in line
+        assert line.count("\n") == 1
 
 
 def test_an_id_of_a_store_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,17 +321,15 @@ def test_an_id_of_a_store_is_no_option(tmp_path: Path, monkeypatch: pytest.Monke
     assert (found.status, "'--all' names no run" in found.fault) == (2, True)
 
 
-def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path) -> None:
+def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path, monkeypatch, capsys) -> None:
     (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
     MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "git.commit", "0" * 40)
-    assert re.search(
-        r"code .*\(commit [0-9a-f]{12}\)", rerun(folder, made.info.run_id, "--preflight").stdout
-    )  # its like
     (artifacts(folder, made) / "source" / "source.zip").unlink()
     for path in (folder / ".dvc" / "tmp" / "lenet" / "journal").glob("*/source.zip"):
         path.unlink()
-    done = rerun(folder, made.info.run_id, "--preflight", status=2)
-    assert "that commit is not in this repository, and there is no snapshot" in done.stderr
+    monkeypatch.chdir(folder)
+    said = refused(f"rerun {made.info.run_id} --preflight", monkeypatch, capsys)
+    assert "that commit is not in this repository, and there is no snapshot" in said
 
 
 def text(folder: Path) -> str:
@@ -355,7 +343,6 @@ STEPS: dict[str, Callable[[Path], object]] = {
     "probe": lambda folder: list(folder.glob(".dvc/tmp/lenet/reruns/*/log")),
     "prepare": lambda folder: "Running stage 'prepare'" in text(folder),
     "train": lambda folder: "Running stage 'train@modern-1'" in text(folder),
-    "evaluate": lambda folder: "Running stage 'evaluate@modern-1'" in text(folder),
 }
 
 
@@ -366,7 +353,6 @@ STEPS: dict[str, Callable[[Path], object]] = {
         ("probe", signal.SIGKILL),
         ("prepare", signal.SIGINT),
         ("train", signal.SIGKILL),
-        ("evaluate", signal.SIGTERM),
     ],
 )
 def test_killed_at_any_step_it_leaves_everything_of_the_user_s_as_it_was(
@@ -409,39 +395,32 @@ def strays(folder: Path) -> list[psutil.Process]:
 def test_traces_are_float32_bits_and_every_epoch_has_its_digest(published: Path) -> None:
     for path in (published / "runs").glob("*/trace"):
         losses = np.frombuffer(path.read_bytes(), "<f4")
-        assert len(losses) == 2 * ceil(1500 / BATCH)
+        batch = loading.load(ROOT / "params.yaml").variants[path.parent.name.rpartition("-")[0]].batch_size
+        assert len(losses) == 2 * ceil(1500 / batch)
         assert np.isfinite(losses).all()
         digests = [line.split(",")[-1] for line in (path.parent / "history.csv").read_text().splitlines()[1:]]
         assert [len(digest) for digest in digests] == [64, 64]
 
 
-def test_verify_computes_the_published_result_in_a_clean_copy_and_sees_planted_drift(
+def test_a_fresh_clone_reruns_the_published_result_and_verify_sees_planted_drift_alone(
     published: Path, tmp_path: Path, mnist: Path
 ) -> None:
-    clone = tmp_path / "clone"
+    clone, data = tmp_path / "clone", {"LENET_DATA_DIR": str(mnist)}
     run("git", "clone", "-q", str(published), str(clone), cwd=tmp_path)
-    done = run(*lenet_command("verify", "modern-1"), cwd=clone, LENET_DATA_DIR=str(mnist))
-    rows = [line for line in done.stdout.splitlines() if "bitwise" in line]
-    assert len(rows) == 7  # fetch, prepare, signature, train, evaluate, metrics, weights
-    assert all(" yes " in row for row in rows)
-    assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
-    assert not (clone / "runs").exists()
+    assert "modern-1: bitwise" in rerun(clone, "modern-1", "--no-track", **data).stdout  # known by its metrics alone
+    assert not (clone / "mlflow.db").exists()
     path = clone / "metrics" / "modern-1.json"
     edit_json(path, lambda content: content["test"].update(misses=content["test"]["misses"] - 1))
     commit(clone, "drift")
-    done = run(*lenet_command("verify", "modern-1"), cwd=clone, status=1, LENET_DATA_DIR=str(mnist))
+    done = run(*lenet_command("verify", "modern-1"), cwd=clone, status=1, **data)
+    rows = [line for line in done.stdout.splitlines() if " yes " in line]
+    assert len(rows) == 6  # fetch, prepare, signature, train, evaluate, weights
+    assert all("bitwise" in row for row in rows)
     (row,) = [line for line in done.stdout.splitlines() if "NO" in line]
     assert "metrics/modern-1.json" in row
-    assert "modern-9" in run(*lenet_command("verify", "modern-9"), cwd=clone, status=2).stderr
-
-
-def test_a_published_run_of_this_project_is_rerun_in_a_fresh_clone(tmp_path: Path, mnist: Path) -> None:
-    clone, name = tmp_path / "clone", "modern-3"
-    run("git", "clone", "-q", str(ROOT), str(clone), cwd=tmp_path)
-    done = run(*lenet_command("rerun", name, "--no-track"), cwd=clone, timeout=580, LENET_DATA_DIR=str(mnist))
-    assert f"{name}: bitwise" in done.stdout
-    assert not (clone / "mlflow.db").exists()
+    assert not (clone / "runs").exists()
     assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
+    assert "modern-9" in run(*lenet_command("verify", "modern-9"), cwd=clone, status=2).stderr
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Studies: the same trials whoever computes them and however often they are interrupted; failures; the record."""
 
 import ctypes
+import itertools
 import json
 import os
 import random
@@ -25,17 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from conftest import (
-    ENVIRONMENT,
-    ROOT,
-    commit,
-    edit_params,
-    lenet_command,
-    own_surroundings,
-    run,
-    small_checkout,
-    wait_for,
-)  # fmt: skip
+from conftest import ENVIRONMENT, ROOT, SMALL, SPACE, edit_params, lenet_command, refused, run, wait_for
 from lenet import tracking
 from lenet.digits.data import Digits
 from lenet.params.schema import Params
@@ -50,18 +41,7 @@ from lenet.sweep.worker import Worker
 from lenet.tracking import sweeps
 from lenet.training import signature
 
-SMALL = {
-    "seed": 5, "run_seed": 1, "trials": 12, "batch": 4, "objectives": ["validation/error"],
-    "sampler": {"kind": "tpe", "startup": 4}, "pruner": {"kind": "successive-halving", "first": 1, "keep": 2},
-}  # fmt: skip
-SPACE = {
-    "optimizer": [
-        {"kind": "adam", "lr": {"low": 1e-4, "high": 1e-1, "scale": "log"}, "beta1": 0.9, "beta2": 0.999,
-         "weight_decay": 0.0},
-        {"kind": "sgd", "lr": {"low": 1e-3, "high": 1.0, "scale": "log"}, "momentum": [0.0, 0.9], "weight_decay": 0.0},
-    ],
-    "batch_size": [16, 32],
-}  # fmt: skip
+pytestmark = pytest.mark.usefixtures("unsigned")
 
 
 @pytest.fixture(scope="module")
@@ -405,21 +385,9 @@ def test_the_display_tells_done_best_pruned_failed_and_what_is_left(
 # The command itself
 
 
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
-    """A checkout with training digits alone, whose study of `modern` takes seconds."""
-    folder = small_checkout(tmp_path_factory.mktemp("sweep") / "checkout", 4, seeds=[1], compare=["modern"])
-    edit_params(folder, lambda content: content["sweep"].update(**SMALL, spaces={"modern": SPACE}))
-    edit_params(folder, lambda content: content["variants"]["modern"].update(train_size=600, validation_size=300))
-    commit(folder, "a small study")
-    (folder / "data").mkdir()
-    shutil.copy(prepared / "train.safetensors", folder / "data")
-    return folder
-
-
 @pytest.fixture
-def checkout(built: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(built, tmp_path / "copy", symlinks=True))
+def checkout(studied: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(studied, tmp_path / "copy", symlinks=True))
 
 
 def sweep_command(*words: str) -> list[str]:
@@ -427,23 +395,13 @@ def sweep_command(*words: str) -> list[str]:
 
 
 def published(folder: Path) -> dict[str, bytes]:
-    return {name: (folder / name).read_bytes() for name in ("trials.csv", "best.json")}
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-@pytest.fixture(scope="module")
-def alone(built: Path) -> dict[str, bytes]:
-    """What is published of the study that one worker has computed in one go."""
-    words = ("modern", "--workers", "1", "--storage", f"sqlite:///{built}/alone.db", "--out", "alone", "--no-track")
-    with pytest.MonkeyPatch.context() as patch:
-        own_surroundings(patch)
-        run(*sweep_command(*words), cwd=built)
-    return published(built / "alone")
-
-
-@pytest.mark.slow
-def test_one_worker_or_three_give_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
-    run(*sweep_command("modern", "--workers", "3", "--out", "study", "--no-track"), cwd=checkout)
-    assert published(checkout / "study") == alone
+@pytest.fixture
+def alone(studied: Path) -> dict[str, bytes]:
+    """What is published of the study by one worker in one go."""
+    return published(studied / "alone")
 
 
 @pytest.mark.slow
@@ -451,22 +409,21 @@ def test_all_compared_variants_get_as_many_trials(checkout: Path) -> None:
     tanh = {"optimizer.lr": {"low": 1e-3, "high": 1e-2, "scale": "log"}}
     edit_params(checkout, lambda content: content.update(compare=["modern", "original-tanh"]))
     edit_params(checkout, lambda content: content["sweep"]["spaces"].update({"original-tanh": tanh}))
-    run(*sweep_command("--all", "--trials", "5", "--workers", "2", "--out", "studies", "--no-track"), cwd=checkout)
+    run(*sweep_command("--all", "--trials", "3", "--workers", "2", "--out", "studies", "--no-track"), cwd=checkout)
     counts = {path.parent.name: len(pd.read_csv(path)) for path in checkout.glob("studies/*/trials.csv")}
-    assert counts == {"modern": 5, "original-tanh": 5}
+    assert counts == {"modern": 3, "original-tanh": 3}
 
 
 @pytest.mark.slow
-def test_killed_twenty_times_it_ends_with_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
+def test_killed_again_and_again_it_ends_with_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
     """By SIGKILL of the coordinator, or of it and all workers, after so much has been written since its start."""
-    chance = random.Random(20)
-    log = checkout / "trials.log"
-    words = ("--workers", "2", "--storage", f"journal:///{log}", "--out", "study", "--no-track")
-    for _ in range(20):
+    log = checkout / "kept" / "trials.log"
+    words = ("--workers", "2", "--storage", "journal:///kept/trials.log", "--out", "study", "--no-track")
+    for written, everyone in itertools.product((1, 300, 900, 2000), (False, True)):
         with started(*sweep_command("modern", *words), cwd=checkout) as process:
-            wait_for(partial(grown, log, size(log) + chance.choice((1, 300, 900, 2000)), process))
-            everyone = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
-            for pid in everyone if chance.random() < 0.5 else everyone[:1]:
+            wait_for(partial(grown, log, size(log) + written, process))
+            children = psutil.Process(process.pid).children(recursive=True)
+            for pid in [process.pid, *(child.pid for child in children if everyone)]:
                 os.kill(pid, signal.SIGKILL)
     run(*sweep_command("modern", *words), cwd=checkout)
     assert published(checkout / "study") == alone
@@ -560,7 +517,10 @@ IN_OPEN = 0x20
 def test_a_study_sees_no_test_digit(
     checkout: Path, alone: dict[str, bytes], prepared: Path, mnist: Path, tmp_path: Path
 ) -> None:
-    """They are there, and nobody opens them; in ``alone`` they are not there, and the study is the same."""
+    """They are there, and nobody opens them; in ``alone`` they are not there, and the study is the same.
+
+    However many workers there are.
+    """
     shutil.copy(prepared / "test.safetensors", checkout / "data")
     shutil.copytree(mnist, checkout / "data" / "raw")
     hook = tmp_path / "hook"
@@ -568,7 +528,7 @@ def test_a_study_sees_no_test_digit(
     (hook / "sitecustomize.py").write_text(AUDIT.format(path=str(tmp_path / "opened")))
     with watched(checkout / "data", checkout / "data" / "raw") as seen:
         # safetensors opens files without Python's knowledge: the kernel tells of those
-        command = sweep_command("modern", "--workers", "2", "--out", "study", "--no-track")
+        command = sweep_command("modern", "--workers", "3", "--out", "study", "--no-track")
         command[1] = f"PYTHONPATH=src:{hook}"
         run(*command, cwd=checkout)
         names = seen()
@@ -709,12 +669,10 @@ def test_without_an_mlflow_store_a_study_goes_on(checkout: Path, alone: dict[str
 def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(checkout: Path, mnist: Path) -> None:
     environment = {"LENET_DATA_DIR": str(mnist)}
     shutil.rmtree(checkout / "data")
-    sweeps = checkout / "experiments" / "sweeps"
-    run(*lenet_command("repro", "prepare"), cwd=checkout, **environment)
-    run("dvc", "repro", "report@modern", cwd=sweeps, **environment)
-    folder = sweeps / "studies" / "modern"
+    run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)
+    folder = checkout / "sweep" / "studies" / "modern"
     best = json.loads((folder / "best.json").read_text())["best"]
-    assert "studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=sweeps).stdout
+    assert "sweep/studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=checkout).stdout
     assert (folder / "report.html").stat().st_size > 10_000
     before = (checkout / "params.yaml").read_text()
     shown = run(*lenet_command("sweep", "promote", "modern"), cwd=checkout).stdout
@@ -729,27 +687,25 @@ def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(che
     assert metrics["run"]["weights.sha256"] == best["weights.sha256"]
     assert metrics["run"]["key"] != best["run.key"]  # a trial's has the signature of its structure
     published = {path.name: path.read_bytes() for path in folder.iterdir()}
-    run("dvc", "repro", "report@modern", cwd=sweeps, **environment)  # the study is the same one
+    run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)  # the study is the same one
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == published
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["lenet"], "variant 'lenet' has no block"),
-        (["original-tanh"], "sweep.spaces has no original-tanh: nothing is to be tried; it has: modern"),
-        (["modern", "--all"], "name one VARIANT, or --all, or --join STORAGE"),
-        (["modern", "--data", "none"], "none is missing"),
-        (["modern", "--storage", "mysql://x"], "names no storage of trials; legal: sqlite:///FILE"),
-        (["show", "nothing"], "no study nothing; there are: "),
-        (["promote", "modern"], "variants.modern is not what study modern-"),  # the published one
-    ],
-)
-def test_bad_input_is_one_line_and_status_2(built: Path, words: list[str], said: str) -> None:
-    done = run(*sweep_command(*words), cwd=built, status=2)
-    assert said in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_bad_input_is_one_line_and_status_2(studied: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(studied)
+    for words, expected in (
+        ("lenet", "variant 'lenet' has no block"),
+        ("original-tanh", "sweep.spaces has no original-tanh: nothing is to be tried; it has: modern"),
+        ("modern --all", "name one VARIANT, or --all, or --join STORAGE"),
+        ("modern --data none", "none is missing"),
+        ("modern --storage mysql://x", "names no storage of trials; legal: sqlite:///FILE"),
+        ("show nothing", "no study nothing; there are: "),
+        ("promote modern", "variants.modern is not what study modern-"),  # the published one
+    ):
+        said = refused(f"sweep {words}", monkeypatch, capsys)
+        assert expected in said
+        assert said.count("\n") == 1
 
 
 @pytest.mark.slow

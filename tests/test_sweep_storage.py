@@ -28,9 +28,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from safetensors.torch import save_file
 
-import test_sweep
 from conftest import (
     ROOT,
+    SMALL,
     mlflow_server,
     run,
     small_disk,
@@ -45,7 +45,7 @@ from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
 from lenet.sweep.worker import Worker, join
-from test_sweep import SMALL, published, started, sweep_command
+from test_sweep import alone, published, started, sweep_command  # noqa: F401  the first is a fixture
 
 SETTINGS = {
     "seed": 1, "run_seed": 1, "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
@@ -523,8 +523,12 @@ def test_a_database_begins_one_study_gives_no_trial_twice_and_keeps_numbers_bit_
 
 # Whole studies
 
-alone, built = test_sweep.alone, test_sweep.built
-"""Fixtures."""
+TRIALS, BATCH = SMALL["trials"], SMALL["batch"]
+
+
+@pytest.fixture(scope="module")
+def built(studied: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(studied, tmp_path_factory.mktemp("built") / "copy", symlinks=True))
 
 
 def ended(process: subprocess.Popen[str], status: int = 0) -> list[str]:
