@@ -268,6 +268,17 @@ def studied(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Path:
 Checkout = Callable[..., Path]
 
 
+def files_of(folder: Path) -> dict[str, bytes]:
+    """The files in a folder, by name."""
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.fixture
+def alone(studied: Path) -> dict[str, bytes]:
+    """What is published of the study that one worker has computed in one go."""
+    return files_of(studied / "alone")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Checkout:
     """``small_checkout`` in a folder of the test."""

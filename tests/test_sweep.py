@@ -26,7 +26,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from conftest import ENVIRONMENT, ROOT, SMALL, SPACE, edit_params, lenet_command, refused, run, wait_for
+from conftest import ENVIRONMENT, ROOT, SMALL, SPACE, edit_params, files_of, lenet_command, refused, run, wait_for
 from lenet import tracking
 from lenet.digits.data import Digits
 from lenet.params.schema import Params
@@ -394,16 +394,6 @@ def sweep_command(*words: str) -> list[str]:
     return lenet_command("sweep", *words)
 
 
-def published(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-@pytest.fixture
-def alone(studied: Path) -> dict[str, bytes]:
-    """What is published of the study by one worker in one go."""
-    return published(studied / "alone")
-
-
 @pytest.mark.slow
 def test_all_compared_variants_get_as_many_trials(checkout: Path) -> None:
     tanh = {"optimizer.lr": {"low": 1e-3, "high": 1e-2, "scale": "log"}}
@@ -426,7 +416,7 @@ def test_killed_again_and_again_it_ends_with_the_same_study(checkout: Path, alon
             for pid in [process.pid, *(child.pid for child in children if everyone)]:
                 os.kill(pid, signal.SIGKILL)
     run(*sweep_command("modern", *words), cwd=checkout)
-    assert published(checkout / "study") == alone
+    assert files_of(checkout / "study") == alone
 
 
 @contextmanager
@@ -537,7 +527,7 @@ def test_a_study_sees_no_test_digit(
     assert "params.yaml" in opened
     assert "t10k" not in opened
     assert "test.safetensors" not in opened
-    assert published(checkout / "study") == alone
+    assert files_of(checkout / "study") == alone
 
 
 @contextmanager
@@ -657,7 +647,7 @@ def test_a_trial_s_record_is_made_once_and_completed_where_it_was_cut_off_or_del
 def test_without_an_mlflow_store_a_study_goes_on(checkout: Path, alone: dict[str, bytes]) -> None:
     words = ("modern", "--workers", "1", "--out", "study")
     done = run(*sweep_command(*words), cwd=checkout, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
-    assert published(checkout / "study") == alone
+    assert files_of(checkout / "study") == alone
     assert done.stderr.count("warning") == 1
     assert "goes on without its MLflow record" in done.stderr
     run(*sweep_command(*words), cwd=checkout)  # completes it

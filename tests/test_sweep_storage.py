@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from conftest import (
     ROOT,
     SMALL,
+    files_of,
     mlflow_server,
     run,
     small_disk,
@@ -45,7 +46,7 @@ from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
 from lenet.sweep.worker import Worker, join
-from test_sweep import alone, published, started, sweep_command  # noqa: F401  the first is a fixture
+from test_sweep import started, sweep_command
 
 SETTINGS = {
     "seed": 1, "run_seed": 1, "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
@@ -577,7 +578,7 @@ def test_four_workers_on_a_database_one_of_them_killed_give_the_same_study(
     trials = storage.get_all_trials(study)
     assert {trial.number: trial.user_attrs["deaths"] for trial in trials if "deaths" in trial.user_attrs} == {killed: 1}
     assert len({trial.user_attrs["process"] for trial in trials}) > 1
-    assert published(built / "killed") == alone
+    assert files_of(built / "killed") == alone
 
 
 # More than one machine
@@ -700,7 +701,7 @@ def test_workers_of_other_hosts_give_the_same_study_and_those_that_would_not_are
     if first.enter:
         hosts = {trial.user_attrs["process"].partition(":")[0] for trial in storage.get_all_trials(study)}
         assert hosts == {first.enter[-1], second.enter[-1]}
-    assert published(built / "far") == alone
+    assert files_of(built / "far") == alone
     for other in (first, second):
         assert run("git", "status", "--short", cwd=other.folder).stdout == ""
         assert not (other.folder / "mlflow.db").exists()
