@@ -161,7 +161,7 @@ def test_only_evaluate_depends_on_the_test_digits() -> None:
     assert takers == ["prepare", "evaluate", "facsimile", "baseline"]
     assert [name for name, stage in PIPELINE.items() if "data/test.safetensors" in stage["deps"]] == ["evaluate"]
     users = {p.relative_to(SOURCES).as_posix() for p in SOURCES.rglob("*.py") if "test.safetensors" in p.read_text()}
-    assert users == {"runtime/layout.py", "digits/datamodule.py", "reproduce/doctor.py"}  # handed to evaluate
+    assert users == {"runtime/layout.py", "digits/datamodule.py"}
 
 
 def test_every_value_of_a_selected_variant_is_tracked_by_its_stage(params: Params) -> None:

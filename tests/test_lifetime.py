@@ -25,7 +25,7 @@ STAGE = """
 import sys, time
 from pathlib import Path
 from lenet.runtime import processes
-from lenet.files import whole
+from lenet.runtime.files import whole
 
 seconds = float(Path("seconds").read_text())
 processes.follow_parents()
