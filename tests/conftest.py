@@ -336,9 +336,9 @@ def edit_params(folder: Path, edit: Callable[[dict], object]) -> None:
         yaml.dump(content, file)
 
 
-def declared_plots(folder: Path, file: str = "**/dvc.yaml") -> int:
-    """How many pictures `dvc plots show` has of the pipelines of these files; the root's is ``dvc.yaml``."""
-    return sum(len(YAML(typ="safe").load(path.read_text()).get("plots", [])) for path in folder.glob(file))
+def declared_plots(folder: Path) -> int:
+    """How many pictures `dvc plots show` has of a pipeline."""
+    return len(YAML(typ="safe").load((folder / "dvc.yaml").read_text())["plots"])
 
 
 def commit(folder: Path, message: str) -> None:

@@ -119,4 +119,4 @@ def test_the_notebook_of_studies_reads_any(tmp_path: Path, monkeypatch: pytest.M
     assert "4.80% ± 0.96%" in shown  # √(0.048 × 0.952 / 500)
     assert shown.count("69%") == 1  # 68 of 24 × 9 epochs
     drawn = [len([one for one in cell if one[0] == "picture"]) for cell in outputs(present)]
-    assert [count for count in drawn if count] == [3, 1, 3, 3]  # importances need one objective and ten complete trials
+    assert [count for count in drawn if count] == [3, 3, 3]  # no importances: they need ten complete trials

@@ -180,7 +180,7 @@ def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are
         ("docs/explanation/results.md", [frontier, ladder, sizes]),
         ("docs/explanation/paper.md", [paper]),
         ("docs/explanation/open-choices.md", [paper]),
-        ("reports/paper.html", [paper]),
+        ("experiments/paper/report.html", [paper]),
     ):
         assert page(name).count(FORMER) == sum(map(results_table.is_former, shown)), name
 

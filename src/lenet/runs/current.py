@@ -50,9 +50,10 @@ def present(params: Params, runs: Path) -> Runs:
 
 
 def mark_of(found: Runs) -> str:
-    """What stands in ``path()`` once these runs are marked in the store in use."""
+    """What stands in ``path()`` once these runs are marked in the store in use, as runs of this checkout."""
     address = os.environ.get("MLFLOW_TRACKING_URI", "default")  # which may hold a password
-    return "\n".join([hashlib.sha256(address.encode()).hexdigest(), *(" ".join(pair) for pair in sorted(found))])
+    where = f"{address}\n{layout.root()}"
+    return "\n".join([hashlib.sha256(where.encode()).hexdigest(), *(" ".join(pair) for pair in sorted(found))])
 
 
 def note(mark: str) -> None:
