@@ -14,9 +14,9 @@ import pytest
 
 import killer
 from conftest import HARDEST, ROOT, lenet_command, run, small_checkout, small_disk
-from lenet.evaluation import evaluate, robustness
+from lenet.evaluation import robustness
 from lenet.params import loading
-from lenet.pipeline import signing, train
+from lenet.pipeline import evaluate, signing, train
 from lenet.training import signature
 
 BLOCKS = loading.load(ROOT / "params.yaml").variants
