@@ -5,11 +5,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,12 @@ def published(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
 
 @pytest.fixture
 def copy(published: Path, tmp_path: Path) -> Path:
-    """A copy of it, store and cache included."""
-    return Path(shutil.copytree(published, tmp_path / "copy", symlinks=True))
+    """A copy of it, store and cache included; its current runs are this checkout's."""
+    folder = Path(shutil.copytree(published, tmp_path / "copy", symlinks=True))
+    with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
+        words = "UPDATE tags SET value = replace(value, ?, ?) WHERE key = 'checkout'"
+        connection.execute(words, (str(published), str(folder)))
+    return folder
 
 
 SMALL = {

@@ -10,7 +10,7 @@ import pytest
 from rich.table import Table
 
 from conftest import ROOT, Checkout, lenet_command, run
-from lenet.networks import layer_table
+from lenet.cli import results
 from lenet.runtime.screen import Screen
 
 NAMELESS = """
@@ -48,7 +48,7 @@ def test_an_encoding_with_few_characters_is_no_fault(encoding: str) -> None:
 def test_no_name_or_number_of_a_table_is_cut_short(width: int, params) -> None:
     table = Table("variant", "what", *map(str, range(8)))
     table.add_row("original-sigmoid-with-a-long-name", "some words", *(f"−0.12345{i}" for i in range(8)))
-    for one in (table, layer_table.table("original-tanh", params.variant("original-tanh").network)):
+    for one in (table, results.layer_table("original-tanh", params.variant("original-tanh"))):
         narrow, wide = (io.StringIO() for _ in range(2))
         for file, columns in ((narrow, width), (wide, 1000)):
             Screen(width=columns, file=file).print(one)

@@ -30,7 +30,7 @@ from lenet.params.schema import Params
 from lenet.report import comparison_page, experiments, results_table
 from lenet.report.statistics import LEVEL
 from lenet.runs import current
-from lenet.runtime import requirements
+from lenet.runtime import layout, requirements
 from lenet.sweep import report as study_report
 from lenet.sweep import result as study_result
 from lenet.sweep.likeness import by_likeness
@@ -253,8 +253,7 @@ def test_the_table_of_reruns_holds_the_published_weights() -> None:
     """Every published run, by the beginning of the weights.sha256 that it came to again, and what it has not seen."""
     rows = table_rows("docs/explanation/reproducibility.md", "rerun of")
     published: dict[str, tuple[list[str], str]] = {}
-    folders = ("", "ladder", "sizes", "frontier", "paper")
-    for path in sorted(path for folder in folders for path in (ROOT / folder / "metrics").glob("*-*.json")):
+    for path in sorted(path for home in layout.homes(ROOT) for path in (home / "metrics").glob("*-*.json")):
         metrics = json.loads(path.read_text())
         held_out = f"{metrics['digits']['held_out']:,}"
         weights, unseen = published.setdefault(path.stem.rpartition("-")[0], ([], held_out))
@@ -434,7 +433,7 @@ def test_every_command_that_the_pages_tell_exists_with_its_options() -> None:
 
 def test_dvc_s_metrics_are_the_comparison_s() -> None:
     """A table of `dvc metrics show` or `dvc exp show` has a column for each value of each file of metrics."""
-    stages = [stage for path in ROOT.glob("**/dvc.yaml") for stage in YAML().load(path.read_text())["stages"].values()]
+    stages = YAML().load((ROOT / "dvc.yaml").read_text())["stages"].values()
     assert [list(one) for stage in stages for one in stage.get("metrics", [])] == [["metrics/summary.json"]]
 
 
@@ -446,7 +445,7 @@ def test_the_new_variant_of_the_pages_is_legal(params: Params) -> None:
         content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
         content["variants"] |= YAML(typ="safe").load(block)
         loading.validate(content, "a page")
-        assert set(content["variants"]) > set(params.variants)
+        assert len(content["variants"].keys() - params.variants.keys()) == 1
 
 
 def test_the_deviations_name_the_present_numbers(params: Params) -> None:
@@ -469,7 +468,7 @@ def slug(heading: str) -> str:
 
 
 def test_links_and_names_of_files_lead_somewhere() -> None:
-    folders = "src|tests|notebooks|benchmarks|docs|sweep|paper|tools|ladder|sizes|signatures"
+    folders = "src|tests|notebooks|benchmarks|docs|experiments|tools|signatures"
     for path in PAGES:
         text = path.read_text()
         for target, anchor in re.findall(r"\]\(([^)#:\s]*)(?:#([^)\s]+))?\)", text):

@@ -170,7 +170,7 @@ def test_the_median_pruner_goes_by_complete_trials(params: Params, few: Digits) 
 
 def test_hyperband_prunes(params: Params, few: Digits, tmp_path: Path) -> None:
     study = Study(planned(params, few, pruner={"kind": "hyperband", "first": 1, "keep": 2}), few, tmp_path)
-    states = pd.read_csv(pd.io.common.StringIO(study.compute(8)))["state"]
+    states = pd.read_csv(pd.io.common.StringIO(study.compute(12)))["state"]
     assert set(states) == {"complete", "pruned"}
 
 
@@ -659,10 +659,12 @@ def test_without_an_mlflow_store_a_study_goes_on(checkout: Path, alone: dict[str
 def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(checkout: Path, mnist: Path) -> None:
     environment = {"LENET_DATA_DIR": str(mnist)}
     shutil.rmtree(checkout / "data")
-    run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)
-    folder = checkout / "sweep" / "studies" / "modern"
+    own = checkout / "experiments" / "sweeps"
+    run(*lenet_command("repro", "prepare"), cwd=checkout, **environment)
+    run("dvc", "repro", "report@modern", cwd=own, **environment)
+    folder = own / "studies" / "modern"
     best = json.loads((folder / "best.json").read_text())["best"]
-    assert "sweep/studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=checkout).stdout
+    assert "studies/modern/best.json" in run("dvc", "metrics", "show", "--json", cwd=own).stdout
     assert (folder / "report.html").stat().st_size > 10_000
     before = (checkout / "params.yaml").read_text()
     shown = run(*lenet_command("sweep", "promote", "modern"), cwd=checkout).stdout
@@ -677,7 +679,7 @@ def test_the_winner_retrained_by_the_pipeline_has_exactly_the_recorded_error(che
     assert metrics["run"]["weights.sha256"] == best["weights.sha256"]
     assert metrics["run"]["key"] != best["run.key"]  # a trial's has the signature of its structure
     published = {path.name: path.read_bytes() for path in folder.iterdir()}
-    run("dvc", "repro", "sweep/dvc.yaml:report@modern", cwd=checkout, **environment)  # the study is the same one
+    run("dvc", "repro", "report@modern", cwd=own, **environment)  # the same study
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == published
 
 

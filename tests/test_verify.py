@@ -187,18 +187,19 @@ def test_settings_are_all_that_the_processor_has(monkeypatch, here: str, count: 
 def test_pipelines_of_before_signatures_are_named_once_and_no_others(published: Path, params: Params) -> None:
     assert list(stale.pipelines(Path("metrics"))) == []
     for folder in ("ladder", "sizes"):
-        (published / folder / "metrics").mkdir(parents=True)
+        metrics = published / "experiments" / folder / "metrics"
+        metrics.mkdir(parents=True)
         for seed in (1, 2):
             run_ = {"key": "k", "canary": "c"} | ({"signature": "g"} if folder == "sizes" else {})
-            (published / folder / "metrics" / f"v-{seed}.json").write_text(json.dumps({"run": run_}))
+            (metrics / f"v-{seed}.json").write_text(json.dumps({"run": run_}))
     (line,) = stale.pipelines(Path("metrics"))
-    assert line == "ladder pipeline: skipped, its results use the arithmetic of an earlier commit, not recomputed yet"
+    assert line.startswith("experiments/ladder: skipped, its results use the arithmetic of an earlier commit, ")
     commit(published, "ladder")
     at = run("git", "rev-parse", "HEAD", cwd=published).stdout[:12]
     (published / "README").touch()
     commit(published, "later")
     (line,) = stale.pipelines(Path("metrics"))
-    assert line == f"ladder pipeline: skipped, its results use the arithmetic of commit {at}, not recomputed yet"
+    assert line == f"experiments/ladder: skipped, its results use the arithmetic of commit {at}, not recomputed yet"
 
 
 def test_missing_files_and_revisions_are_one_line(published: Path, params: Params) -> None:

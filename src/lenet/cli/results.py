@@ -10,7 +10,9 @@ import click
 from lenet.cli.base import HERE, cores, job, merged, stage, tracking_option
 
 if TYPE_CHECKING:
-    from lenet.params.schema import Params
+    from rich.table import Table
+
+    from lenet.params.schema import Params, Variant
 
 
 @job
@@ -34,10 +36,29 @@ def summary(params: "Params", variant: str) -> None:
     \b
     Example: lenet summary original-tanh
     """
-    from lenet.networks import layer_table as module
     from lenet.runtime.screen import Screen
 
-    Screen().print(module.table(variant, params.variant(variant).network))
+    Screen().print(layer_table(variant, params.variant(variant)))
+
+
+def layer_table(name: str, variant: "Variant") -> "Table":
+    """A network's layers for a terminal."""
+    from rich.table import Table
+
+    from lenet.networks import layer_table as module
+
+    view = Table("layer", "kind", "input", "output", "kernel/stride", title=name)
+    for column in ("connections", "multiply-acc.", "parameters"):
+        view.add_column(column, justify="right")
+    view.add_column("parameter formula")
+    for row in module.layers(variant.network):
+        numbers = (f"{number:,}" for number in (row.connections, row.macs, row.parameters))
+        view.add_row(row.name, row.kind, row.inputs, row.outputs, row.kernel, *numbers, row.formula)
+    view.add_section()
+    total = module.totals(variant.network)
+    numbers = (f"{total[name]:,}" for name in ("connections", "multiply_accumulates", "parameters"))
+    view.add_row("total", "", "", "", "", *numbers, "")
+    return view
 
 
 @job

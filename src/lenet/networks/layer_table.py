@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from rich.table import Table
 from torch import Tensor, nn
 
 from lenet import networks
@@ -78,22 +77,6 @@ def _choices(network: Network | ConvNetwork) -> str:
         maps = ", max pooling, ".join("–".join(str(one.maps) for one in stage) for stage in network.stages)
         return f"convolutions {maps} maps, batch normalisation, relu, global average pooling, {network.output}"
     return f"{network.activation}, {network.pooling.kind} pooling, C3 {network.C3}, {network.output}"
-
-
-def table(title: str, network: Network | ConvNetwork) -> Table:
-    """The layer table for a terminal."""
-    view = Table("layer", "kind", "input", "output", "kernel/stride", title=title)
-    for column in ("connections", "multiply-acc.", "parameters"):
-        view.add_column(column, justify="right")
-    view.add_column("parameter formula")
-    for row in layers(network):
-        numbers = (f"{number:,}" for number in (row.connections, row.macs, row.parameters))
-        view.add_row(row.name, row.kind, row.inputs, row.outputs, row.kernel, *numbers, row.formula)
-    view.add_section()
-    all_of = totals(network)
-    numbers = (f"{all_of[name]:,}" for name in ("connections", "multiply_accumulates", "parameters"))
-    view.add_row("total", "", "", "", "", *numbers, "")
-    return view
 
 
 def _describe(name: str, module: nn.Module, inputs: Tensor, outputs: Tensor) -> Layer:
