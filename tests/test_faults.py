@@ -257,8 +257,12 @@ def train_there(project: Project, held: Callable[[Process], None] | None = None,
         out, error = process.communicate(timeout=400)
     finally:
         process.kill()
-    said = [line for line in (*out.splitlines(), *error.splitlines()) if ": epoch " not in line]
-    return Ended(process.returncode, time.monotonic() - before, said)
+    return Ended(process.returncode, time.monotonic() - before, messages(out + error))
+
+
+def messages(text: str) -> list[str]:
+    """The lines that a command says, without those of a training's progress."""
+    return [line for line in text.splitlines() if ": epoch " not in line]
 
 
 @pytest.fixture(scope="module")
@@ -826,7 +830,7 @@ def test_eight_trainings_at_once_lose_nothing_in_a_new_store(project, recorded) 
         words[2], words[-1] = str(seed), f"runs/modern-{seed}"
         started.append(lenet_there(project.folder, *words))
     for process in started:
-        assert process.communicate(timeout=400) == ("", "")
+        assert messages("".join(process.communicate(timeout=400))) == []
         assert process.returncode == 0
     found = project.record()
     assert found.keys() == {f"modern-{seed}" for seed in range(1, 9)}
