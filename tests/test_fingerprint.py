@@ -92,7 +92,8 @@ def test_experiments_train_and_evaluate_as_the_root_does(name: str) -> None:
     assert set(there) == {"signature", "train", "evaluate", "publish"} | ({"baseline", "facsimile"} & set(there))
     commands = {
         "signature": "signature '${item.variant}'",
-        "train": "train '${item.variant}' '${item.seed}'" + " --snapshots" * (name == "paper"),
+        "train": "train '${item.variant}' '${item.seed}' "
+        f"--signature 'experiments/{name}/signatures/${{item.variant}}.json'{' --snapshots' * (name == 'paper')}",
         "evaluate": "evaluate '${item.variant}-${item.seed}'",
         "publish": f"publish {name}",
     }

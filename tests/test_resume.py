@@ -13,10 +13,11 @@ import pandas as pd
 import pytest
 
 import killer
-from conftest import HARDEST, ROOT, lenet_command, run, small_checkout, small_disk
+from conftest import HARDEST, ROOT, edit_params, lenet_command, run, small_checkout, small_disk
 from lenet.evaluation import robustness
 from lenet.params import loading
 from lenet.pipeline import evaluate, signing, train
+from lenet.runtime import layout
 from lenet.training import signature
 
 BLOCKS = loading.load(ROOT / "params.yaml").variants
@@ -43,9 +44,13 @@ if "KILL" in os.environ:  # for a test
 def built(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
     """A checkout with prepared digits and an empty store, whose stages can be killed."""
     folder = small_checkout(tmp_path_factory.mktemp("resume") / "checkout", EPOCHS, seeds=[1], compare=VARIANTS)
+    moved = {}
+    for home in layout.homes(folder)[1:]:  # experiments' variants are compared here as the root's
+        edit_params(home, lambda content: moved.update(content.pop("variants", {})))
+    edit_params(folder, lambda content: content["variants"].update(moved))
     text = (folder / "params.yaml").read_text()
     (folder / "params.yaml").write_text(text.replace("train_size: 1500", "train_size: 1504"))
-    with (folder / "src" / "lenet" / "lifetime.py").open("a") as file:  # no stage depends on it
+    with (folder / "src" / "lenet" / "runtime" / "processes.py").open("a") as file:  # no stage depends on it
         file.write(HOOK.format(folder=str(Path(__file__).parent)))
     run(*lenet_command("sync"), cwd=folder)
     run("dvc", "repro", "prepare", cwd=folder, LENET_DATA_DIR=str(mnist))
