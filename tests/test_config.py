@@ -293,3 +293,14 @@ def test_a_variant_s_name_stands_in_one_file(tmp_path: Path) -> None:
     own.write_text(own.read_text().replace("  frontier:\n", "  modern:\n"))
     with pytest.raises(ParamsError, match=r"frontier/params\.yaml: variants\.modern: a variant of this name"):
         loading.load(tmp_path / "params.yaml")
+
+
+def test_of_a_rerun_s_sources_the_root_alone_is_run_with_the_run_s_variant(tmp_path: Path) -> None:
+    """An experiment's, too. Without their `.dvc`, which archives lack, experiments would be stages of the root."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(ROOT / "experiments" / "ladder", tmp_path / "experiments" / "ladder", symlinks=True)
+    before = loading.load(tmp_path / "params.yaml").variants["tutorial"]
+    workplace.select(tmp_path, "tutorial", 3, None)
+    after = loading.load(tmp_path / "params.yaml")
+    assert (list(after.runs()), after.variants["tutorial"]) == ([("tutorial", 3)], before)
+    assert not (tmp_path / "experiments").exists()

@@ -194,24 +194,18 @@ def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | No
     Raises:
         InputError: the file cannot be read, or has no such variant.
     """
-    yaml = YAML()
+    yaml, path = YAML(), project / loading.PATH
     yaml.preserve_quotes, yaml.width = True, 4096
     try:
-        before = resolved(project)
-        contents = {path: loading.read(path, yaml.load) for path in loading.files(project / loading.PATH)}
+        before, content = resolved(project), loading.read(path, yaml.load)
         if block is None and variant not in before:
-            raise InputError(
-                f"the sources' params.yaml has no variant {variant}, and the run's parameters are not known"
-            )
-        own, *others = contents.values()
-        if (block is not None and block != before.get(variant)) or variant not in own["variants"]:
-            own["variants"][variant] = dict(before[variant] if block is None else block)
-        own["compare"], own["seeds"] = [variant], [seed]
-        for content in others:  # a variant's name stands in one file
-            content.get("variants", {}).pop(variant, None)
-        for path, content in contents.items():
-            with path.open("w", encoding="utf-8") as file:
-                yaml.dump(content, file)
+            raise InputError(f"the sources have no variant {variant}, and the run's parameters are not known")
+        if (block is not None and block != before.get(variant)) or variant not in content["variants"]:
+            content["variants"][variant] = dict(before[variant] if block is None else block)
+        content["compare"], content["seeds"] = [variant], [seed]
+        shutil.rmtree(project / layout.EXPERIMENTS, ignore_errors=True)  # the variant is the root's now
+        with path.open("w", encoding="utf-8") as file:
+            yaml.dump(content, file)
     except RecursionError:
         raise InputError("the run's parameters: blocks are nested too deeply") from None
     except (ParamsError, LookupError, TypeError, ValueError, AttributeError) as error:
