@@ -4,6 +4,7 @@ import io
 import json
 import os
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -205,3 +206,15 @@ def test_git_that_fails_or_is_not_there_is_one_line(tmp_path: Path, monkeypatch:
             snapshot.git("log", "-1")
         with pytest.raises(InputError, match=r"^git rev-parse .*$"):
             sources.commit("HEAD")
+
+
+def test_sources_of_before_there_were_packages_are_asked_by_their_own_names(tmp_path: Path) -> None:
+    package = tmp_path / "src" / "lenet"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "fingerprint.py").write_text(
+        "def source_sha256():\n    return 'then'\ndef environment():\n    return []\n"
+    )
+    probe = Path(sources.__file__).with_name("probe.py")
+    found = json.loads(run(sys.executable, "-P", str(probe), cwd=tmp_path, PYTHONPATH="src").stdout)
+    assert (found["source"], found["conformance"], found["numerics"]) == ("then", None, None)

@@ -23,17 +23,10 @@ class Sizes(Experiment):
 
 
 def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> None:
-    """Write each curve's errors.
+    """Write each curve's errors. The arguments are those of ladder.py's.
 
-    Args:
-        params: all variants' blocks.
-        path: the experiment's own params.yaml.
-        folders: folders of runs' folders.
-        out: where the result goes.
-
-    Raises:
-        InputError: a run is missing or faulty, runs are of mixed arithmetic, or a curve's variants differ in more than
-            digits and epochs.
+    Raises InputError if a run is missing or faulty, runs are of mixed arithmetic, or a curve's variants differ in more
+    than digits and epochs.
     """
     sizes = load(Sizes, path)
     check(params, sizes, path)

@@ -19,13 +19,8 @@ PATIENCE = 120.0  # seconds for another process that works on the same run
 def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[tuple[str, int]]:
     """Complete the record of every training that has outputs here, or was meant for this store; then the comparison.
 
-    Whatever is there already stays as it is, so that a second call adds nothing. Running trainings are left alone.
-
-    Args:
-        params: what is compared.
-        runs: the folder of the runs' folders; experiments have theirs.
-        metrics: the folder of metrics files.
-        reports: the folder of the report.
+    Whatever is there already stays as it is, so that a second call adds nothing. Running trainings are left alone. The
+    arguments are those of ``check``.
 
     Yields:
         A run's name, and how many things MLflow's record of it lacked, as soon as it is complete.
