@@ -17,6 +17,7 @@ from conftest import ROOT
 from lenet.digits.data import Digits
 from lenet.params import schema
 from lenet.params.schema import Params
+from lenet.runtime import layout
 from lenet.training import fingerprint
 
 EXPERIMENTS = ("ladder", "sizes", "frontier", "paper")
@@ -125,6 +126,11 @@ def test_experiments_are_dvc_projects_that_are_set_up_alike() -> None:
         assert own.pop("cache") == {"dir": "../../../.dvc/cache"}
         assert own["core"] == roots["core"]
     assert "/experiments/*/src/*\n" in (ROOT / ".gitignore").read_text()
+
+
+def test_a_run_s_folder_tells_its_mlflow_experiment() -> None:
+    assert layout.mlflow_experiment(Path("runs/modern-1")) == "lenet5"
+    assert layout.mlflow_experiment(Path("experiments/ladder/runs/tutorial-1")) == "lenet5-ladder"
 
 
 def _settings(path: Path) -> dict[str, dict[str, str]]:
