@@ -7,7 +7,6 @@ export MLFLOW_DISABLE_TELEMETRY = true
 export DO_NOT_TRACK = true
 export DVC_NO_ANALYTICS = 1
 # nor advertisement
-export NO_MKDOCS_2_WARNING = true
 export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench docs ui pictures wheel lock

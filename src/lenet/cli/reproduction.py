@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenet.cli.base import cores, job, merged, stage, tracking_option
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError, visible
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
     from lenet.runs import stale
 
     sound = True
-    for line in stale.pipelines(Path("metrics")):
+    for line in stale.pipelines(layout.METRICS):
         print(line)
     for name, faults in module.examine(params, names, deep):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
@@ -173,7 +174,7 @@ def diff(params: "Params", references: tuple[str, ...], code: bool) -> None:
     from lenet.reproduce import diff as module
     from lenet.runtime.screen import Screen
 
-    found = module.look_up(references, params, Path("runs"), Path("metrics"))
+    found = module.look_up(references, params, layout.RUNS, layout.METRICS)
     module.show(found, code, Screen())
 
 
@@ -189,5 +190,5 @@ def clean(params: "Params", dry_run: bool) -> None:
     """
     from lenet.reproduce import clean as module
 
-    for path, why in module.clean(params, Path("data/train.safetensors"), dry_run):
+    for path, why in module.clean(params, layout.TRAIN, dry_run):
         print(f"{path}: {why}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenet.cli.base import HERE, cores, job, merged, stage, tracking_option
+from lenet.runtime import layout
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,9 +103,9 @@ def results(params: "Params") -> None:
     from lenet.runs import current
     from lenet.runtime.screen import Screen
 
-    content = module.load(Path("reports"))
+    content = module.load(layout.REPORTS)
     Screen().print(module.table(content))
-    if not module.is_of(content, params, current.records(params, Path("runs"))):
+    if not module.is_of(content, params, current.records(params, layout.RUNS)):
         print(
             "lenet: warning: these are not the runs of params.yaml as it is now; `make repro` computes them",
             file=sys.stderr,
@@ -112,7 +113,7 @@ def results(params: "Params") -> None:
 
 
 @job
-@click.option("--reports", type=HERE, default=Path("reports"), show_default=True, help="The folder of the report.")
+@click.option("--reports", type=HERE, default=layout.REPORTS, show_default=True, help="The folder of the report.")
 def draw(params: "Params", reports: Path) -> None:
     """Redraw the report's page and plots from comparison.json.
 
@@ -153,7 +154,7 @@ def sync(params: "Params") -> None:
     from lenet import tracking
 
     counts = []
-    for name, added in tracking.sync(params, Path("runs"), Path("metrics"), Path("reports")):
+    for name, added in tracking.sync(params, layout.RUNS, layout.METRICS, layout.REPORTS):
         counts.append(added)
         if added:
             print(f"{name}: {added} additions", file=sys.stderr)
