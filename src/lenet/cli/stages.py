@@ -85,7 +85,7 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 @digits_option("--data", layout.TRAIN, "The training digits.")
 @click.option("--signature", type=HERE, help="The variant's signature; by default it is computed first.")
 @click.option("--out", type=HERE, help="The run's folder; by default runs/VARIANT-SEED.")
-@click.option("--experiment", help="The MLflow experiment of the run; by default that of the variant's folder.")
+@click.option("--experiment", help="The MLflow experiment of the run; by default that of the run's folder.")
 @click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
 @tracking_option
 @stage
@@ -107,10 +107,9 @@ def train(
     """
     from lenet.pipeline import train as module
 
-    home = _home_of(variant)
-    place = home / layout.RUNS / f"{variant}-{seed}"
+    place = out or _home_of(variant) / layout.RUNS / f"{variant}-{seed}"
     record = (experiment or layout.mlflow_experiment(place)) if track else None
-    module.train(params, variant, seed, data, signature, out or place, record, snapshots)
+    module.train(params, variant, seed, data, signature, place, record, snapshots)
 
 
 @job

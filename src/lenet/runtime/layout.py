@@ -40,7 +40,7 @@ def homes(project: Path = Path()) -> list[Path]:
 
 def mlflow_experiment(run: Path) -> str:
     """The MLflow experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in experiments/NAME."""
-    home = run.resolve().parents[1]
+    home = run.resolve().parent.parent
     return f"lenet5-{home.name}" if home.parent.name == EXPERIMENTS.name else "lenet5"
 
 
