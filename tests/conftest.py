@@ -228,8 +228,12 @@ def published(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
 
 @pytest.fixture
 def copy(published: Path, tmp_path: Path) -> Path:
+    return copied(published, tmp_path / "copy")
+
+
+def copied(published: Path, folder: Path) -> Path:
     """A copy of it, store and cache included; its current runs are this checkout's."""
-    folder = Path(shutil.copytree(published, tmp_path / "copy", symlinks=True))
+    shutil.copytree(published, folder, symlinks=True)
     with closing(sqlite3.connect(folder / "mlflow.db")) as connection, connection:
         words = "UPDATE tags SET value = replace(value, ?, ?) WHERE key = 'checkout'"
         connection.execute(words, (str(published), str(folder)))

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socketserver
 import statistics
 import threading
@@ -18,6 +17,7 @@ from mlflow import MlflowClient
 import browser
 from conftest import (
     ROOT,
+    copied,
     declared_plots,
     edit_params,
     lenet_command,
@@ -88,7 +88,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, published: Path) -> Iterator[
         with browser.lenet_ui(empty, **proxied) as ui:
             walk(browser.MLflow(chromium, ui))
             errors = chromium.errors()
-        folder = Path(shutil.copytree(published, tmp_path_factory.mktemp("ui") / "checkout", symlinks=True))
+        folder = copied(published, tmp_path_factory.mktemp("ui") / "checkout")
         edit_params(folder, lambda content: content.update(seeds=SEEDS))
         edit_params(folder, lambda content: content["variants"]["modern"]["optimizer"].update(lr=0.0031))
         run(*lenet_command("repro"), cwd=folder, timeout=900)
