@@ -1,7 +1,7 @@
 """`lenet sweep VARIANT`: a study from its settings to what is published of it."""
 
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,15 +69,16 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
     def see(trials: Trials) -> None:
         show(trials)
         seen[:] = [trial for trial in trials if trial.state.is_finished()]
+        begin()
 
     def known() -> tuple[list[tracking.TrialRecord], list[int]]:
         ended = Result(name, of, list(seen))
         return [_record(trial) for trial in ended.trials], [trial.number for trial in ended.best]
 
     with ExitStack() as stack:
-        if options.track:
-            record = tracking.StudyRecord(name, variant, of.run_seed, settings, known)
-            stack.enter_context(tracking.study(record, published))
+        record = tracking.StudyRecord(name, variant, of.run_seed, settings, known)
+        recording = tracking.study(record, published) if options.track else nullcontext(lambda: None)
+        begin = stack.enter_context(recording)
         stack.enter_context(storages.asking(f"study {name}"))
         Coordinator(storage, options.address, name, study_id, of, count, options.workers, words, see).run()
         found = result.of_storage(storage, name)

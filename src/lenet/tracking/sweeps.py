@@ -68,12 +68,15 @@ class StudyRecord:
 
 
 @contextmanager
-def study(record: StudyRecord, files: Sequence[Path]) -> Iterator[None]:
+def study(record: StudyRecord, files: Sequence[Path]) -> Iterator[Callable[[], None]]:
     """The record of a study while it is computed; whatever fails in it is said once, and the study goes on.
 
     Args:
         record: the study.
         files: what is published of it, if it is there at the end.
+
+    Yields:
+        What begins the record, as soon as there is a trial to tell of: a study that is refused leaves none.
     """
     status = ""
 
@@ -87,16 +90,20 @@ def study(record: StudyRecord, files: Sequence[Path]) -> Iterator[None]:
 
         return update
 
+    def start() -> None:
+        if not recorder.ident:
+            recorder.start()
+
     def end(how: str) -> None:
         nonlocal status
         status = how
-        recorder.finish()
+        if recorder.ident:
+            recorder.finish()
 
     lacks = f"study {record.name} goes on without its MLflow record"
     recorder = Recorder(lacks, begin, "`lenet sweep` with the same words completes it")
-    recorder.start()
     with ending(end):
-        yield
+        yield start
 
 
 class _Runs:
