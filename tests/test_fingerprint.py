@@ -18,6 +18,7 @@ from lenet.digits.data import Digits
 from lenet.params import schema
 from lenet.params.schema import Params
 from lenet.runtime import layout
+from lenet.runtime.errors import FaultyFile
 from lenet.training import fingerprint
 
 EXPERIMENTS = ("ladder", "sizes", "frontier", "paper")
@@ -128,9 +129,24 @@ def test_experiments_are_dvc_projects_that_are_set_up_alike() -> None:
     assert "/experiments/*/src/*\n" in (ROOT / ".gitignore").read_text()
 
 
-def test_a_run_s_folder_tells_its_mlflow_experiment() -> None:
-    assert layout.mlflow_experiment(Path("runs/modern-1")) == "lenet5"
-    assert layout.mlflow_experiment(Path("experiments/ladder/runs/tutorial-1")) == "lenet5-ladder"
+def test_a_run_s_folder_tells_its_experiment_wherever_the_checkout_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkout = tmp_path / "experiments" / "lenet"
+    ladder = checkout / "experiments" / "ladder"
+    for project in (checkout, ladder):
+        (project / ".dvc").mkdir(parents=True)
+    monkeypatch.chdir(ladder)
+    assert layout.root() == checkout
+    monkeypatch.chdir(checkout)
+    assert layout.root() == checkout
+    for path in (Path("runs/modern-1"), checkout / "runs" / "modern-1"):
+        assert (layout.home_around(path), layout.mlflow_experiment(path)) == (Path(), "lenet5")
+        assert "`lenet repro` makes" in str(FaultyFile(path, "x"))
+    for path in (Path("experiments/ladder/runs/tutorial-1"), ladder / "runs" / "tutorial-1"):
+        assert layout.home_around(path) == Path("experiments/ladder")
+        assert layout.mlflow_experiment(path) == "lenet5-ladder"
+        assert "`lenet repro ladder` makes" in str(FaultyFile(path, "x"))
 
 
 def _settings(path: Path) -> dict[str, dict[str, str]]:

@@ -22,7 +22,7 @@ from lenet.report import results_table
 from lenet.reproduce import verify
 from lenet.runs import current, readers
 from lenet.runs.record import Record
-from lenet.runtime import remedies, requirements, snapshot
+from lenet.runtime import layout, remedies, requirements, snapshot
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import read_json, reading
 from lenet.runtime.layout import EXPERIMENTS, METRICS, REPORTS, RUNS, SIGNATURES, TEST, TRAIN
@@ -107,16 +107,20 @@ def pipeline(params: Params, names: Sequence[str]) -> Iterator[str]:
     DVC believes what it remembers of files that it has brought: so contents are compared here, too, and those of its
     cache with their names.
     """
+    wanted = verify.stages_of(params, names) if names else None  # which are the root's
+    homes = {Path(), *(layout.home_around(folder) for folder in current.folders(params, RUNS) if not names)}
+    for home in sorted(homes):
+        yield from _project(home, wanted)
+
+
+def _project(home: Path, wanted: set[str] | None) -> Iterator[str]:
+    """The same of one DVC project, of these stages or all."""
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
-    pipelines = {folder.parent.parent / "dvc.yaml" for folder in current.folders(params, RUNS)}
     try:
-        with Repo() as repo:
-            stages = [stage for stage in repo.index.stages if Path(stage.path_in_repo) in pipelines]
-            if names:
-                wanted = verify.stages_of(params, names)
-                stages = [stage for stage in stages if stage.addressing in wanted]
+        with Repo(str(home)) as repo:
+            stages = [stage for stage in repo.index.stages if wanted is None or stage.addressing in wanted]
             new = {stage.addressing for stage in stages if not any(out.hash_info for out in stage.outs)}
             status = repo.status(targets=[stage.addressing for stage in stages])
             outs = [(stage.addressing, out) for stage in stages for out in stage.outs if out.hash_info]

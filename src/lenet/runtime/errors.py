@@ -24,8 +24,9 @@ class FaultyFile(InputError):
     """
 
     def __init__(self, path: Path, fault: str) -> None:
-        around = next((place for place in path.parents if place.parent.name == "experiments"), None)
-        again = f"lenet repro {around.name}" if around else "lenet repro"
+        here = Path("experiments").absolute()  # layout.py, which has its name, imports this
+        around = next((place.name for place in path.absolute().parents if place.parent == here), "")
+        again = f"lenet repro {around}".strip()
         super().__init__(f"{path}: {fault}; `{again}` makes it again")
         self.path = path
 

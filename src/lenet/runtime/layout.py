@@ -30,7 +30,8 @@ def root() -> Path:
     else:
         here = Path.cwd()
         project = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
-    return project.parents[1] if project.parent.name == EXPERIMENTS.name else project
+    around = project.parents[1] if project.parent.name == EXPERIMENTS.name else project
+    return around if (around / ".dvc").is_dir() else project
 
 
 def homes(project: Path = Path()) -> list[Path]:
@@ -38,10 +39,15 @@ def homes(project: Path = Path()) -> list[Path]:
     return [project, *sorted((project / EXPERIMENTS).glob("*/"))]
 
 
+def home_around(path: Path) -> Path:
+    """The folder of runs and results that a file lies in: an experiment's, or else the root."""
+    homes = (home for home in path.absolute().parents if home.parent == EXPERIMENTS.absolute())
+    return next((EXPERIMENTS / home.name for home in homes), Path())
+
+
 def mlflow_experiment(run: Path) -> str:
     """The MLflow experiment of a run's folder: ``lenet5``, or ``lenet5-NAME`` in experiments/NAME."""
-    home = run.resolve().parent.parent
-    return f"lenet5-{home.name}" if home.parent.name == EXPERIMENTS.name else "lenet5"
+    return "-".join(["lenet5", *home_around(run).parts[1:]])
 
 
 def of_main(path: Path) -> Path:

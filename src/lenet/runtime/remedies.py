@@ -76,7 +76,7 @@ def _outs(path: Path) -> list[Any]:
     from dvc.repo import Repo
 
     try:
-        with Repo() as repo:
+        with Repo(str(layout.home_around(path))) as repo:
             return list(repo.find_outs_by_path(str(path.resolve()), recursive=True, strict=False))
     except (DvcException, OSError):
         return []
