@@ -21,6 +21,7 @@ from conftest import ENVIRONMENT, ROOT, Checkout, commit, declared_plots, edit_p
 from lenet.cli import cli
 from lenet.params import loading
 from lenet.pipeline import scheduling
+from lenet.reproduce import doctor
 from lenet.tracking import TRAINED
 
 VARIANTS = ["original-tanh", "modern"]
@@ -80,6 +81,20 @@ def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(par
 
 def faster(folder: Path) -> None:
     edit_params(folder, lambda content: content["variants"]["modern"]["optimizer"].update(lr=0.0031))
+
+
+def test_runs_and_experiments_are_named_together(params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    root, ladder, runs = Path(), Path("experiments/ladder"), [f"{name}-{seed}" for name, seed in params.runs()]
+    for names, expected in (
+        ([], {root: []}),
+        (["modern-1"], {root: ["modern-1"]}),
+        (["tutorial-1", "modern-1"], {root: ["modern-1", "prepare"], ladder: ["tutorial-1"]}),
+        (["tutorial-1", "ladder"], {root: [*runs, "prepare"], ladder: []}),
+        (["modern-1", "ladder"], {root: ["modern-1", *runs, "prepare"], ladder: []}),
+    ):
+        assert scheduling._by_home(params, names) == expected
+        assert list(scheduling._by_home(params, names)) == list(expected)
 
 
 def test_the_pipeline_runs_once_and_then_only_what_changed(published: Path, copy: Path, monkeypatch) -> None:
@@ -179,7 +194,7 @@ STEP = {"to": "tutorial-mse", "change": "softmax", "parts": ["network.output", "
 LADDER = {"seeds": [2], "train": ["tutorial-mse"], "chains": [{"start": "original-tanh", "steps": [STEP]}]}
 
 
-def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(copy: Path) -> None:
+def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(copy: Path, monkeypatch) -> None:
     """And without tracking no store is made."""
     folder, ladder, untracked = copy, copy / "experiments" / "ladder", {"LENET_TRACK": "0"}
     for path in (*folder.glob("ml*"), *folder.glob("runs/*"), *folder.glob("metrics/*")):
@@ -202,12 +217,21 @@ def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(copy: Path) ->
     }
     assert step["difference"] == pytest.approx(errors["tutorial-mse"] - errors["original-tanh"])
     assert "up to date" in run("dvc", "status", cwd=ladder).stdout
+    monkeypatch.chdir(folder)
+    weights = ladder / "runs" / "tutorial-mse-2" / "weights.safetensors"
+    kept = weights.read_bytes()
+    weights.unlink()
+    weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    told = [line for line in doctor.pipeline(loading.load(), ()) if "tutorial-mse-2/weights" in line]
+    assert told
+    assert "experiments/ladder/dvc.yaml:train@tutorial-mse-2" in told[0]
+    weights.write_bytes(kept)
 
     # without arguments the root's pipeline runs nothing of it, nor speaks of it, nor removes it
     assert ran(run("dvc", "repro", cwd=folder, **untracked).stdout) == ["compare"]
     assert "tutorial" not in run("dvc", "status", "-v", cwd=folder).stdout
     run(*climb, cwd=folder, **untracked)  # at most publish again: the folder of the root's metrics has a summary now
-    assert "up to date" in run(*climb, cwd=folder, **untracked).stderr
+    assert "up to date" in run(*lenet_command("repro", "--pipeline", "ladder"), cwd=folder, **untracked).stderr
     assert (folder / "runs" / "original-tanh-2" / "run.json").exists()
     assert (ladder / "runs" / "tutorial-mse-2" / "run.json").exists()
     assert not list(folder.glob("ml*"))

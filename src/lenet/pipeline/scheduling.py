@@ -90,19 +90,9 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
         InputError: no such run or experiment, another `lenet repro` is under way, or DVC cannot read a pipeline.
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
-    root, *experiments = layout.homes()
-    runs: dict[Path, list[str]] = {}
-    for name in names:
-        whole = root / layout.EXPERIMENTS / name
-        home = whole if whole in experiments else loading.home_of(name.rpartition("-")[0]).parent
-        runs.setdefault(home, []).extend([] if home == whole else [name])
-    if any(home != root for home in runs):
-        publishing = any(home != root and not its for home, its in runs.items())
-        own = [f"{variant}-{seed}" for variant, seed in params.runs()] if publishing else []
-        runs = {root: [*runs.get(root, []), *own, "prepare"], **runs}
     with processes.sole_pipeline():
         timeline = Timeline()
-        for home, its in (runs or {root: []}).items():
+        for home, its in _by_home(params, names).items():
             _bring(params, home, its, jobs, timeline)
         if not timeline.stages:
             print("Everything is up to date.", file=sys.stderr)
@@ -112,6 +102,21 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
             draw.draw(layout.REPORTS)
         if track:
             _mark_current(params, layout.RUNS)
+
+
+def _by_home(params: Params, names: Sequence[str]) -> dict[Path, list[str]]:
+    """What is to be brought up to date, by the folder of its pipeline, the root's first; no names: all of it."""
+    root, *experiments = layout.homes()
+    whole = [home for home in experiments if home.name in names]
+    runs: dict[Path, list[str]] = {root: []}
+    for name in names:
+        if root / layout.EXPERIMENTS / name not in whole:
+            runs.setdefault(loading.home_of(name.rpartition("-")[0]).parent, []).append(name)
+    if whole:
+        runs[root] += [f"{variant}-{seed}" for variant, seed in params.runs()]
+    if whole or len(runs) > 1:
+        runs[root].append("prepare")
+    return runs | {home: [] for home in whole}
 
 
 def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, timeline: "Timeline") -> None:
