@@ -94,14 +94,15 @@ def _timed(updates: Updates, start: Start) -> float:
 
 def by_passes(start: Start) -> Tensor:
     """Updates of the network by the passes that the pipeline trains with."""
-    rule = optimizer.build(start.variant.optimizer, [fast.flat(start.network).vector])
+    its = fast.Passes([start.network], 1)
+    rule = optimizer.build(start.variant.optimizer, [its.flat.matrix])
     assert isinstance(rule, optimizer.StochasticDiagonalLM)
     rule.set_curvatures([torch.cat([curvature.flatten() for curvature in start.curvatures])])
-    criterion, its, found = objective.build(start.variant), fast.Passes(start.network, 1), []
+    criterion, found = objective.build(start.variant), []
     for x, y in zip(start.inputs.split(1), start.labels.split(1), strict=True):
-        its.inputs.copy_(x)
-        found.append(its.forward())
-        its.backward(criterion.gradient(found[-1], y))
+        its.inputs[0] = x
+        found.append(its.forward()[0])
+        its.backward(criterion.gradient(found[-1], y)[None])
         rule.step()
     return torch.cat(found)
 

@@ -21,7 +21,7 @@ from lenet import THREADS, networks, tracking
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.digits.datamodule import DigitsModule
 from lenet.evaluation import recognition
-from lenet.networks import fast, layer_table
+from lenet.networks import layer_table
 from lenet.params import loading
 from lenet.params.schema import Variant
 from lenet.runs.record import Record, Row
@@ -84,13 +84,13 @@ def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) ->
     """Our forward and backward passes in the shortest loop: no Lightning, no trace, no history."""
     variant, data = block(name, batch_size), some(digits)
     network = networks.build(variant.network).initialise(variant.initialisation, 1)
-    rule, criterion = optimizer.build(variant.optimizer, [fast.flat(network).vector]), objective.build(variant)
-    ours = networks.passes(network, batch_size)
+    ours = networks.passes([network], batch_size)
+    rule, criterion = optimizer.build(variant.optimizer, [ours.flat.matrix]), objective.build(variant)
     start = time.perf_counter()
     for epoch in range(1, epochs + 1):
         for batch in shuffled(digits, 1, epoch)[: digits // batch_size * batch_size].split(batch_size):
-            to_inputs(data.images[batch], variant.pixels, out=ours.inputs)
-            ours.backward(criterion.gradient(ours.forward(), data.labels[batch].long()))
+            to_inputs(data.images[batch], variant.pixels, out=ours.inputs[0])
+            ours.backward(criterion.gradient(ours.forward()[0], data.labels[batch].long())[None])
             rule.step()
     return epochs * digits / (time.perf_counter() - start)
 

@@ -120,15 +120,16 @@ class Probe:
 
     def fast_updates(self, network: networks.AnyNet) -> Iterator[Tensor]:
         """The same by hand-written passes."""
-        rule = optimizer.build(self.variant.optimizer, [fast.flat(network).vector])
+        flat = fast.Flat([network])
+        rule = optimizer.build(self.variant.optimizer, [flat.matrix])
         if isinstance(rule, optimizer.StochasticDiagonalLM):
-            rule.set_curvatures([torch.cat([its.flatten() for its in self.curvatures(network)])])
+            rule.set_curvatures([torch.cat([its.flatten() for its in self.curvatures(network)])[None]])
         for part in self.parts:
             labels = self.presented.labels(part)
-            passes = networks.passes(network, len(labels))
-            passes.inputs.copy_(self.presented.inputs(part))
-            scores = passes.forward().clone()
-            passes.backward(self.objective.gradient(scores, labels))
+            passes = networks.passes([network], len(labels), flat)
+            passes.inputs[0] = self.presented.inputs(part)
+            (scores,) = passes.forward()
+            passes.backward(self.objective.gradient(scores, labels)[None])
             rule.step()
             yield from (scores, self.objective.loss(scores, labels))
 

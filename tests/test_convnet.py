@@ -123,12 +123,12 @@ def test_a_training_is_what_a_plain_loop_computes(frontier: Variant, digits: Dig
         losses = []
         maps = draw(330, frontier.distortion, generator(derive(5, "distortion", epoch)))
         for part, its_maps in zip(shuffled(330, 5, epoch).split(32), maps.split(32), strict=True):
-            its = networks.passes(network, len(part))
+            its = networks.passes([network], len(part))
             fields = to_inputs(training.images[part], frontier.pixels)
-            its.inputs.copy_(distort(fields, its_maps, frontier.pixels))
-            scores, its_labels = its.forward(), training.labels[part].long()
+            its.inputs[0] = distort(fields, its_maps, frontier.pixels)
+            scores, its_labels = its.forward()[0], training.labels[part].long()
             losses.append(criterion.loss(scores, its_labels).item())
-            its.backward(criterion.gradient(scores, its_labels))
+            its.backward(criterion.gradient(scores, its_labels)[None])
             rule.step()
         assert fitted.trace[epoch - 1].tolist() == losses
     assert fingerprint.tensors_sha256(fitted.weights) == fingerprint.tensors_sha256(network.state_dict())
@@ -154,9 +154,9 @@ def test_gradients_are_those_of_the_formulas(frontier: Variant, digits: Digits) 
     renamed(exact, network)
     exact.double()
     inputs, labels = to_inputs(digits[:64].images, frontier.pixels), digits[:64].labels.long()
-    its = networks.passes(network, 64)
-    its.inputs.copy_(inputs)
-    its.backward(objective.build(frontier).gradient(its.forward(), labels))
+    its = networks.passes([network], 64)
+    its.inputs[0] = inputs
+    its.backward(objective.build(frontier).gradient(its.forward()[0], labels)[None])
     F.cross_entropy(exact(inputs[:, :, 2:-2, 2:-2].double()), labels).backward()
     for (name, ours), theirs in zip(network.named_parameters(), exact.parameters(), strict=True):
         assert ours.grad is not None

@@ -31,9 +31,9 @@ KINDS = pytest.mark.parametrize(
 
 
 def by_passes(passes: fast.Passes, network: LeNet5, inputs: Tensor, dscores: Tensor) -> list[Tensor]:
-    passes.inputs.copy_(inputs)
-    scores = passes.forward()
-    passes.backward(dscores)
+    passes.inputs[0] = inputs
+    (scores,) = passes.forward()
+    passes.backward(dscores[None])
     return [scores, *(parameter.grad.clone() for parameter in network.parameters())]
 
 
@@ -63,7 +63,7 @@ def test_passes_equal_the_modules(activation, pooling, C3, output) -> None:
     for n, scale in ((1, 40.0), (3, 1.0), (16, 40.0)):
         inputs, dscores = drawn(n, scale)
         inputs[0] *= 0.01  # of another magnitude than the rest
-        ours = by_passes(fast.Passes(network, n), network, inputs, dscores)
+        ours = by_passes(fast.Passes([network], n), network, inputs, dscores)
         theirs = by_autograd(network, inputs, dscores)
         for name, a, b in zip(["scores", *dict(network.named_parameters())], ours, theirs, strict=True):
             assert a.dtype == torch.float32
@@ -142,8 +142,8 @@ def test_a_network_that_differs_is_refused(params: Params, digits: Digits, monke
 @pytest.mark.parametrize(
     ("owner", "name", "change", "told"),
     [
-        (fast._Weights, "give", lambda self, give: (self.ddoubles[3:4].mul_(1 + 2.0**-20), give(self)), "C1.weight"),
-        (fast._Full, "backward", lambda self, back: (back(self), self.dbias[:1].__imul__(1.0001)), "C5.bias"),
+        (fast._Weights, "give", lambda self, give: (self.grads[3:4].__imul__(1 + 2.0**-20), give(self)), "C1.weight"),
+        (fast._Full, "backward", lambda self, back: (back(self), self.dbias[0, :1].__imul__(1.0001)), "C5.bias"),
     ],
 )
 def test_a_gradient_that_differs_in_a_last_bit_is_refused(
@@ -163,7 +163,7 @@ def test_a_gradient_that_differs_in_a_last_bit_is_refused(
 def test_nothing_of_other_batches_remains_in_the_buffers(params: Params, digits: Digits) -> None:
     network = randomised(LeNet5(params.variants["original-tanh"].network))
     images = to_inputs(digits[:16].images, params.variants["original-tanh"].pixels)
-    passes, ones = fast.Passes(network, 8), torch.ones(8, 10)
+    passes, ones = fast.Passes([network], 8), torch.ones(8, 10)
     before = by_passes(passes, network, images[:8], ones)
     by_passes(passes, network, 40 * images[8:], -ones)
     with torch.no_grad():
@@ -173,14 +173,14 @@ def test_nothing_of_other_batches_remains_in_the_buffers(params: Params, digits:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.neg_()
-    after, fresh = (by_passes(its, network, images[:8], ones) for its in (passes, fast.Passes(network, 8)))
+    after, fresh = (by_passes(its, network, images[:8], ones) for its in (passes, fast.Passes([network], 8)))
     assert equal(after, fresh)
     assert equal(after, before)
 
 
 def test_gradients_are_set_even_where_an_optimizer_dropped_them(params: Params) -> None:
     network = randomised(LeNet5(params.variants["modern"].network))
-    passes = fast.Passes(network, 2)
+    passes = fast.Passes([network], 2)
     expected = by_passes(passes, network, *drawn(2))
     network.zero_grad(set_to_none=True)
     assert equal(expected, by_passes(passes, network, *drawn(2)))
@@ -189,40 +189,41 @@ def test_gradients_are_set_even_where_an_optimizer_dropped_them(params: Params) 
 @pytest.mark.parametrize("move", ["load_state_dict", "to", "both"])
 def test_a_network_s_vector_stays_its_parameters(params: Params, move: str) -> None:
     network = randomised(LeNet5(params.variants["lecun1998"].network))
-    flat = fast.flat(network)
-    assert fast.flat(network) is flat
+    flat = fast.Flat([network])
+    place = flat.matrix.data_ptr()
+    assert fast.Flat([network]).matrix.data_ptr() == place
     if move != "to":
         network.load_state_dict({name: 2 * value for name, value in network.state_dict().items()})
     if move != "load_state_dict":
         network.to(torch.float64).to(torch.float32)  # other memory
-    found = fast.flat(network)
-    assert (found is flat) == (move == "load_state_dict")
-    assert torch.equal(found.vector.detach(), torch.cat([p.detach().flatten() for p in network.parameters()]))
-    by_passes(fast.Passes(network, 2), network, *drawn(2))
+    found = fast.Flat([network])
+    assert (found.matrix.data_ptr() == place) == (move == "load_state_dict")
+    assert torch.equal(found.matrix.detach()[0], torch.cat([p.detach().flatten() for p in network.parameters()]))
+    by_passes(fast.Passes([network], 2, found), network, *drawn(2))
     with torch.no_grad():
-        found.vector.sub_(found.vector.grad)
+        found.matrix.sub_(found.matrix.grad)
     for parameter, its, gradient in zip(
-        network.parameters(), found.views(found.vector.detach()), found.views(found.vector.grad), strict=True
+        network.parameters(), found.views(found.matrix.detach()[0]), found.gradients[0], strict=True
     ):
         assert torch.equal(parameter.detach(), its)
         assert torch.equal(parameter.grad, gradient)
-    assert equal(by_passes(fast.Passes(network, 2), network, *drawn(2)), by_autograd(network, *drawn(2)))
+    assert equal(by_passes(fast.Passes([network], 2), network, *drawn(2)), by_autograd(network, *drawn(2)))
 
 
 @pytest.mark.parametrize("layer", ["C1", "C3", "C5", "F6", "output"])
 def test_both_ways_name_the_place_of_a_number_that_is_not_finite(params: Params, layer: str) -> None:
     network = randomised(LeNet5(params.variants["modern"].network))
-    passes = fast.Passes(network, 2)
-    passes.inputs.copy_(drawn(2)[0])
+    passes = fast.Passes([network], 2)
+    passes.inputs[0] = drawn(2)[0]
     with torch.no_grad():
         getattr(network, layer).weight.view(-1)[0] = torch.inf
-    for compute in (passes.forward, lambda: network(passes.inputs)):
+    for compute in (passes.forward, lambda: network(passes.inputs[0])):
         with pytest.raises(exact.NotFinite, match=rf"^{layer}\.weight: a magnitude of inf"):
             compute()
     with torch.no_grad():
         getattr(network, layer).weight.view(-1)[0] = 0.1
-    passes.inputs[1, 0, 3, 3] = torch.nan
-    for compute in (passes.forward, lambda: network(passes.inputs)):
+    passes.inputs[0, 1, 0, 3, 3] = torch.nan
+    for compute in (passes.forward, lambda: network(passes.inputs[0])):
         with pytest.raises(exact.NotFinite, match=r"^C1's inputs: a magnitude of nan"):
             compute()
 
@@ -263,9 +264,9 @@ def test_a_digit_s_scores_depend_on_nothing_but_the_digit(variant: Variant, digi
         for its_order in (torch.arange(count), order):
             found = []
             for part in inputs[its_order].split(size):
-                passes = networks.passes(network, len(part))
-                passes.inputs.copy_(part)
-                found.append(passes.forward())
+                passes = networks.passes([network], len(part))
+                passes.inputs[0] = part
+                found.append(passes.forward()[0])
             assert torch.equal(torch.cat(found), scores[its_order])
 
 

@@ -93,13 +93,13 @@ def test_a_training_is_what_a_plain_loop_computes(variant: Variant, digits: Digi
             group["lr"] = rate
         losses, wrong = [], 0
         for part in shuffled(330, 5, epoch).split(32):
-            passes = fast.Passes(network, len(part))
-            passes.inputs.copy_(x[part])
-            scores = passes.forward()
+            passes = fast.Passes([network], len(part))
+            passes.inputs[0] = x[part]
+            (scores,) = passes.forward()
             loss = criterion.loss(scores, y[part])
             wrong += int((scores.argmax(1) != y[part]).sum())
             losses.append((loss.item(), len(part)))
-            passes.backward(criterion.gradient(scores, y[part]))
+            passes.backward(criterion.gradient(scores, y[part])[None])
             rule.step()
         row = fitted.history[epoch - 1]
         assert [size for _, size in losses] == [32] * 10 + [10]

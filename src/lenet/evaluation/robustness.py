@@ -148,13 +148,13 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     passes: networks.AnyPasses | None = None
     for start in range(0, len(digits), BATCH):
         part = digits[start : start + BATCH]
-        if passes is None or len(passes.inputs) != len(part):
-            passes = networks.passes(recogniser.network, len(part))
+        if passes is None or passes.inputs.shape[1] != len(part):
+            passes = networks.passes([recogniser.network], len(part))
         fields = to_inputs(part.images, pixels)
         for name, kind in DISTURBANCES.items():
             for i, level in enumerate(kind.levels):
                 if level != kind.none:
-                    passes.inputs.copy_(kind.apply(fields, level, part.index, pixels))
+                    passes.inputs[0] = kind.apply(fields, level, part.index, pixels)
                     where = f"at {name} {level} {kind.unit}"
                     misses[name][i] += _misses(recogniser, passes.forward, part, where)
     return {
@@ -167,9 +167,11 @@ def curves(recogniser: Recogniser, digits: Digits) -> dict[str, dict[str, Any]]:
     }
 
 
-def _misses(recogniser: Recogniser, outputs: Callable[[], Float[Tensor, "n 10"]], digits: Digits, where: str) -> int:
+def _misses(
+    recogniser: Recogniser, outputs: Callable[[], Float[Tensor, "*one n 10"]], digits: Digits, where: str
+) -> int:
     with suppress(exact.NotFinite):
-        scores = outputs()
+        scores = outputs().view(len(digits), -1)
         if scores.isfinite().all():
             return int((recogniser.objective.decide(scores) != digits.labels).sum())
     raise InputError(f"{recogniser.record.name}: the outputs {where} are not finite; its training diverged")

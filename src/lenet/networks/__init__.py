@@ -1,7 +1,8 @@
 """The network of a variant's block, its passes, and its outputs for images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,6 +11,7 @@ from torch import Tensor
 from lenet.digits.data import to_inputs
 from lenet.networks import fast
 from lenet.networks.convnet import ConvNet
+from lenet.networks.fast import Flat
 from lenet.networks.lenet5 import LeNet5
 from lenet.params.schema import ConvNetwork, Network, Pixels
 
@@ -18,30 +20,32 @@ FEW = 8  # digits whose outputs take the plain modules less time than it takes t
 
 
 class Autograd:
-    """A network's passes for batches of one size by autograd, as fast.Passes has them for LeNet-5.
+    """Networks' passes for batches of one size by autograd, as fast.Passes has them for LeNet-5.
 
     Args:
-        network: it computes as it does in training, or in use, by its own mode.
+        networks: they compute as they do in training, or in use, by their own mode.
         n: digits in a batch.
+        flat: their parameters, if there are some already.
 
     Attributes:
-        inputs: the batch (n, 1, 32, 32), to be filled before ``forward``.
+        inputs: each network's batch (networks, n, 1, 32, 32), to be filled before ``forward``.
     """
 
-    def __init__(self, network: ConvNet, n: int) -> None:
-        self.network, self.flat = network, fast.flat(network)
-        self.inputs = torch.empty(n, 1, 32, 32)
+    def __init__(self, networks: Sequence[ConvNet], n: int, flat: Flat | None = None) -> None:
+        self.networks, self.flat = networks, flat or Flat(networks)
+        self.inputs = torch.empty(len(networks), n, 1, 32, 32)
 
-    def forward(self) -> Float[Tensor, "n 10"]:
+    def forward(self) -> Float[Tensor, "networks n 10"]:
         """The outputs for ``inputs``."""
-        with torch.set_grad_enabled(self.network.training):
-            self.scores = self.network(self.inputs)
-        return self.scores.detach()
+        with torch.set_grad_enabled(self.networks[0].training):
+            self.scores = [network(its) for network, its in zip(self.networks, self.inputs, strict=True)]
+        return torch.stack([scores.detach() for scores in self.scores])
 
-    def backward(self, dscores: Float[Tensor, "n 10"]) -> None:
+    def backward(self, dscores: Float[Tensor, "networks n 10"]) -> None:
         """Set the parameters' ``grad`` from the loss's gradient at the outputs of the last ``forward``."""
-        found = torch.autograd.grad(self.scores, self.flat.parameters, dscores)
-        for gradient, its in zip(self.flat.gradients, found, strict=True):
+        parameters, gradients = zip(*self.flat.pairs(), strict=True)
+        found = torch.autograd.grad(self.scores, parameters, [*dscores])
+        for gradient, its in zip(gradients, found, strict=True):
             gradient.copy_(its)
         self.flat.give()
 
@@ -55,9 +59,11 @@ def build(section: Network | ConvNetwork) -> AnyNet:
     return LeNet5(section) if isinstance(section, Network) else ConvNet(section)
 
 
-def passes(network: AnyNet, n: int) -> AnyPasses:
-    """The network's forward and backward pass for batches of ``n`` digits."""
-    return fast.Passes(network, n) if isinstance(network, LeNet5) else Autograd(network, n)
+def passes(networks: Sequence[AnyNet], n: int, flat: Flat | None = None) -> AnyPasses:
+    """Forward and backward pass of networks of one kind for batches of ``n`` digits."""
+    if isinstance(networks[0], LeNet5):
+        return fast.Passes(cast(Sequence[LeNet5], networks), n, flat)
+    return Autograd(cast(Sequence[ConvNet], networks), n, flat)
 
 
 def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 10"]:
@@ -68,10 +74,10 @@ def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -
         found = []
         its: AnyPasses | None = None
         for part in images.split(EVALUATION_BATCH):
-            if its is None or len(its.inputs) != len(part):
-                its = passes(network, len(part))
-            to_inputs(part, pixels, out=its.inputs)
-            found.append(its.forward())
+            if its is None or its.inputs.shape[1] != len(part):
+                its = passes([network], len(part))
+            to_inputs(part, pixels, out=its.inputs[0])
+            found.append(its.forward()[0])
     return torch.cat(found)
 
 

@@ -84,7 +84,7 @@ class FastLeNet(LeNet):
         super().__init__(variant, seed)
         self.automatic_optimization = False
         self.train_set, self.validation_set, self.observers = train, validation, observers
-        self.flat = fast.flat(self.network)
+        self.flat = fast.Flat([self.network])
         self.history: History = []
         self.trace = torch.zeros(variant.epochs, -(-len(train) // variant.batch_size))
         weights = self.network.state_dict() if snapshots else {}
@@ -99,7 +99,7 @@ class FastLeNet(LeNet):
             self.step, self.wrong, self.history = start.step, start.wrong, start.history
         count, size = len(train), variant.batch_size
         sizes = {min(size, count), count % size or min(size, count)}
-        self.passes = {n: networks.passes(self.network, n) for n in sizes}
+        self.passes = {n: networks.passes([self.network], n, self.flat) for n in sizes}
         if isinstance(self.network, LeNet5):
             some = train[: min(16, count)]
             inputs, labels = to_inputs(some.images, variant.pixels), some.labels.long()
@@ -111,7 +111,7 @@ class FastLeNet(LeNet):
         return True
 
     def configure_optimizers(self) -> Any:
-        return optimizer.build(self.variant.optimizer, [self.flat.vector])
+        return optimizer.build(self.variant.optimizer, [self.flat.matrix])
 
     def train_dataloader(self) -> Chunks:
         """The coming epoch's digits; the Trainer is told to ask anew for each epoch."""
@@ -141,17 +141,17 @@ class FastLeNet(LeNet):
             group["lr"] = self.rate
         if isinstance(self.variant.optimizer, DiagonalLevenbergMarquardt) and not self.step:
             found = torch.cat([curvature.flatten() for curvature in self.curvatures(self.presented)])
-            cast(optimizer.StochasticDiagonalLM, self.rule).set_curvatures([found])
+            cast(optimizer.StochasticDiagonalLM, self.rule).set_curvatures([found[None]])
 
     def training_step(self, chunk: slice, index: int) -> None:  # type: ignore[override]
         size, labels = self.variant.batch_size, self.presented.labels(chunk)
         inputs, scores = self.presented.inputs(chunk), []
         for part, its_labels in zip(inputs.split(size), labels.split(size), strict=True):
             its = self.passes[len(part)]
-            its.inputs.copy_(part)
+            its.inputs[0] = part
             try:
-                scores.append(its.forward())
-                its.backward(self.objective.gradient(scores[-1], its_labels))
+                scores.append(its.forward()[0])
+                its.backward(self.objective.gradient(scores[-1], its_labels)[None])
             except exact.NotFinite as error:
                 raise self.diverged(error, self.step + len(scores)) from None
             self.rule.step()

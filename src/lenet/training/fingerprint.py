@@ -16,7 +16,7 @@ from lenet.params.schema import Variant
 from lenet.runtime.files import sha256_of
 
 PACKAGE = Path(__file__).parents[1]
-NUMERIC = ("arithmetic", "digits", "networks", "params", "runs/record.py", "runtime/files.py", "training")
+NUMERIC = ("arithmetic", "digits", "kernels", "networks", "params", "runs/record.py", "runtime/files.py", "training")
 """Folders and modules that say what a training's files hold: what a signature depends on (dvc.yaml has the same)."""
 
 
