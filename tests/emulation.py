@@ -1,6 +1,6 @@
 """Other processors by emulation: Debian's qemu-user runs one program for another processor, with no root or container.
 
-Another x86-64 processor runs this environment as it is. ARM64 needs a Python, a torch and three more packages of its
+Another x86-64 processor runs this environment as it is. ARM64 needs a Python, a torch and five more packages of its
 own, which are fetched once into FOLDER (600 MB, a minute); all that is plain Python comes from this environment.
 """
 
@@ -29,7 +29,7 @@ CAPABILITY = {"EPYC": "AVX2", "Nehalem": "DEFAULT", ARM64: "DEFAULT"}
 """The instruction set that torch then reports."""
 
 TORCH = "2.8.0"  # its wheel for ARM64 is a CPU build; later ones do not load without NVIDIA's libraries
-WHEELS = [f"torch=={TORCH}", *(f"{name}=={version(name)}" for name in ("numpy", "safetensors", "pydantic_core"))]
+WHEELS = [f"torch=={TORCH}", *(f"{name}=={version(name)}" for name in ("llvmlite", "numba", "numpy", "safetensors", "pydantic_core"))]
 PACKAGES = ("python3", "libgomp1", "libstdc++6", "zlib1g")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 
