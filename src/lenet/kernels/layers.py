@@ -314,6 +314,31 @@ def pull_scale(dy, y, value, weight, kind, factor, grad, product, dx, dweight, d
             dbias[s, m] = on_grid(grad[s, m], most, GRID_BITS, scratch)
 
 
+@exactly
+def multiply_one(weight, x, sums):
+    """A full layer's sums for one digit: x [network, input] → [network, unit, 1]. Libraries take longer for a vector."""
+    networks, units, inputs = weight.shape
+    for s in range(networks):
+        for m in range(units):
+            its = 0.0
+            for k in range(inputs):
+                its += weight[s, m, k] * x[s, k]
+            sums[s, m, 0] = its
+
+
+@exactly
+def multiply_one_back(d, weight, x, dweight, dx):
+    """The gradients at a full layer's weights and at its inputs [network, input, 1] for one digit."""
+    networks, units, inputs = weight.shape
+    for s in range(networks):
+        dx[s] = 0.0
+        for m in range(units):
+            its = d[s, m, 0]
+            for k in range(inputs):
+                dweight[s, m, k] = its * x[s, k]
+                dx[s, k, 0] += its * weight[s, m, k]
+
+
 @rounding
 def shift(sums, bias, kind, inner, value):
     """A full layer's sums plus bias, squashed [network, unit, digit]."""

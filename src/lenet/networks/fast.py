@@ -374,7 +374,10 @@ class _Full:
 
     def forward(self) -> None:
         self.operand.take()
-        np.matmul(self.weight, self.inputs, out=self.sums)
+        if self.inputs.shape[2] == 1:
+            kernels.multiply_one(self.weight, self.operand.values, self.sums)
+        else:
+            np.matmul(self.weight, self.inputs, out=self.sums)
         kernels.shift(self.sums, self.bias, self.squash.kind, self.squash.inner, self.y.value)
 
     def backward(self) -> None:
@@ -383,8 +386,11 @@ class _Full:
             self.dbias, self.magnitudes,
         )  # fmt: skip
         self.operand.take_together()
-        np.matmul(self.d, self.inputs.swapaxes(1, 2), out=self.dweight)
-        np.matmul(self.weight.swapaxes(1, 2), self.d, out=self.x.grad)
+        if self.inputs.shape[2] == 1:
+            kernels.multiply_one_back(self.d, self.weight, self.operand.values, self.dweight, self.x.grad)
+        else:
+            np.matmul(self.d, self.inputs.swapaxes(1, 2), out=self.dweight)
+            np.matmul(self.weight.swapaxes(1, 2), self.d, out=self.x.grad)
 
 
 class _RadialBasis:
