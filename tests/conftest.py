@@ -189,9 +189,9 @@ POOLINGS = [
 ]
 
 
-def randomised(network: LeNet5) -> LeNet5:
+def randomised(network: LeNet5, seed: int = 3) -> LeNet5:
     """Every parameter random, biases and coefficients too, so that nothing hides behind a zero."""
-    generator = torch.Generator().manual_seed(3)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.uniform_(-0.4, 0.4, generator=generator)

@@ -29,7 +29,10 @@ CAPABILITY = {"EPYC": "AVX2", "Nehalem": "DEFAULT", ARM64: "DEFAULT"}
 """The instruction set that torch then reports."""
 
 TORCH = "2.8.0"  # its wheel for ARM64 is a CPU build; later ones do not load without NVIDIA's libraries
-WHEELS = [f"torch=={TORCH}", *(f"{name}=={version(name)}" for name in ("llvmlite", "numba", "numpy", "safetensors", "pydantic_core"))]
+WHEELS = [
+    f"torch=={TORCH}",
+    *(f"{name}=={version(name)}" for name in ("llvmlite", "numba", "numpy", "safetensors", "pydantic_core")),
+]
 PACKAGES = ("python3", "libgomp1", "libstdc++6", "zlib1g")
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 

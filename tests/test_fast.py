@@ -287,6 +287,32 @@ def test_outputs_of_any_number_of_images_are_the_modules(params: Params, digits:
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+def test_outputs_of_passes_that_are_off_are_refused(params: Params, digits: Digits, monkeypatch) -> None:
+    variant = params.variants["modern"]
+    network = LeNet5(variant.network).initialise(variant.initialisation, 1)
+    inner = fast._Full.forward
+    monkeypatch.setattr(fast._Full, "forward", lambda self: (inner(self), self.y.value.__imul__(1 + 2.0**-20)))
+    with pytest.raises(InputError, match="the fast passes give other outputs than the network"):
+        networks.outputs(network, digits[:20].images, variant.pixels)
+
+
+def test_networks_side_by_side_have_the_bits_of_each_alone(params: Params) -> None:
+    """Their outputs and gradients; and a number that has no place on a grid is told of one of them."""
+    for name in ("original-sigmoid", "original-tanh", "modern", "lecun1998"):
+        kind = params.variants[name].network
+        for count, n in ((2, 5), (5, 1)):
+            its = [randomised(LeNet5(kind), seed) for seed in range(count)]
+            given = [drawn(n, 1.0 + i) for i in range(count)]
+            alone = [by_autograd(network, *its_own) for network, its_own in zip(its, given, strict=True)]
+            inputs, dscores = (torch.stack(parts) for parts in zip(*given, strict=True))
+            passes = fast.Passes(its, n)
+            passes.inputs.copy_(inputs)
+            scores = passes.forward()
+            passes.backward(dscores)
+            for i, network in enumerate(its):
+                assert equal([scores[i], *(parameter.grad for parameter in network.parameters())], alone[i]), (name, i)
+
+
 # trainings
 
 

@@ -316,7 +316,7 @@ def pull_scale(dy, y, value, weight, kind, factor, grad, product, dx, dweight, d
 
 @exactly
 def multiply_one(weight, x, sums):
-    """A full layer's sums for one digit: x [network, input] → [network, unit, 1]. Libraries take longer for a vector."""
+    """A full layer's sums for one digit, for which libraries take longer: x [network, input] → [network, unit, 1]."""
     networks, units, inputs = weight.shape
     for s in range(networks):
         for m in range(units):

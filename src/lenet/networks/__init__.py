@@ -14,6 +14,7 @@ from lenet.networks.convnet import ConvNet
 from lenet.networks.fast import Flat
 from lenet.networks.lenet5 import LeNet5
 from lenet.params.schema import ConvNetwork, Network, Pixels
+from lenet.runtime.errors import InputError
 
 EVALUATION_BATCH = 200  # digits at a time; it bounds memory
 FEW = 8  # digits whose outputs take the plain modules less time than it takes to make buffers
@@ -67,10 +68,14 @@ def passes(networks: Sequence[AnyNet], n: int, flat: Flat | None = None) -> AnyP
 
 
 def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 10"]:
-    """The network's outputs in use, for images, a bounded batch at a time."""
+    """The network's outputs in use, for images, a bounded batch at a time.
+
+    Raises InputError where the passes give other outputs for the first images than the network itself.
+    """
     with in_use(network):
+        first = network(to_inputs(images[:FEW], pixels))
         if len(images) <= FEW:
-            return network(to_inputs(images, pixels))
+            return first
         found = []
         its: AnyPasses | None = None
         for part in images.split(EVALUATION_BATCH):
@@ -78,6 +83,8 @@ def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -
                 its = passes([network], len(part))
             to_inputs(part, pixels, out=its.inputs[0])
             found.append(its.forward()[0])
+    if not torch.equal(found[0][:FEW], first):
+        raise InputError("the fast passes give other outputs than the network: this machine's arithmetic is off")
     return torch.cat(found)
 
 
