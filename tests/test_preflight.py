@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from conftest import ROOT
+from lenet.arithmetic import conformance
 from lenet.evaluation.judge import Part
 from lenet.params.schema import Params
-from lenet.reproduce import evidence, former, preflight, rerun, view, workplace
+from lenet.reproduce import evidence, preflight, probe, rerun, view, workplace
 from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Commit
 from lenet.reproduce.workplace import Workplace
@@ -26,10 +27,9 @@ from lenet.training import fingerprint
 SIGNED = {"block": "b", "data": "d", "digests": {}}
 SOURCES = Commit("c" * 40)
 FOUND: dict[str, Any] = {
-    "conformance": [], "source": "s" * 64, "numerics": None, "environment": {"numpy": "2.3.0", "torch": "2.13.0+cpu"},
-    "threads": 1, "processor": "AVX512", "build": "2.13.0+cpu",
+    "conformance": [], "source": "s" * 64, "packages": {"numpy": "2.3.0", "torch": "2.13.0+cpu"}, "threads": 1,
+    "processor": "AVX512",
 }  # fmt: skip
-OLDER = {"conformance": None, "numerics": {"numpy": "2.3.0"}}
 PINS = b"numpy==2.3.0\ntorch==2.13.0+cpu\n"
 
 
@@ -52,14 +52,6 @@ def run(params: Params) -> Tracked:
     return Tracked("modern-1", "id", parameters, tags, {}, [], (), {"source/environment.txt": PINS}.get)
 
 
-@pytest.fixture
-def older(run: Tracked, place: Workplace) -> Tracked:
-    """As one was before; its sources have the lock of that time."""
-    (place.project / "requirements-numeric.lock").write_text("# of what computes\n\nnumpy==2.3.0\n")
-    tags = {name: value for name, value in run.tags.items() if name not in ("signature", "conformance")}
-    return replace(run, tags=tags | {"canary": "381da773b390aa3e"})
-
-
 def examined(run: Tracked, place: Workplace, **found: Any) -> tuple[Preflight, dict[str, Part]]:
     flight, _ = preflight.examine(run, SOURCES, place, FOUND | found)
     return flight, {part.what: part for part in flight.parts}
@@ -80,12 +72,11 @@ def test_a_signed_run_is_bitwise_in_reach_and_anything_else_is_said_to_be_broken
 
 
 def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Tracked, place: Workplace) -> None:
-    other = {"environment": {"numpy": "1.26.0"}, "threads": 2, "processor": "DEFAULT", "build": "2.8.0"}
+    other = {"packages": {"numpy": "1.26.0"}, "threads": 2, "processor": "DEFAULT"}
     flight, lines = examined(run, place, **other)
     assert flight.best == "bitwise"
-    informs = {"packages", "build of torch", "threads", "processor"}
-    assert {name for name, line in lines.items() if line.same is False} == informs
-    assert lines["packages"].then == "numpy 2.3.0, torch 2.13.0"
+    assert {name for name, line in lines.items() if line.same is False} == {"packages", "threads", "processor"}
+    assert lines["packages"].then == "numpy 2.3.0, torch 2.13.0+cpu"
     assert lines["packages"].here == "numpy 1.26.0, torch absent"
     assert (lines["threads"].then, lines["threads"].here) == ("1", "2")
 
@@ -124,8 +115,8 @@ def test_what_is_not_known_is_no_reason(run: Tracked, place: Workplace, monkeypa
 def test_of_sources_that_are_not_executed_the_machine_is_known_and_the_code_is_not(
     run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evidence.conformance, "faults", lambda: ["sqrt"])
-    flight, lines = examined(run, place, **evidence.here())
+    monkeypatch.setattr(conformance, "faults", lambda: ["sqrt"])
+    flight, lines = examined(run, place, **probe.found() | {"source": None})
     assert (lines["code"].same, lines["processor"].here, flight.faults) == (None, fingerprint.processor(), ["sqrt"])
 
 
@@ -153,28 +144,17 @@ def test_operations_that_are_off_are_named(run: Tracked, place: Workplace) -> No
     assert (lines["conformance"].same, unknown.faults) == (None, [])
 
 
-def test_an_older_run_is_said_to_depend_on_the_processor(older: Tracked, place: Workplace) -> None:
-    flight, lines = examined(older, place, **OLDER)
-    assert "other bits are to be expected here unless the processor is alike" in flight.note
-    assert flight.best == "bitwise"
-    assert not {"signature", "conformance", "canary"} & {*lines}
-    assert all(line.decides for line in lines.values())
-    for change, name in (
-        ({"processor": "AVX2"}, "processor"),
-        ({"threads": 2}, "threads"),
-        ({"build": "2.8.0"}, "build of torch"),
-        ({"numerics": {"numpy": "1.26.0"}}, "packages"),
-    ):
-        flight, lines = examined(older, place, **OLDER | change)
-        assert [what for what, line in lines.items() if line.same is False] == [name]
+def test_of_a_run_from_before_signatures_everything_counts_and_no_operation_of_today_s(
+    run: Tracked, place: Workplace
+) -> None:
+    former = replace(run, tags={name: run.tags[name] for name in run.tags if name not in ("signature", "conformance")})
+    flight, lines = examined(former, place, conformance=["sqrt"])
+    assert (flight.best, flight.note, flight.faults) == ("bitwise", evidence.FORMER, [])
+    assert {*lines} == {"code", "data", "parameters", "packages", "threads", "processor"}
+    for change in ({"processor": "AVX2"}, {"threads": 2}, {"packages": {"numpy": "1.26.0"}}):
+        flight, lines = examined(former, place, **change)
+        assert [what for what, line in lines.items() if line.same is False] == [*change]
         assert flight.best == "predictions"
-        assert flight.note == former.NOTE
-    assert examined(older, place, **OLDER | {"conformance": ["sqrt"]})[0].faults == []  # today's need, not its own
-    bare = replace(older, tags={name: older.tags[name] for name in ("variant", "seed", "run.key")}, read=lambda _: None)
-    assert examined(bare, place, **OLDER)[1]["packages"].same  # by its lock
-    assert evidence.inputs_again(bare, FOUND | OLDER | {"threads": 2})["threads"] == "2"
-    unknown = replace(older, tags={name: value for name, value in older.tags.items() if name != "processor"})
-    assert examined(unknown, place, **OLDER)[0].best == "predictions"
 
 
 def test_nothing_is_computed_where_an_operation_is_off(

@@ -24,10 +24,8 @@ from lenet.tracking.lookup import LEGAL, Tracked, lookup
 
 IDENTITY = (
     "run.key", "weights.sha256", "data.sha256", "signature", "git.commit", "git.dirty", "environment.sha256",
-    "processor", "conformance", "canary", "threads",
+    "processor", "conformance", "threads",
 )  # fmt: skip
-EITHER = ("signature", "canary")
-"""Of a run, one of the two: before there were signatures, what bits depended on was the processor's canary."""
 FIRST = 10  # indices of digits shown
 DIGEST = 12  # characters of a digest shown
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
@@ -136,28 +134,17 @@ def _identity(runs: Labelled) -> Section:
     known = [{name: run.tags[name][:DIGEST] for name in IDENTITY if name in run.tags} for run in runs.values()]
     differing = judge.differing(*known)
     rows = {name: [word or "unknown" for word in differing[name]] for name in IDENTITY if name in differing}
-    nowhere = [name for name in IDENTITY if name not in EITHER and not any(name in tags for tags in known)]
+    nowhere = [name for name in IDENTITY if not any(name in tags for tags in known)]
     return Section("identity", [*runs], rows, [f"unknown of all: {', '.join(nowhere)}"] if nowhere else [])
 
 
 def _environment(runs: Labelled) -> Section:
     """Packages; where a list is missing, equal digests of the lists still tell that they are the same."""
-
-    def packages(run: Tracked) -> dict[str, str] | None:
-        return run.parse("source/environment.txt", lambda text: dict(_pin(line) for line in text.decode().splitlines()))
-
-    section = _compared("environment", runs, packages, "no list of packages with")
+    section = _compared("environment", runs, Tracked.packages, "no list of packages with")
     digests = {run.tags.get("environment.sha256") for run in runs.values()}
     if section.notes and len(digests) == 1 and None not in digests:
         return Section("environment", [*runs], {}, ["by environment.sha256"])
     return section
-
-
-def _pin(line: str) -> tuple[str, str]:
-    name, found, version = line.partition("==")
-    if not found:
-        raise ValueError(f"{line!r} is not name==version")
-    return name, version
 
 
 def _compared(title: str, runs: Labelled, read: Callable[[Tracked], Mapping[str, str] | None], missing: str) -> Section:

@@ -2,27 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from lenet.arithmetic import conformance
 from lenet.evaluation import judge
 from lenet.evaluation.judge import Account
 from lenet.params.loading import flatten
-from lenet.reproduce import former
 from lenet.runs import readers
 from lenet.runtime.errors import InputError
 from lenet.tracking import Tracked
-from lenet.training import fingerprint
 
+FORMER = "recorded before signatures existed: its bits depend on processor and packages"
+"""Of a run without a signature: it is rerun as any other, and whatever differs may be why its bits do."""
 RIGHT = "right"
 """What a run's tag ``conformance`` says where every operation is as the arithmetic needs it."""
 TAGS = {
     "key": "run.key", "data": "data.sha256", "code": "source.sha256", "signature": "signature",
-    "conformance": "conformance", "threads": "threads", "processor": "processor", "canary": "canary",
+    "conformance": "conformance", "threads": "threads", "processor": "processor",
 }  # fmt: skip
 """The tags of what decides a training's bits, and of where it was computed, by names of an account."""
 
@@ -48,13 +45,9 @@ class Outcome:
     epochs: tuple[str, ...]
 
 
-def inputs(run: Tracked, project: Path) -> Account:
-    """All that is known of what a tracked run was made of; of packages, else what the sources' lock pins."""
-    installed = run.parse(
-        "source/environment.txt", lambda text: dict(line.split("==", 1) for line in text.decode().split())
-    )
-    around = {"packages": former.packages(installed, project), "build of torch": (installed or {}).get("torch")}
-    return around | _recorded(run)
+def inputs(run: Tracked) -> Account:
+    """All that is known of what a tracked run was made of."""
+    return {"packages": run.packages()} | _recorded(run)
 
 
 def inputs_again(run: Tracked, found: Mapping[str, Any]) -> Account:
@@ -68,23 +61,9 @@ def probed(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "code": found["source"],
         "conformance": None if off is None else ", ".join(off) or RIGHT,
-        "packages": found["numerics"] or former.public(found["environment"]),
-        "build of torch": found["build"],
+        "packages": found["packages"],
         "threads": str(found["threads"]),
         "processor": found["processor"],
-    }
-
-
-def here() -> dict[str, Any]:
-    """What probe.py would tell, but of today's code: for sources that are not executed."""
-    return {
-        "conformance": conformance.faults(),
-        "source": None,
-        "numerics": None,
-        "environment": dict(line.split("==", 1) for line in fingerprint.environment()),
-        "threads": torch.get_num_threads(),
-        "processor": fingerprint.processor(),
-        "build": torch.__version__,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from lenet.evaluation import judge
 from lenet.evaluation.judge import Account, Part
 from lenet.params.loading import flatten
-from lenet.reproduce import evidence, former
+from lenet.reproduce import evidence
 from lenet.reproduce.sources import Sources
 from lenet.reproduce.workplace import RAW, Workplace, raw_is_whole, resolved
 from lenet.runtime.files import read_json
@@ -16,7 +16,7 @@ from lenet.training import fingerprint
 
 PORTABLE = "its bits are the same on every machine: if the rerun is not bitwise, something is broken"
 DECIDE = ("code", "data", "parameters", "signature", "conformance")
-AROUND = ("packages", "build of torch", "threads", "processor")
+AROUND = ("packages", "threads", "processor")
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,8 @@ class Preflight:
 
     @property
     def best(self) -> str:
-        """One of GRADES: bitwise where nothing differs that decides; else predictions.
-
-        Of an older run the instruction set must be known to be the same, too: necessary, if not sufficient.
-        """
-        same = {part.what: part.same for part in self.parts if part.decides}
-        return "bitwise" if same.get("processor", True) and False not in same.values() else "predictions"
+        """One of GRADES: bitwise where nothing differs that decides; else predictions."""
+        return "predictions" if any(part.decides and part.same is False for part in self.parts) else "bitwise"
 
     @property
     def condition(self) -> str:
@@ -52,7 +48,7 @@ class Preflight:
     def note(self) -> str:
         """What the grade will mean, in a line."""
         if not self.portable:
-            return former.NOTE
+            return evidence.FORMER
         return PORTABLE if self.best == "bitwise" else ""
 
     def to_json(self) -> dict[str, Any]:
@@ -73,19 +69,19 @@ def examine(run: Tracked, sources: Sources, place: Workplace, found: Mapping[str
         The parts, and all that is known of what the run was made of.
     """
     variant = run.tags["variant"]
-    then = evidence.inputs(run, place.project)
+    then = evidence.inputs(run)
     here = evidence.probed(found)
     here["parameters"] = {name: str(value) for name, value in flatten(resolved(place.project)[variant]).items()}
     signed = place.project / "signatures" / f"{variant}.json"
     if signed.exists() and fingerprint.json_sha256(read_json(signed)) == then.get("signature"):
         here["signature"] = then.get("signature")
-    portable = not former.is_former(then)
-    decide = DECIDE if portable else DECIDE[:3]
-    parts = {part.what: part for part in judge.compare(then, here, (*decide, *AROUND))}
+    portable = then.get("signature") is not None
+    decide = DECIDE if portable else (*DECIDE[:3], *AROUND)
+    parts = {part.what: part for part in judge.compare(then, here, dict.fromkeys((*decide, *AROUND)))}
     parts["code"] = replace(parts["code"], here=f"{parts['code'].here} ({sources})")
     data = "MNIST's files" if raw_is_whole() else f"not in {RAW}: to be fetched"
     parts["data"] = replace(parts["data"], here=data)
     if portable and parts["signature"].same is None:  # the sources' file is of other parameters, or of an edit
         parts["signature"] = replace(parts["signature"], here="to be computed")
-    told = [replace(part, decides=part.what in decide or not portable) for part in parts.values()]
+    told = [replace(part, decides=part.what in decide) for part in parts.values()]
     return Preflight(told, portable, (found["conformance"] or []) if portable else []), then

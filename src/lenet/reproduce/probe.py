@@ -5,7 +5,6 @@ It imports nothing of today's package, only what the sources of then have: hence
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +14,12 @@ try:
 except ImportError:  # sources from before it was in a package
     from lenet import fingerprint  # type: ignore[no-redef]
 
-LOCK = "requirements-numeric.lock"
-"""Of the packages that could change bits, in sources from before there were signatures; so is ``numerics``."""
-
 
 def answer(question: Callable[[], Any]) -> Any:
     """Its answer; None where these sources do not know it."""
     try:
         return question()
-    except (AttributeError, ImportError, TypeError, OSError):
+    except (AttributeError, ImportError, TypeError):
         return None
 
 
@@ -34,16 +30,16 @@ def faults() -> list[str]:
     return list(conformance.faults())
 
 
-print(
-    json.dumps(
-        {
-            "conformance": answer(faults),
-            "source": answer(lambda: fingerprint.source_sha256()),
-            "numerics": answer(lambda: fingerprint.numerics(Path(LOCK))),  # type: ignore[attr-defined]
-            "environment": answer(lambda: dict(line.split("==", 1) for line in fingerprint.environment())),
-            "threads": torch.get_num_threads(),
-            "processor": torch.backends.cpu.get_cpu_capability(),
-            "build": torch.__version__,
-        }
-    )
-)
+def found() -> dict[str, Any]:
+    """All answers, by name."""
+    return {
+        "conformance": answer(faults),
+        "source": answer(lambda: fingerprint.source_sha256()),
+        "packages": answer(lambda: dict(line.split("==", 1) for line in fingerprint.environment())),
+        "threads": torch.get_num_threads(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(found()))

@@ -13,7 +13,7 @@ from lenet import tracking
 from lenet.evaluation import judge
 from lenet.params.loading import flatten
 from lenet.params.schema import Params
-from lenet.reproduce import evidence, preflight, sources, verdict, workplace
+from lenet.reproduce import evidence, preflight, probe, sources, verdict, workplace
 from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Snapshot
 from lenet.reproduce.verdict import Verdict
@@ -105,7 +105,7 @@ def rerun(
         tell(f"{run.name}: {'executed, as asked for' if executed else 'not executed'}: {found.origin}")
     with workplace.of(found, build_environment and executed) as place:
         workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
-        probed = workplace.probe(place) if executed else evidence.here()
+        probed = workplace.probe(place) if executed else probe.found() | {"source": None}
         flight, inputs = preflight.examine(run, found, place, probed)
         tell(flight)
         if flight.faults:

@@ -7,8 +7,7 @@ import numpy as np
 
 from lenet.evaluation import judge
 from lenet.evaluation.judge import Account, Part
-from lenet.reproduce import former
-from lenet.reproduce.evidence import Outcome
+from lenet.reproduce.evidence import FORMER, Outcome
 from lenet.runtime.errors import InputError
 
 GRADES = ("bitwise", "predictions", "metrics", "within-noise", "different")
@@ -25,8 +24,8 @@ class Cause:
     """What differs between the inputs of a run and of its rerun.
 
     Attributes:
-        kind: data, code, parameters or conformance; ``broken`` where bits have to be the same and are not; of runs from
-            before signatures what former.py names; ``unknown`` where nothing known differs.
+        kind: data, code, parameters or conformance; ``broken`` where bits have to be the same and are not; ``former``
+            of a run from before signatures; ``unknown`` where nothing known differs.
         detail: what exactly.
     """
 
@@ -155,10 +154,17 @@ def first_step(before: Outcome, after: Outcome) -> tuple[int, int] | None:
 def causes(then: Account, now: Account) -> Iterator[Cause]:
     """What differs between the inputs of two runs of other weights. What is not known of one side is not compared."""
     changes = {part.what: part.change for part in judge.compare(then, now) if part.same is False}
-    found = former.causes(changes) if former.is_former(then) else _causes(changes)
+    if then.get("signature") is None:
+        said = (f"{name} {change}" for name, change in changes.items() if name != "key")
+        differing = "; ".join(said) or "nothing known differs"
+        yield Cause("former", f"{FORMER}; {differing}")
+        return
+    found = _causes(changes)
     yield from (Cause(kind, detail) for kind, detail in found.items())
-    if not found:
-        yield _unexplained(then, "key" in changes)
+    if not found and "key" in changes:
+        yield Cause("unknown", "run.key differs, but nothing that is known of its parts does")
+    elif not found:
+        yield Cause("broken", f"run.key is the same, so the weights have to be, on every machine. {BROKEN}")
 
 
 def _causes(changes: Mapping[str, str]) -> dict[str, str]:
@@ -169,12 +175,3 @@ def _causes(changes: Mapping[str, str]) -> dict[str, str]:
         said = f"it computes something else: signature {signature}" + (f", source.sha256 {code}" if code else "")
     found = {name: changes.get(name, "") for name in ("data", "code", "parameters", "conformance")} | {"code": said}
     return {name: detail for name, detail in found.items() if detail}
-
-
-def _unexplained(then: Account, key_differs: bool) -> Cause:
-    """Other weights, and no input that is known differs."""
-    if key_differs:
-        return Cause("unknown", "run.key differs, but nothing that is known of its parts does")
-    if not former.is_former(then):
-        return Cause("broken", f"run.key is the same, so the weights have to be, on every machine. {BROKEN}")
-    return Cause("unknown", "run.key is the same, and nothing that is known of its parts differs")

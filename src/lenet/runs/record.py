@@ -1,7 +1,6 @@
 """run.json: what a training was and what came of it. A function of its inputs: no time, no machine, no MLflow id."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from lenet.params.schema import Variant
 from lenet.runtime.files import read_json, reading, write_json
 
-BEFORE = ("source.sha256", "threads", "canary")
-"""What the key of a run that was recorded before followed in place of a signature."""
 Row = dict[str, float | int | str]
 History = list[Row]
 """What FastLeNet.history holds: a row an epoch."""
@@ -38,9 +35,8 @@ class Record:
         parameters: the resolved block.
         key: ``run.key``, the identity of the training.
         data: ``data.sha256``, the digest of the digits it sees.
-        signature: what the code makes of this block (signature.py).
+        signature: what the code makes of this block (signature.py); empty if recorded before there were any.
         weights: ``weights.sha256``; None while it trains.
-        before: of a run recorded before there were signatures, the digests that its key follows in place of one.
     """
 
     variant: str
@@ -50,7 +46,6 @@ class Record:
     data: str
     signature: str
     weights: str | None = None
-    before: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -68,7 +63,6 @@ class Record:
             "weights.sha256": self.weights,
             "data.sha256": self.data,
             "signature": self.signature,
-            **self.before,
         }
         return {name: digest for name, digest in found.items() if digest}
 
@@ -94,7 +88,6 @@ class Record:
                 parameters=Variant.model_validate(content["parameters"]),
                 key=run["key"],
                 data=run["data.sha256"],
-                signature=run["signature"] if "canary" not in run else "",
+                signature=run.get("signature", ""),
                 weights=run["weights.sha256"],
-                before={name: run[name] for name in BEFORE} if "canary" in run else {},
             )

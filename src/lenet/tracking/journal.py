@@ -16,12 +16,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
 
 from lenet.params.schema import Variant
-from lenet.runs.record import BEFORE, Record
+from lenet.runs.record import Record
 from lenet.runtime import layout, snapshot
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, whole, write_json, write_text
@@ -168,7 +167,6 @@ class Entry:
             "key": record.key,
             "data": record.data,
             "signature": record.signature,
-            **record.before,
             "experiment": self.experiment,
             "store": self.store,
             "tags": self.tags,
@@ -194,19 +192,12 @@ def read(folder: Path) -> Entry | None:
     try:
         content = json.loads((folder / "entry.json").read_text(encoding="utf-8"))
         parameters = Variant.model_validate(content["parameters"])
-        identity = {name: content[name] for name in ("variant", "seed", "key", "data")} | _signed(content)
+        identity = {name: content[name] for name in ("variant", "seed", "key", "data")}
+        identity["signature"] = content.get("signature", "")  # none of a training from before there were any
         around = {name: content[name] for name in ("experiment", "store", "tags", "started", "status", "ended")}
         return Entry(Record(parameters=parameters, **identity), points=list(_points(folder)), **around)
     except FAULTY:  # absent, or cut off by a full disk
         return None
-
-
-def _signed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The signature; of a training from before there were any, what it had in its place."""
-    if "canary" not in content:
-        return {"signature": content["signature"]}
-    names = {"source.sha256": "source"} if "source" in content else {}
-    return {"signature": "", "before": {name: str(content[names.get(name, name)]) for name in BEFORE}}
 
 
 def _points(folder: Path) -> Iterator[Point]:

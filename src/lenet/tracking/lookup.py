@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 from lenet.evaluation import judge
 from lenet.params.schema import Params
 from lenet.runs import readers
-from lenet.runs.record import BEFORE, History, Record
+from lenet.runs.record import History, Record
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, read_json, reason
@@ -76,6 +76,10 @@ class Tracked:
     def parse(self, path: str, how: Callable[[bytes], T]) -> T | None:
         """An artifact, made into something; None where there is none. Raises InputError if it is faulty."""
         return _parse(self.name, self.read, path, how)
+
+    def packages(self) -> dict[str, str] | None:
+        """The versions of the installed distributions, by name; None where it kept no list."""
+        return self.parse("source/environment.txt", lambda text: dict(map(_pin, text.decode().splitlines())))
 
 
 def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked:
@@ -235,9 +239,7 @@ def _known(
             notes.append(f"MLflow has it as {run.info.status}")
     tags |= {"variant": variant, "seed": seed, "run.key": key}  # whatever a store says
     if tags.get("rebuilt") == "true":
-        # those that identified a run before there were signatures are of its files
-        elsewhere = set(SURROUNDINGS) - (set(BEFORE) if "canary" in tags else set())
-        tags = {tag: value for tag, value in tags.items() if tag not in elsewhere}
+        tags = {tag: value for tag, value in tags.items() if tag not in SURROUNDINGS}
         notes.append("MLflow's record of it was rebuilt from files, elsewhere: where it was trained is unknown")
     run_id, origin = (run.info.run_id, _origin(run)) if run else (None, Tracked.origin)
     return Tracked(name, run_id, parameters, tags, numbers, history, tuple(notes), read, origin)
@@ -281,6 +283,13 @@ def _points(client: "MlflowClient", run: "MlflowRun") -> History:
             for point in points:
                 rows.setdefault(point.step, {"epoch": point.step})[name] = point.value
     return [rows[epoch] for epoch in sorted(rows)]
+
+
+def _pin(line: str) -> tuple[str, str]:
+    name, found, version = line.partition("==")
+    if not found:
+        raise ValueError(f"{line!r} is not name==version")
+    return name, version
 
 
 def _rows(text: bytes) -> History:
