@@ -467,14 +467,16 @@ def test_the_present_runs_are_those_with_outputs(
 def test_a_mark_is_noted_until_runs_or_store_change(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".dvc").mkdir()
-    mark = current.mark_of(frozenset({("a-1", "k"), ("b-1", "l")}))
-    assert not current.is_noted(mark)
-    current.note(mark)
-    assert current.is_noted(mark)
+    marked = frozenset({("a-1", "k"), ("b-1", "l")})
+    assert not current.is_noted(marked)
+    current.note(marked)
+    assert current.is_noted(marked)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")  # as MLflow itself puts it there
+    assert current.is_noted(marked)
     for other in ({("a-1", "k")}, {("a-1", "k"), ("b-1", "another key")}):
-        assert not current.is_noted(current.mark_of(frozenset(other)))
+        assert not current.is_noted(frozenset(other))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://example.invalid")
-    assert not current.is_noted(current.mark_of(frozenset({("a-1", "k"), ("b-1", "l")})))
+    assert not current.is_noted(marked)
 
 
 def test_outputs_of_runs_that_are_compared_no_longer_are_removed(two: Params, runs: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, timeline
 def _mark_current(params: Params, runs: Path) -> None:
     """Mark the runs behind the present outputs in MLflow: `dvc checkout` changes outputs without running a stage."""
     found = current.present(params, runs)
-    if not current.is_noted(current.mark_of(found)):
+    if not current.is_noted(found):
         from lenet import tracking  # takes seconds, and is seldom needed
 
         tracking.mark_current(found)

@@ -49,21 +49,20 @@ def present(params: Params, runs: Path) -> Runs:
     return frozenset(found)
 
 
-def mark_of(found: Runs) -> str:
-    """What stands in ``path()`` once these runs are marked in the store in use, as runs of this checkout."""
-    address = os.environ.get("MLFLOW_TRACKING_URI", "default")  # which may hold a password
+def note(found: Runs) -> None:
+    """Remember that these runs are marked in the store in use, as runs of this checkout."""
+    write_text(_path(), _mark(found))
+
+
+def is_noted(found: Runs) -> bool:
+    """Whether these runs are known to be marked."""
+    return _path().exists() and _path().read_text(encoding="utf-8") == _mark(found)
+
+
+def _mark(found: Runs) -> str:
+    address = layout.absolute(os.environ.get("MLFLOW_TRACKING_URI") or layout.STORE)  # which may hold a password
     where = f"{address}\n{layout.root()}"
     return "\n".join([hashlib.sha256(where.encode()).hexdigest(), *(" ".join(pair) for pair in sorted(found))])
-
-
-def note(mark: str) -> None:
-    """Remember that the runs of this mark are marked in MLflow."""
-    write_text(_path(), mark)
-
-
-def is_noted(mark: str) -> bool:
-    """Whether the runs of this mark are known to be marked."""
-    return _path().exists() and _path().read_text(encoding="utf-8") == mark
 
 
 def _path() -> Path:

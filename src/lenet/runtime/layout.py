@@ -18,6 +18,8 @@ DIGITS = SIGNATURES / "digits.json"
 SUMMARY = METRICS / "summary.json"
 EXPERIMENTS = Path("experiments")
 """A folder for each pipeline beside the root's, laid out as the root: params.yaml, runs, metrics, signatures."""
+STORE = "sqlite:///mlflow.db"
+"""MLflow's record, unless MLFLOW_TRACKING_URI names another place."""
 DAMAGED = re.compile("file is not a database|disk image is malformed")
 """What SQLite says of a file that it cannot read."""
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]+)(\?.*)?")

@@ -153,27 +153,19 @@ def compared(params: Params, runs: Path, summary: Path, reports: Path) -> None:
         summary: the file of the variants' means.
         reports: the folder of the report.
     """
-    found = current.present(params, runs)
 
     def record(client: "MlflowClient") -> None:
         with journal.lock("comparison", PATIENCE_BESIDE):
             mirror_comparison(client, current.records(params, runs), summary, reports)
 
-    # in an experiment's copy nothing is current
-    if layout.root() == Path.cwd():
-        mark = current.mark_of(found)  # before MLflow puts its address into the environment
-        if bounded("the comparison", record):
-            mark_current(found, mark)
+    if layout.root() == Path.cwd() and bounded("the comparison", record):
+        mark_current(current.present(params, runs))
 
 
-def mark_current(found: current.Runs, mark: str | None = None) -> None:
+def mark_current(found: current.Runs) -> None:
     """Tag exactly the runs behind the present outputs ``current = true``, in the main checkout; say so if it fails.
 
     In an experiment's copy nothing is marked: its outputs are not the workspace's.
-
-    Args:
-        found: these runs.
-        mark: what to remember of it, if this process has opened the store before.
     """
     missing = 0
 
@@ -182,12 +174,10 @@ def mark_current(found: current.Runs, mark: str | None = None) -> None:
         store.end_dead_runs(client)
         missing = store.mark(client, found)
 
-    if layout.root() == Path.cwd():
-        mark = mark or current.mark_of(found)
-        if bounded("which runs are current", record):
-            current.note(mark)
-            if missing:
-                warn(f"{missing} of the {len(found)} present runs are not in MLflow")
+    if layout.root() == Path.cwd() and bounded("which runs are current", record):
+        current.note(found)
+        if missing:
+            warn(f"{missing} of the {len(found)} present runs are not in MLflow")
 
 
 def surroundings() -> dict[str, str]:

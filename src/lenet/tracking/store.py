@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -61,7 +61,7 @@ def uri() -> str:
 
     A sqlite file's relative path, too, starts there: else each of DVC's temporary copies would have a file of its own.
     """
-    return layout.absolute(os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db")
+    return layout.absolute(os.environ.get("MLFLOW_TRACKING_URI") or layout.STORE)
 
 
 def shown() -> str:
@@ -143,21 +143,17 @@ def experiment_id(client: "MlflowClient", name: str) -> str:
 def search(client: "MlflowClient", condition: str, deleted: bool = False) -> "list[MlflowRun]":
     """The runs of all our experiments that meet a condition, or those that somebody has deleted, the oldest first."""
     from mlflow.entities import ViewType
+    from mlflow.utils import get_results_from_paginated_fn
 
     view = ViewType.DELETED_ONLY if deleted else ViewType.ACTIVE_ONLY
     experiments = client.search_experiments(filter_string=f"name LIKE '{EXPERIMENT}%'")
-    found: list[MlflowRun] = []
-    token: str | None = None
-    while experiments and token != "":
-        page = client.search_runs(
-            [one.experiment_id for one in experiments],
-            condition,
-            view,
-            order_by=["attributes.start_time"],
-            page_token=token,
-        )
-        found += page
-        token = page.token or ""
+    if not experiments:
+        return []
+    places = [one.experiment_id for one in experiments]
+    oldest = ["attributes.start_time"]
+    found: list[MlflowRun] = get_results_from_paginated_fn(
+        lambda most, token: client.search_runs(places, condition, view, most, oldest, token), 1000
+    )
     return found
 
 
@@ -386,7 +382,7 @@ def _create(database: Path) -> None:
 
 
 def _upgrade(database: Path, schema: str) -> None:
-    if not _is_known(schema):
+    if schema not in {revision.revision for revision in _migrations().walk_revisions()}:
         raise InputError(
             f"{database}: its schema {schema} is none that MLflow {metadata.version('mlflow')} knows; it is untouched. "
             "Install the MLflow that wrote it, move it away, or set MLFLOW_TRACKING_URI to another store"
@@ -419,10 +415,6 @@ def _migrations() -> "ScriptDirectory":
     return ScriptDirectory(folder)
 
 
-def _is_known(schema: str) -> bool:
-    return any(revision.revision == schema for revision in _migrations().walk_revisions())
-
-
 def _newest() -> str:
     """The schema of the installed MLflow: the one migration that no other follows."""
     return str(_migrations().get_current_head())
@@ -451,7 +443,5 @@ def _moved(connection: sqlite3.Connection, database: Path) -> str:
     return old if old != _place_of(database) and Path(old).name == ARTIFACTS and here.is_dir() else ""
 
 
-@contextmanager
-def _connection(database: Path) -> Iterator[sqlite3.Connection]:
-    with closing(sqlite3.connect(database, timeout=_LOCK_SECONDS)) as connection:
-        yield connection
+def _connection(database: Path) -> closing[sqlite3.Connection]:
+    return closing(sqlite3.connect(database, timeout=_LOCK_SECONDS))
