@@ -169,14 +169,9 @@ def test_an_edit_in_the_store_is_named(folder: Path, monkeypatch: pytest.MonkeyP
 
 def test_another_package_and_another_arithmetic_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = folder / "requirements.lock"
-    lines = lock.read_text().replace("\nclick==", "\nclick==0").splitlines()
-    lock.write_text("\n".join([*(line for line in lines if not line.startswith("rich==")), "absent-one==1.0"]))
-    found = findings()["environment"]
-    assert len(found) == 3, found
-    assert found[0] == "absent-one: missing installed, 1.0 locked"
-    assert found[1].startswith("click: ")
-    assert found[2].startswith("rich: ")
-    assert found[2].endswith("nothing locked")
+    lock.write_text(lock.read_text().replace("\nclick==", "\nclick==0"))
+    (found,) = findings()["environment"]
+    assert found.startswith("click: ")
     monkeypatch.setattr("lenet.arithmetic.conformance.faults", lambda: ["sqrt", "product"])
     assert [fault.split(" is off here")[0] for fault in findings()[ARITHMETIC]] == ["sqrt", "product"]
 

@@ -2,15 +2,11 @@
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import metadata
-from itertools import product
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from lenet import tracking
@@ -29,8 +25,6 @@ from lenet.runtime.layout import EXPERIMENTS, METRICS, REPORTS, RUNS, SIGNATURES
 from lenet.training import fingerprint
 
 T = TypeVar("T")
-INSTALLERS = frozenset({"lenet", "pip", "setuptools", "wheel"})
-"""In every environment, and in no lock."""
 
 
 def examine(params: Params, names: Sequence[str], deep: bool) -> Iterator[tuple[str, list[str]]]:
@@ -67,38 +61,13 @@ def examine(params: Params, names: Sequence[str], deep: bool) -> Iterator[tuple[
         yield name, found
 
 
-def environment(locks: Sequence[Path], tell: Callable[[str], None] = print) -> Iterator[str]:
-    """Installed distributions that differ from the locks, are missing, or are in none.
-
-    ``tell`` is called with what the installed build of the locked torch has brought with it and no lock pins.
-    """
-    pinned = {name: version for path in locks for name, version in requirements.pins(path).items()}
+def environment(locks: Sequence[Path]) -> Iterator[str]:
+    """What the locks pin and is missing, or of another version here. What they do not pin decides nothing."""
     installed = dict(line.split("==") for line in fingerprint.environment())
-    if of_build := _of_build(pinned, installed):
-        names = ", ".join(sorted(of_build))
-        tell(f"torch {installed['torch']}: {len(of_build)} packages of this build are in no lock: {names}")
-    for name in sorted(pinned.keys() | installed.keys() - INSTALLERS - of_build):
+    for name, version in sorted(pin for path in locks for pin in requirements.pins(path).items()):
         here = Version(installed[name]).public if name in installed else "missing"
-        if here != pinned.get(name):
-            yield f"{name}: {here} installed, {pinned.get(name, 'nothing')} locked"
-
-
-def _of_build(pinned: Mapping[str, str], installed: Mapping[str, str]) -> set[str]:
-    """What the locked torch needs here, directly or not, and no lock pins: builds differ in that, as for CUDA."""
-    if "torch" not in installed or Version(installed["torch"]).public != pinned.get("torch"):
-        return set()
-    needs: dict[str, list[str]] = {
-        canonicalize_name(one.metadata["Name"]): one.requires or [] for one in metadata.distributions()
-    }
-    needed, waiting = set[tuple[str, str]](), [("torch", "")]
-    while waiting:
-        name, extra = waiting.pop()
-        needed.add((name, extra))
-        for requirement in map(Requirement, needs[name]):
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
-                pairs = product([canonicalize_name(requirement.name)], ["", *requirement.extras])
-                waiting += [pair for pair in pairs if pair not in needed and pair[0] in needs]
-    return {name for name, _ in needed} - pinned.keys()
+        if here != version:
+            yield f"{name}: {here} installed, {version} locked"
 
 
 def pipeline(params: Params, names: Sequence[str]) -> Iterator[str]:
