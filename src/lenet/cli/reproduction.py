@@ -102,7 +102,6 @@ def verify(params: "Params", names: tuple[str, ...], against: str, here: bool, s
              lenet verify --here --against HEAD~1
              lenet verify --signatures modern
     """
-    from lenet.reproduce import published
     from lenet.reproduce import verify as module
     from lenet.runs import stale
     from lenet.runtime.screen import Screen
@@ -120,7 +119,7 @@ def verify(params: "Params", names: tuple[str, ...], against: str, here: bool, s
             differing += 1
             print(line, flush=True)
         raise SystemExit(differing > 0)
-    parts = module.verify(params, against, Path(), names) if here else published.compute(against, names, cores(), tell)
+    parts = module.verify(params, against, Path(), names) if here else module.compute(against, names, cores(), tell)
     Screen().print(module.table(parts))
     if not all(part.same for part in parts):
         raise SystemExit(1)

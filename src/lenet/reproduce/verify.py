@@ -23,6 +23,7 @@ from lenet.evaluation import judge
 from lenet.evaluation.judge import Part
 from lenet.params import loading
 from lenet.params.schema import Params
+from lenet.reproduce import sources, workplace
 from lenet.runs import readers, stale
 from lenet.runtime import remedies
 from lenet.runtime.errors import InputError, ParamsError
@@ -71,6 +72,32 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
             part = replace(part, change=remedies.remove(objects))
         found.append(part)
     return found
+
+
+def compute(revision: str, names: Sequence[str], jobs: int, tell: Callable[[str], None]) -> list[Part]:
+    """Execute a commit's pipeline in a clean copy of it, and judge what comes out by what the commit says.
+
+    Args:
+        revision: the commit.
+        names: runs, as ``<variant>-<seed>``; none for all of the pipeline.
+        jobs: stages at once.
+        tell: called with each line of progress.
+
+    Raises:
+        InputError: no such commit or run, or its stages fail here.
+    """
+    commit = sources.commit(revision)
+    with workplace.of(commit, build_environment=False) as place:
+        params = loading.load(place.project / "params.yaml")
+        published(params, revision, names)
+        (place.project / "dvc.lock").unlink(missing_ok=True)  # what is there afterwards was computed
+        for folder in (METRICS, SIGNATURES):
+            for path in (place.project / folder).glob("*.json"):
+                path.unlink()
+        stages = ["-m", "dvc", "repro", "--force", *(f"evaluate@{name}" for name in names)]
+        whole = ["-m", "lenet", "repro", "--jobs", str(jobs), "--no-track"]
+        place.run(*(stages if names else whole), tell=tell, LENET_DATA_DIR=str(place.digits()))
+        return verify(params, revision, place.project, names)
 
 
 def published(params: Params, revision: str, names: Sequence[str] = ()) -> dict[str, Any]:
