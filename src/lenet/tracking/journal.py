@@ -41,17 +41,15 @@ def folder_of(name: str, key: str) -> Path:
 
 def lock(name: str, patience: float) -> FileLock:
     """A lock among the processes that work on these journals; waiting longer than so many seconds raises Timeout."""
-    _keep_private(home())
-    return FileLock(home() / f"{name}.lock", timeout=patience)
+    return FileLock(_private_home() / f"{name}.lock", timeout=patience)
 
 
-def _keep_private(*paths: Path) -> None:
-    """Let nobody else read folders, which are made, or files: in them are sources that may not be published yet."""
-    for path in paths:
-        if not path.is_file():
-            path.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # somebody else's, or gone
-            path.chmod(0o600 if path.is_file() else 0o700)
+def _private_home() -> Path:
+    """``home``, made, which nobody else can enter: in it are sources that may not be published yet."""
+    home().mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # somebody else's
+        home().chmod(0o700)
+    return home()
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ class Entry:
 
     def begin(self) -> "Entry":
         """Write the beginning, with the sources; a training that was begun before goes on with its points."""
-        _keep_private(home(), self.folder)  # from the first byte on
+        _private_home()  # before the first byte
         if before := read(self.folder):
             self.started, self.points = before.started, before.points
         self._write()
@@ -120,7 +118,6 @@ class Entry:
                     beside.write_bytes(content)
             else:
                 (self.folder / name).unlink(missing_ok=True)
-        _keep_private(*self.folder.iterdir())
         return self
 
     def add(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -138,11 +135,11 @@ class Entry:
 
     def keep(self, files: Mapping[str, Path]) -> None:
         """Copy outputs, by name, until MLflow has them: the next training may replace them."""
-        _keep_private(home(), self.folder, self.outputs)
+        _private_home()
+        self.outputs.mkdir(parents=True, exist_ok=True)
         for name, path in files.items():
             if path.parent != self.outputs:
                 shutil.copyfile(path, self.outputs / name)
-        _keep_private(*self.outputs.iterdir())
         self._write()  # one made from outputs has not been written yet
 
     def forget_outputs(self) -> None:
@@ -175,7 +172,6 @@ class Entry:
             "ended": self.ended,
         }
         write_json(self.folder / "entry.json", content)
-        _keep_private(self.folder / "entry.json")
 
 
 def _line(point: Point) -> str:
