@@ -513,8 +513,8 @@ def test_fewer_than_two_runs_and_one_named_twice_are_refused(clone: Path, params
         ("' or 1", "names no run"),
         ("future-1", "future-1: no present run of this name.*no runs there yet.*modern-5, original-sigmoid-1"),
         ("modern-99", "modern-99: no present run"),
-        ("00000000", "00000000: no run with such an id or run.key"),
-        ("0" * 32, "no run with such an id"),
+        ("00000000", "00000000: no run of this project with such an id or run.key"),
+        ("0" * 32, "no run of this project with such an id"),
     ],
 )
 def test_what_is_nowhere_is_one_line(clone: Path, params: Params, reference: str, message: str) -> None:
@@ -531,7 +531,7 @@ def test_an_empty_store_has_no_runs(clone: Path, params: Params, monkeypatch, tm
     folder = tmp_path_factory.mktemp("empty")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     (folder / "mlflow.db").touch()
-    with pytest.raises(InputError, match="no run with such an id"):
+    with pytest.raises(InputError, match="with such an id"):
         tracking.lookup("00000000", params, *HERE)
     assert (folder / "mlflow.db").stat().st_size == 0
     (folder / "mlflow.db").unlink()
@@ -566,11 +566,11 @@ def test_a_run_that_is_no_training_of_ours_is_refused(client, params: Params) ->
     elsewhere = client.create_experiment("another-project")
     foreign = client.create_run(elsewhere, run_name="theirs").info.run_id
     comparison = client.create_run("1", tags={"kind": "comparison", "run.key": "beefbeef"}).info.run_id
-    with pytest.raises(InputError, match=r"'theirs'.* is no training \(another project's: .* no tag run\.key"):
+    with pytest.raises(InputError, match="no run of this project"):
         tracking.lookup(foreign, params, *HERE)
     with pytest.raises(InputError, match=r"no training \(comparison"):
         tracking.lookup(comparison, params, *HERE)
-    with pytest.raises(InputError, match="no run with such"):
+    with pytest.raises(InputError, match="no run of this project"):
         tracking.lookup("beefbeef", params, *HERE)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from lenet.evaluation import judge
 from lenet.evaluation.judge import Account
-from lenet.params.loading import flatten
 from lenet.runs import readers
 from lenet.runtime.errors import InputError
-from lenet.tracking import Tracked
+from lenet.tracking import Tracked, numbers_of
 
 FORMER = "recorded before signatures existed: its bits depend on processor and packages"
 """Of a run without a signature: it is rerun as any other, and whatever differs may be why its bits do."""
@@ -84,8 +83,7 @@ def outcome(run: Tracked) -> Outcome:
     trace = run.parse("trace", lambda found: np.frombuffer(found, "<u4"))
     fits = trace is not None and epochs and len(trace) % len(epochs) == 0
     numbers = {n: v for n, v in run.metrics.items() if n.startswith(("validation/", "test/"))}
-    tested = flatten({part: content.get(part, {}) for part in ("validation", "test")})
-    numbers |= {n.replace(".", "/", 1): float(v) for n, v in tested.items() if isinstance(v, int | float)}
+    numbers |= numbers_of(content, "validation", "test")
     misses = numbers.get("test/misses")
     return Outcome(
         weights=run.tags.get("weights.sha256"),

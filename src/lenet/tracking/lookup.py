@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from zipfile import BadZipFile
 
 from lenet.evaluation import judge
@@ -22,7 +22,7 @@ from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, read_json, reason
 from lenet.tracking import journal, store
-from lenet.tracking.mirror import digest_tags, expected_params, outputs
+from lenet.tracking.mirror import digest_tags, expected_params, numbers_of, outputs
 from lenet.training import fingerprint
 
 if TYPE_CHECKING:
@@ -160,35 +160,20 @@ def _by_name(name: str, client: "MlflowClient | None", places: Places) -> Found:
 
 def _by_digest(start: str, client: "MlflowClient | None", places: Places) -> Found:
     """The run whose id or key starts so. Of several runs of one key, which are the same training, the present one."""
-    by_id = _search(client, f"attributes.run_id LIKE '{start}%'") or _run_elsewhere(start, client)
+    by_id = _search(client, f"attributes.run_id LIKE '{start}%'")
     for run in by_id:
         if run.data.tags.get("kind") != "training" or not _key(run):
-            what = run.data.tags.get("kind") or "another project's: it has no tag run.key"
-            raise InputError(f"{start}: the run {run.info.run_name!r} in {store.shown()} is no training ({what})")
+            kind = run.data.tags.get("kind") or "it has no tag run.key"
+            raise InputError(f"{start}: the run {run.info.run_name!r} in {store.shown()} is no training ({kind})")
     by_key = _search(client, f"tags.`run.key` LIKE '{start}%' and tags.kind = 'training'")
     by_key.sort(key=lambda run: not store.is_current(run))
     here = [place for place in places if place[1].startswith(start)]
     fits = [store.identity(run) for run in by_id + by_key] + here
     if not fits:
-        raise InputError(f"{start}: no run with such an id or run.key, {_where(client)}")
+        raise InputError(f"{start}: no run of this project with such an id or run.key, {_where(client)}")
     if len({key for _, key in fits}) > 1 or len(by_id) > 1:
         raise _ambiguous(start, fits)
     return *fits[0], next(iter(by_id + by_key), None)
-
-
-def _run_elsewhere(run_id: str, client: "MlflowClient | None") -> "list[MlflowRun]":
-    """The run of a whole id, of whatever experiment."""
-    if client is None or len(run_id) != 32:
-        return []
-    from mlflow import MlflowException
-
-    with _asking():
-        try:
-            return [client.get_run(run_id)]
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return []
-            raise
 
 
 def _known(
@@ -230,7 +215,7 @@ def _known(
             parameters = expected_params(variant, int(seed), block)
         else:
             notes.append("its parameters are not known: there is no run.json, and its run.key is not of params.yaml's")
-    numbers = _last(history) | _numbers("validation", content) | _numbers("test", content)
+    numbers = _last(history) | numbers_of(content, "validation", "test")
     if entry:
         tags = entry.tags | tags
     if run:
@@ -298,10 +283,6 @@ def _rows(text: bytes) -> History:
 
 def _last(history: History) -> dict[str, float]:
     return {name: value for name, value in history[-1].items() if isinstance(value, float)} if history else {}
-
-
-def _numbers(part: str, content: Mapping[str, Any]) -> dict[str, float]:
-    return {f"{part}/{n}": float(v) for n, v in content.get(part, {}).items() if isinstance(v, int | float)}
 
 
 def _parse(name: str, read: Read, path: str, how: Callable[[bytes], T]) -> T | None:

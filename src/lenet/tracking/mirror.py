@@ -73,8 +73,13 @@ def expected_params(variant: str, seed: int, block: Variant) -> dict[str, str]:
 
 def test_numbers(metrics: Path) -> dict[str, float]:
     """The test metrics of a metrics file, under MLflow's names."""
-    content = readers.read(metrics, readers.metrics)["test"]
-    return {f"test/{name}": float(value) for name, value in content.items() if isinstance(value, int | float)}
+    return numbers_of(readers.read(metrics, readers.metrics), "test")
+
+
+def numbers_of(content: Mapping[str, Any], *parts: str) -> dict[str, float]:
+    """The numbers in these parts of a metrics file, under MLflow's names."""
+    found = ((f"{part}/{name}", value) for part in parts for name, value in content.get(part, {}).items())
+    return {name: float(value) for name, value in found if isinstance(value, int | float)}
 
 
 class Mirror:
