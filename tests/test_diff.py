@@ -208,9 +208,14 @@ def test_of_two_records_of_one_training_the_current_one_is_meant(client, params:
 
 
 def test_runs_of_one_name_are_labelled_apart(clone: Path, params: Params) -> None:
-    key = json.loads(MODERN.read_text())["run"]["key"]
-    assert [*diff.look_up(["modern-1", key], params, *HERE)] == ["modern-1", f"modern-1 {key[:12]}"]
-    assert [*diff.look_up([key, key[:20]], params, *HERE)] == [f"modern-1 {key}", f"modern-1 {key[:20]}"]
+    content = json.loads(MODERN.read_text())
+    keys = [content["run"]["key"], "0" * 64]
+    content["run"]["key"] = keys[1]
+    write_json(clone / "experiments" / "ladder" / "metrics" / "modern-1.json", content)
+    try:
+        assert [*diff.look_up(keys, params, *HERE)] == [f"modern-1 {key[:12]}" for key in keys]
+    finally:
+        shutil.rmtree(clone / "experiments")
 
 
 def test_a_tracked_run_is_read_whole(client, trained, params: Params, project: Path) -> None:
@@ -500,7 +505,8 @@ def test_histories_of_equal_parameters_tell_where_they_part() -> None:
 
 
 def test_fewer_than_two_runs_and_one_named_twice_are_refused(clone: Path, params: Params) -> None:
-    for references, message in ((("modern-1",), "two runs or more, not 1"), (("modern-1",) * 2, "names one twice")):
+    key = json.loads(MODERN.read_text())["run"]["key"]
+    for references, message in ((("modern-1",), "two runs or more, not 1"), (("modern-1", key), "names one twice")):
         with pytest.raises(InputError, match=message):
             diff.look_up(references, params, *HERE)
 

@@ -55,22 +55,18 @@ class Section:
 
 
 def look_up(references: Sequence[str], params: Params, runs: Path, metrics: Path) -> dict[str, Tracked]:
-    """Find runs, and label each by its name, with the reference where two share a name.
+    """Find runs, and label each by its name, with its key where two share a name.
 
     Raises:
         InputError: fewer than two, one named twice, or one that cannot be found.
     """
     if len(references) < 2:
         raise InputError(f"lenet diff takes two runs or more, not {len(references)}; legal: {LEGAL}")
-    if len(set(references)) < len(references):
+    found = [lookup(reference, params, runs, metrics) for reference in references]
+    if len({(run.name, run.key) for run in found}) < len(found):
         raise InputError(f"lenet diff takes different runs; {', '.join(references)} names one twice")
-    found = {reference: lookup(reference, params, runs, metrics) for reference in references}
-    names = [run.name for run in found.values()]
-    length = DIGEST if len({reference[:DIGEST] for reference in references}) == len(references) else None
-    return {
-        run.name if names.count(run.name) == 1 or run.name == reference else f"{run.name} {reference[:length]}": run
-        for reference, run in found.items()
-    }
+    names = [run.name for run in found]
+    return {run.name if names.count(run.name) == 1 else f"{run.name} {run.key[:DIGEST]}": run for run in found}
 
 
 def sections(runs: Labelled) -> Iterator[Section]:
