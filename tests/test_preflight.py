@@ -27,7 +27,7 @@ from lenet.training import fingerprint
 SIGNED = {"block": "b", "data": "d", "digests": {}}
 SOURCES = Commit("c" * 40)
 FOUND: dict[str, Any] = {
-    "conformance": [], "source": "s" * 64, "packages": {"numpy": "2.3.0", "torch": "2.13.0+cpu"}, "threads": 1,
+    "conformance": "right", "code": "s" * 64, "packages": {"numpy": "2.3.0", "torch": "2.13.0+cpu"}, "threads": "1",
     "processor": "AVX512",
 }  # fmt: skip
 PINS = b"numpy==2.3.0\ntorch==2.13.0+cpu\n"
@@ -72,7 +72,7 @@ def test_a_signed_run_is_bitwise_in_reach_and_anything_else_is_said_to_be_broken
 
 
 def test_machine_and_versions_are_shown_and_keep_nothing_out_of_reach(run: Tracked, place: Workplace) -> None:
-    other = {"packages": {"numpy": "1.26.0"}, "threads": 2, "processor": "DEFAULT"}
+    other = {"packages": {"numpy": "1.26.0"}, "threads": "2", "processor": "DEFAULT"}
     flight, lines = examined(run, place, **other)
     assert flight.best == "bitwise"
     assert {name for name, line in lines.items() if line.same is False} == {"packages", "threads", "processor"}
@@ -95,7 +95,7 @@ def test_what_a_store_says_is_shown_as_it_stands(run: Tracked, place: Workplace)
 
 def test_other_code_or_parameters_are_reasons(run: Tracked, place: Workplace) -> None:
     for flight, lines, name in (
-        (*examined(run, place, source="x" * 64), "code"),
+        (*examined(run, place, code="x" * 64), "code"),
         (*examined(replace(run, parameters=run.parameters | {"epochs": "99"}), place), "parameters"),
     ):
         assert [what for what, line in lines.items() if line.same is False] == [name]
@@ -116,8 +116,8 @@ def test_of_sources_that_are_not_executed_the_machine_is_known_and_the_code_is_n
     run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(conformance, "faults", lambda: ["sqrt"])
-    flight, lines = examined(run, place, **probe.found() | {"source": None})
-    assert (lines["code"].same, lines["processor"].here, flight.faults) == (None, fingerprint.processor(), ["sqrt"])
+    flight, lines = examined(run, place, **probe.found() | {"code": None})
+    assert (lines["code"].same, lines["processor"].here, flight.off) == (None, fingerprint.processor(), "sqrt")
 
 
 def test_of_much_that_differs_the_first_is_shown(run: Tracked, place: Workplace) -> None:
@@ -136,22 +136,22 @@ def test_a_signature_that_its_stage_has_to_make_is_not_known_beforehand(run: Tra
 
 
 def test_operations_that_are_off_are_named(run: Tracked, place: Workplace) -> None:
-    flight, lines = examined(run, place, conformance=["sqrt", "product"])
+    flight, lines = examined(run, place, conformance="sqrt, product")
     assert (lines["conformance"].here, lines["conformance"].same) == ("sqrt, product", False)
-    assert flight.faults == ["sqrt", "product"]
+    assert flight.off == "sqrt, product"
     assert flight.best == "predictions"
     unknown, lines = examined(run, place, conformance=None)
-    assert (lines["conformance"].same, unknown.faults) == (None, [])
+    assert (lines["conformance"].same, unknown.off) == (None, "")
 
 
 def test_of_a_run_from_before_signatures_everything_counts_and_no_operation_of_today_s(
     run: Tracked, place: Workplace
 ) -> None:
     former = replace(run, tags={name: run.tags[name] for name in run.tags if name not in ("signature", "conformance")})
-    flight, lines = examined(former, place, conformance=["sqrt"])
-    assert (flight.best, flight.note, flight.faults) == ("bitwise", evidence.FORMER, [])
+    flight, lines = examined(former, place, conformance="sqrt")
+    assert (flight.best, flight.note, flight.off) == ("bitwise", evidence.FORMER, "")
     assert {*lines} == {"code", "data", "parameters", "packages", "threads", "processor"}
-    for change in ({"processor": "AVX2"}, {"threads": 2}, {"packages": {"numpy": "1.26.0"}}):
+    for change in ({"processor": "AVX2"}, {"threads": "2"}, {"packages": {"numpy": "1.26.0"}}):
         flight, lines = examined(former, place, **change)
         assert [what for what, line in lines.items() if line.same is False] == [*change]
         assert flight.best == "predictions"
@@ -172,10 +172,10 @@ def test_nothing_is_computed_where_an_operation_is_off(
     monkeypatch.setattr(rerun.tracking, "lookup", lambda *_: replace(run, tags=tags))
     monkeypatch.setattr(rerun.sources, "of", lambda _: SOURCES)
     monkeypatch.setattr(workplace, "of", lambda *_: Here())
-    monkeypatch.setattr(workplace, "probe", lambda _: FOUND | {"conformance": ["sqrt"]})
+    monkeypatch.setattr(workplace, "probe", lambda _: FOUND | {"conformance": "sqrt"})
     monkeypatch.setattr(rerun, "_execute", lambda *_: pytest.fail("it has been executed"))
     for only in (True, False):
-        with pytest.raises(InputError, match=r"modern-1: it cannot be rerun here: sqrt is off .* nothing is trained"):
+        with pytest.raises(InputError, match=r"modern-1: .*off on this machine .*: sqrt; .* nothing is trained"):
             rerun.rerun("modern-1", params, told.append, only_preflight=only)
     assert [type(what) for what in told] == [Preflight, Preflight]
     monkeypatch.setattr(workplace, "probe", lambda _: FOUND)

@@ -217,4 +217,4 @@ def test_sources_of_before_there_were_packages_are_asked_by_their_own_names(tmp_
     )
     probe = Path(sources.__file__).with_name("probe.py")
     found = json.loads(run(sys.executable, "-P", str(probe), cwd=tmp_path, PYTHONPATH="src").stdout)
-    assert (found["source"], found["conformance"], found["packages"]) == ("then", None, {})
+    assert (found["code"], found["conformance"], found["packages"]) == ("then", None, {})

@@ -14,8 +14,6 @@ from lenet.tracking import Tracked, numbers_of
 
 FORMER = "recorded before signatures existed: its bits depend on processor and packages"
 """Of a run without a signature: it is rerun as any other, and whatever differs may be why its bits do."""
-RIGHT = "right"
-"""What a run's tag ``conformance`` says where every operation is as the arithmetic needs it."""
 TAGS = {
     "key": "run.key", "data": "data.sha256", "code": "source.sha256", "signature": "signature",
     "conformance": "conformance", "threads": "threads", "processor": "processor",
@@ -46,27 +44,11 @@ class Outcome:
 
 def inputs(run: Tracked) -> Account:
     """All that is known of what a tracked run was made of."""
-    return {"packages": run.packages()} | _recorded(run)
+    return {"packages": run.packages()} | recorded(run)
 
 
-def inputs_again(run: Tracked, found: Mapping[str, Any]) -> Account:
-    """The same of a rerun: what its record says, and what probe.py has found."""
-    return probed(found) | _recorded(run)
-
-
-def probed(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What probe.py has found, as an account."""
-    off = found["conformance"]
-    return {
-        "code": found["source"],
-        "conformance": None if off is None else ", ".join(off) or RIGHT,
-        "packages": found["packages"],
-        "threads": str(found["threads"]),
-        "processor": found["processor"],
-    }
-
-
-def _recorded(run: Tracked) -> dict[str, Any]:
+def recorded(run: Tracked) -> dict[str, Any]:
+    """What its record alone says of that."""
     found: dict[str, Any] = {name: run.tags[tag] for name, tag in TAGS.items() if tag in run.tags}
     parameters = {name: value for name, value in run.parameters.items() if name not in ("variant", "seed")}
     return found | ({"parameters": parameters} if parameters else {})

@@ -1,6 +1,6 @@
 """What can be had of a run's sources, data, parameters and arithmetic here, and the best grade it allows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,12 +26,12 @@ class Preflight:
     Attributes:
         parts: what it needs.
         portable: whether the run's bits are the same on every machine: of all runs that have a signature.
-        faults: the operations that do not conform here: with one, nothing is trained.
+        off: the operations that do not conform here, for a portable run: with one, nothing is trained.
     """
 
     parts: Sequence[Part]
     portable: bool
-    faults: Sequence[str]
+    off: str
 
     @property
     def best(self) -> str:
@@ -56,22 +56,22 @@ class Preflight:
         return {"best": self.best, "note": self.note, "parts": [asdict(part) for part in self.parts]}
 
 
-def examine(run: Tracked, sources: Sources, place: Workplace, found: Mapping[str, Any]) -> tuple[Preflight, Account]:
+def examine(run: Tracked, sources: Sources, place: Workplace, found: Account) -> tuple[Preflight, Account]:
     """Compare what the run had with what its rerun will have.
 
     Args:
         run: the run.
         sources: where its sources come from.
         place: where they are unpacked, with the run's parameters in their params.yaml.
-        found: what probe.py has found there.
+        found: the account of probe.py there.
 
     Returns:
         The parts, and all that is known of what the run was made of.
     """
     variant = run.tags["variant"]
     then = evidence.inputs(run)
-    here = evidence.probed(found)
-    here["parameters"] = {name: str(value) for name, value in flatten(resolved(place.project)[variant]).items()}
+    block = flatten(resolved(place.project)[variant])
+    here = {**found, "parameters": {name: str(value) for name, value in block.items()}}
     signed = place.project / "signatures" / f"{variant}.json"
     if signed.exists() and fingerprint.json_sha256(read_json(signed)) == then.get("signature"):
         here["signature"] = then.get("signature")
@@ -84,4 +84,5 @@ def examine(run: Tracked, sources: Sources, place: Workplace, found: Mapping[str
     if portable and parts["signature"].same is None:  # the sources' file is of other parameters, or of an edit
         parts["signature"] = replace(parts["signature"], here="to be computed")
     told = [replace(part, decides=part.what in decide) for part in parts.values()]
-    return Preflight(told, portable, (found["conformance"] or []) if portable else []), then
+    off = found["conformance"] if portable and found["conformance"] != "right" else None
+    return Preflight(told, portable, off or ""), then

@@ -23,20 +23,20 @@ def answer(question: Callable[[], Any]) -> Any:
         return None
 
 
-def faults() -> list[str]:
-    """The operations that do not conform here. The arithmetic of sources before it has no such check."""
+def conformance() -> str:
+    """The operations that do not conform here, as in a run's tag. Sources of an older arithmetic have no such check."""
     from lenet.arithmetic import conformance
 
-    return list(conformance.faults())
+    return ", ".join(conformance.faults()) or "right"
 
 
 def found() -> dict[str, Any]:
-    """All answers, by name."""
+    """An account of these sources and this machine."""
     return {
-        "conformance": answer(faults),
-        "source": answer(lambda: fingerprint.source_sha256()),
+        "code": answer(lambda: fingerprint.source_sha256()),
+        "conformance": answer(conformance),
         "packages": answer(lambda: dict(line.split("==", 1) for line in fingerprint.environment())),
-        "threads": torch.get_num_threads(),
+        "threads": str(torch.get_num_threads()),
         "processor": torch.backends.cpu.get_cpu_capability(),
     }
 

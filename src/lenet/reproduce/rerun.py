@@ -105,13 +105,12 @@ def rerun(
         tell(f"{run.name}: {'executed, as asked for' if executed else 'not executed'}: {found.origin}")
     with workplace.of(found, build_environment and executed) as place:
         workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
-        probed = workplace.probe(place) if executed else probe.found() | {"source": None}
+        probed = workplace.probe(place) if executed else probe.found() | {"code": None}
         flight, inputs = preflight.examine(run, found, place, probed)
         tell(flight)
-        if flight.faults:
+        if flight.off:
             raise InputError(
-                f"{run.name}: it cannot be rerun here: {', '.join(flight.faults)} "
-                f"{'is' if len(flight.faults) == 1 else 'are'} off on this machine (conformance check), "
+                f"{run.name}: it cannot be rerun here: off on this machine (conformance check): {flight.off}; "
                 "so its weights could not be the same, and nothing is trained"
             )
         if only_preflight:
@@ -121,7 +120,7 @@ def rerun(
         seconds = time.monotonic() - began
         files = _outputs(place.project, run.name)
         again = _read(run.name, files)
-        now = evidence.inputs_again(again, probed), evidence.outcome(again)
+        now = probed | evidence.recorded(again), evidence.outcome(again)
         judged = verdict.judge_rerun((inputs, then), now, _misses_of_seeds(run))
         report = Rerun(run, str(found), flight, judged, seconds, None)
         if not track:

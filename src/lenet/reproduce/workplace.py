@@ -243,7 +243,7 @@ def _build_environment(place: Workplace) -> Path:
 
 
 def probe(place: Workplace) -> dict[str, Any]:
-    """What the sources and the interpreter are like (probe.py)."""
+    """The account of the sources and the interpreter (probe.py)."""
     text = place.run("-P", str(HERE / "probe.py"))
     return dict(json.loads(text.splitlines()[-1]))
 
