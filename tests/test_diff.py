@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from conftest import ROOT, commit, lenet_command, refused, run
+from conftest import ROOT, commit, refused, run
 from lenet import tracking
 from lenet.params.schema import Params
 from lenet.pipeline import evaluate
@@ -138,7 +138,9 @@ def of(title: str, *runs: Tracked) -> Section:
 # two tracked runs
 
 
-def test_tracked_runs_differ_by_what_was_changed_and_by_nothing_else(client, trained, params: Params) -> None:
+def test_tracked_runs_differ_by_what_was_changed_and_by_nothing_else(
+    client, trained, params: Params, project: Path
+) -> None:
     first, faster = (trained[label] for label in ("first", "faster"))
     found = compared(params, first.key, faster.key[:12])
     rate = str(params.variants["modern"].optimizer.lr)
@@ -153,22 +155,17 @@ def test_tracked_runs_differ_by_what_was_changed_and_by_nothing_else(client, tra
     assert packages["numpy"][1] == "1.0"
     assert packages["pandas"][1] == "–"
     assert "torch" not in packages or "+" in packages["torch"][0]  # a local build label
-    assert "test/misses" in found["metrics"].rows
-    assert not [name for name in found["metrics"].rows if name.startswith("system/") or name == "epoch_seconds"]
-    assert found["answers"].notes == []
-
-
-def test_the_answers_counts_are_those_of_the_metrics_files(client, trained, params: Params, project: Path) -> None:
-    found = compared(params, trained["first"].key, trained["faster"].key)
-    count, only, only_other, _, indices = (cells[0] for cells in found["answers"].rows.values())
-    misses = [
-        json.loads((project / label / "modern-1.json").read_text())["test"]["misses"] for label in ("first", "faster")
-    ]
-    assert int(only) - int(only_other) == misses[1] - misses[0]
+    metrics, answers = found["metrics"].rows, found["answers"]
+    assert not [name for name in metrics if name.startswith("system/") or name == "epoch_seconds"]
+    files = [json.loads((project / label / "modern-1.json").read_text()) for label in ("first", "faster")]
+    before, after = (content["test"]["misses"] for content in files)
+    assert metrics["test/misses"][1] == f"{after} ({after - before:+})"
+    count, only, only_other, _, indices = (cells[0] for cells in answers.rows.values())
+    assert int(only) - int(only_other) == after - before
     assert int(count) >= int(only) + int(only_other)
-    assert "400" in next(iter(found["answers"].rows))
+    assert "400" in next(iter(answers.rows))
     assert len(indices.split(", ")) == 10
-    assert found["metrics"].rows["test/misses"][1] == f"{misses[1]} ({misses[1] - misses[0]:+})"
+    assert answers.notes == []
 
 
 def test_three_runs_stand_side_by_side_and_losses_of_two_objectives_are_not_subtracted(
@@ -233,15 +230,22 @@ def test_a_tracked_run_is_read_whole(client, trained, params: Params, project: P
 def test_where_mlflow_lacks_something_files_of_the_same_key_fill_it(
     client, trained, params: Params, project: Path, monkeypatch
 ) -> None:
-    """A name's committed metrics lead to MLflow's run of their key, and a newer current one is said to be another."""
+    """A name's committed metrics lead to MLflow's run of their key, and a newer current one is said to be another.
+
+    And results of other weights with this key, as of a machine with another arithmetic, are not the run's.
+    """
     record = trained["first"]
     (project / "metrics").mkdir()
-    shutil.copy(project / "first" / "modern-1.json", project / "metrics")
+    metrics = project / "metrics" / "modern-1.json"
+    shutil.copy(project / "first" / "modern-1.json", metrics)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/none.db")
     assert tracking.lookup("modern-1", params, *HERE).id is None
     shutil.copytree(project / "first" / "modern-1", project / "runs" / "modern-1")
     try:
         alone = tracking.lookup("modern-1", params, *HERE)
+        content = json.loads(metrics.read_text())
+        write_json(metrics, content | {"run": content["run"] | {"weights.sha256": 64 * "0"}})
+        mixed = tracking.lookup("modern-1", params, *HERE)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
         both = tracking.lookup("modern-1", params, *HERE)
         tracking.mark_current(frozenset({("modern-1", trained["faster"].key)}))
@@ -258,30 +262,12 @@ def test_where_mlflow_lacks_something_files_of_the_same_key_fill_it(
     assert alone.metrics["test/misses"] > 0
     assert alone.tags["git.dirty"] == "false"  # the training's journal has its surroundings and its sources
     assert alone.read("source/source.zip") == both.read("source/source.zip") is not None
+    assert mixed.tags["weights.sha256"] == record.weights
+    assert "test/misses" not in mixed.metrics
+    assert "other weights" in mixed.notes[0]
     assert not (project / "none.db").exists()
     assert newer.key == trained["faster"].key
     assert f"({record.key[:12]}…)" in newer.notes[0]
-
-
-def test_results_of_other_weights_with_the_same_key_are_not_a_run_s(
-    trained, params: Params, project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As between train and evaluate on a machine with other arithmetic than that of the committed metrics."""
-    content = json.loads((project / "first" / "modern-1.json").read_text())
-    content["run"]["weights.sha256"] = 64 * "0"
-    monkeypatch.chdir(project)
-    (project / "metrics").mkdir()
-    (project / "metrics" / "modern-1.json").write_text(json.dumps(content))
-    shutil.copytree(project / "first" / "modern-1", project / "runs" / "modern-1")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/none.db")
-    try:
-        found = tracking.lookup("modern-1", params, *HERE)
-    finally:
-        shutil.rmtree(project / "metrics")
-        shutil.rmtree(project / "runs")
-    assert found.tags["weights.sha256"] != 64 * "0"
-    assert "test/misses" not in found.metrics
-    assert "other weights" in found.notes[0]
 
 
 def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params) -> None:
@@ -367,33 +353,29 @@ def test_a_run_from_before_signatures_is_found_and_never_the_same_as_one_of_now(
     }
 
 
-def test_the_command_prints_all_sections_and_makes_no_store(clone: Path) -> None:
-    done = run(*lenet_command("diff", "modern-1", "modern-2"), cwd=clone, PYTHONDONTWRITEBYTECODE="1")
+def test_the_command_prints_all_sections_and_neither_makes_a_store_nor_loads_mlflow(clone: Path) -> None:
+    code = (
+        "import sys; from lenet.cli import cli; cli(['diff', 'modern-1', 'modern-2'], standalone_mode=False)\n"
+        "assert 'mlflow' not in sys.modules"
+    )
+    done = run("env", "PYTHONPATH=src", "python", "-c", code, cwd=clone, PYTHONDONTWRITEBYTECODE="1")
     shown = done.stdout.splitlines()
     for line in ("parameters", "identity", "code: unknown", "environment: unknown", "metrics", "answers: unknown"):
         assert line in shown
     assert done.stderr == ""
 
 
-def test_no_mlflow_is_loaded_where_there_is_no_store(clone: Path) -> None:
-    code = (
-        "import sys; from pathlib import Path; from lenet.params import loading; from lenet.reproduce import diff\n"
-        "diff.look_up(['modern-1', 'modern-2'], loading.load(), Path('runs'), Path('metrics'))\n"
-        "assert 'mlflow' not in sys.modules"
-    )
-    run("env", "PYTHONPATH=src", "python", "-c", code, cwd=clone, PYTHONDONTWRITEBYTECODE="1")
-
-
 # sections, by hand
 
 
 def test_a_run_equals_itself_in_all_sections() -> None:
-    files = {
-        "source__source_zip": archive({"src/a.py": "1\n"}),
-        "source__environment_txt": b"torch==2.13.0\n",
-        "predictions_csv": predictions(0, 1),
-    }
-    twins = [tracked(name, {"objective.loss": "mse"}, {"test/misses": 0.0}, **files) for name in ("v-1", "v-2")]
+    """Results in its lock, which are of the moment, are no code."""
+    files = {"source__environment_txt": b"torch==2.13.0\n", "predictions_csv": predictions(0, 1)}
+    twins = [
+        tracked(name, {"objective.loss": "mse"}, {"test/misses": 0.0}, **files, source__source_zip=archive(sources))
+        for name in ("v-1", "v-2")
+        for sources in [{"src/a.py": "1\n", "dvc.lock": name, "experiments/ladder/dvc.lock": name}]
+    ]
     runs = {run_.name: run_ for run_ in (twins[0], Tracked(**vars(twins[1]) | {"tags": twins[0].tags}))}
     assert all(not section.rows and section.compared for section in diff.sections(runs))
     console = Screen(width=100, file=io.StringIO())
@@ -452,18 +434,6 @@ def test_no_character_hides_what_a_source_does(other: str) -> None:
     assert "\n--- v-1/src/a.py\n+++ v-2/src/a.py\n" in shown
     assert all(line.isprintable() for line in shown.split("\n"))
     assert "\\" in shown
-
-
-def test_results_in_the_lock_are_no_code() -> None:
-    runs = [
-        tracked(
-            f"v-{i}", source__source_zip=archive({"dvc.lock": f"md5: {i}", "experiments/ladder/dvc.lock": f"md5: {i}"})
-        )
-        for i in (1, 2)
-    ]
-    section = of("code", *runs)
-    assert section.compared
-    assert not section.rows
 
 
 def test_losses_of_other_targets_are_other_quantities() -> None:

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from conftest import ENVIRONMENT, ROOT, commit, run
+from conftest import ENVIRONMENT, ROOT, commit, run, wait_for
 from lenet.runtime import layout, processes
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import whole, write_json
@@ -64,13 +64,6 @@ def project(made: Path, tmp_path: Path) -> Iterator[Path]:
             process.kill()
 
 
-def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
-
-
 def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
@@ -83,7 +76,7 @@ def start(project: Path, *command: str) -> tuple[subprocess.Popen[bytes], psutil
             command, cwd=project, env=os.environ | ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
         )
     pid = project / "stage.pid"
-    wait_for(lambda: pid.exists() and pid.read_text(), 60, "the stage to start")
+    wait_for(lambda: pid.exists() and pid.read_text(), 60)
     return top, psutil.Process(int(pid.read_text()))
 
 
@@ -111,9 +104,9 @@ def test_killing_leaves_no_orphan_and_no_output(project: Path, victim: str, numb
         time.sleep(1)
         assert not gone(stage)
         stage.send_signal(number)
-    wait_for(lambda: gone(stage), 8, "the stage to end")
+    wait_for(lambda: gone(stage), 8)
     top.wait(20)
-    wait_for(lambda: not psutil.pid_exists(dvc.pid), 20, "dvc to end, which holds its lock until then")
+    wait_for(lambda: not psutil.pid_exists(dvc.pid), 20)  # it holds its lock until then
     assert not (project / "out").exists()
     assert not (project / "dvc.lock").exists()
     (project / "seconds").write_text("0")
