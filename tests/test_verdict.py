@@ -96,43 +96,30 @@ def test_the_first_step_and_epoch_that_differ_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "kinds"),
+    ("change", "said"),
     [
         ({"data": "x", "signature": "x"}, ["data"]),  # a signature is of the digits and the block, too
         ({"parameters": {"optimizer.lr": "0.2", "epochs": "2"}, "signature": "x"}, ["parameters"]),
         ({"parameters": {"epochs": "2"}}, ["parameters"]),
-        ({"signature": "x"}, ["code"]),
-        ({"signature": "x", "code": "x"}, ["code"]),
-        ({"code": "x"}, ["code"]),
+        ({"signature": "x"}, ["code: it computes something else: signature g → x"]),
+        ({"signature": "x", "code": "y"}, ["code: it computes something else: signature g → x, source.sha256 s → y"]),
+        ({"code": "y"}, ["code: other sources, whose change the signature does not see: s → y"]),
         ({"data": "x", "signature": "x", "code": "x"}, ["data", "code"]),
         ({"conformance": "sqrt, product"}, ["conformance"]),
         ({"signature": "x", "conformance": "sqrt"}, ["code", "conformance"]),
-        (OTHER, ["broken"]),  # the same bits whatever these are
+        (OTHER, [f"broken: run.key is the same, so the weights have to be, on every machine. {verdict.BROKEN}"]),
         ({"code": None, "data": None, "parameters": None, "conformance": None}, ["broken"]),  # by the key
         ({}, ["broken"]),
         ({"key": "x"}, ["unknown"]),
     ],
 )
-def test_what_differs_between_the_inputs_is_named(change: dict, kinds: list[str]) -> None:
+def test_what_differs_between_the_inputs_is_named(change: dict, said: list[str]) -> None:
     found = judged(replace(BEFORE, weights="v"), THEN | change)
-    assert [cause.kind for cause in found.causes] == kinds
+    assert [
+        f"{cause.kind}: {cause.detail}"[: len(start)] for cause, start in zip(found.causes, said, strict=True)
+    ] == said
+    assert found.summary.endswith("; ".join(f"{cause.kind}: {cause.detail}" for cause in found.causes))
     assert judged(BEFORE, THEN | change).causes == []
-
-
-def test_code_is_named_by_its_signature_and_its_sources() -> None:
-    after = replace(BEFORE, weights="v")
-    (both,) = judged(after, THEN | {"signature": "x", "code": "y"}).causes
-    assert both.detail == "it computes something else: signature g → x, source.sha256 s → y"
-    (signature,) = judged(after, THEN | {"signature": "x"}).causes
-    assert signature.detail == "it computes something else: signature g → x"
-    (unseen,) = judged(after, THEN | {"code": "y"}).causes
-    assert unseen.detail == "other sources, whose change the signature does not see: s → y"
-
-
-def test_other_weights_of_the_same_key_are_said_to_be_broken_plainly() -> None:
-    found = judged(replace(BEFORE, weights="v"), THEN | OTHER)
-    assert "run.key is the same, so the weights have to be, on every machine. Something is broken" in found.summary
-    assert "broken" not in judged(BEFORE, THEN | OTHER).summary
 
 
 def test_of_a_run_from_before_signatures_all_that_differs_may_be_why() -> None:
