@@ -459,9 +459,9 @@ def test_the_present_runs_are_those_with_outputs(
     some = two.model_copy(update={"seeds": (2, 3, 4)})
     compared = {("original-tanh-2", "key original-tanh 2"), ("original-tanh-3", "key original-tanh 3")}
     compared |= {("modern-3", "key modern 3")}
-    assert current.present(some, Path("runs")) == compared | {("modern-1", "key modern 1")}
+    assert current.present(some) == compared | {("modern-1", "key modern 1")}
     assert "experiments/ladder/runs/modern-7/run.json" in capsys.readouterr().err
-    assert {(record.name, record.key) for record in current.records(some, Path("runs"))} == compared
+    assert {(record.name, record.key) for record in current.records(some)} == compared
 
 
 def test_a_mark_is_noted_until_runs_or_store_change(tmp_path: Path, monkeypatch) -> None:

@@ -80,7 +80,7 @@ def read_with(command: str, params: Params) -> list[str]:
         elif command == "compare":
             compare.write(params, RUNS, EXPERIMENTS, METRICS / "summary.json", REPORTS)
         elif command == "diff":
-            [*diff.sections(diff.look_up(NAMES, params, RUNS, METRICS))]
+            [*diff.sections(diff.look_up(NAMES, params))]
         else:
             return [line for line in doctor.files(params, ()) if "recorded without their commit" not in line]
     except InputError as error:

@@ -22,12 +22,11 @@ from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_json
 from lenet.runtime.screen import Screen
-from lenet.tracking import Tracked
+from lenet.tracking import Tracked, recorder
 from lenet.training import fingerprint
 from test_train import small_params
 
 pytestmark = pytest.mark.usefixtures("unsigned")
-HERE = Path("runs"), Path("metrics")
 MODERN = ROOT / "metrics" / "modern-1.json"
 
 
@@ -56,6 +55,7 @@ def trained(project: Path, params: Params, small_digits: Path) -> dict[str, Reco
     found = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
+        patch.setattr(recorder, "PATIENCE", 300.0)  # a busy machine's store answers late: not the subject
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
         for label, block, name in (("first", params, "modern"), ("faster", other, "modern"), ("tanh", params, "tanh")):
             name = name.replace("tanh", "original-tanh")
@@ -109,7 +109,7 @@ def listing(folder: Path) -> dict[str, int]:
 
 
 def compared(params: Params, *references: str) -> dict[str, Section]:
-    return {section.title: section for section in diff.sections(diff.look_up(references, params, *HERE))}
+    return {section.title: section for section in diff.sections(diff.look_up(references, params))}
 
 
 def tracked(name: str = "v-1", parameters: dict | None = None, metrics: dict | None = None, **artifacts) -> Tracked:
@@ -189,19 +189,19 @@ def test_a_run_is_found_by_its_id_its_key_and_as_the_current_one_of_its_name(cli
     ids = {one.data.tags["run.key"]: one.info.run_id for one in client.search_runs(["1"])}
     for record in trained.values():
         for reference in (ids[record.key], ids[record.key][:10], record.key, record.key[:8]):
-            assert tracking.lookup(reference, params, *HERE).id == ids[record.key]
+            assert tracking.lookup(reference, params).id == ids[record.key]
     with pytest.raises(InputError, match="modern-1: no present run of this name"):
-        tracking.lookup("modern-1", params, *HERE)
+        tracking.lookup("modern-1", params)
     for label in ("faster", "first"):
         tracking.mark_current(frozenset({("modern-1", trained[label].key)}))
-        assert tracking.lookup("modern-1", params, *HERE).key == trained[label].key
+        assert tracking.lookup("modern-1", params).key == trained[label].key
     tracking.mark_current(frozenset())
 
 
 def test_of_two_records_of_one_training_the_current_one_is_meant(client, params: Params) -> None:
     for name, current in (("v", "false"), ("twin", "true"), ("w", "false")):
         create(client, "cafecafe9", variant=name, current=current)
-    assert tracking.lookup("cafecafe", params, *HERE).name == "twin-1"
+    assert tracking.lookup("cafecafe", params).name == "twin-1"
 
 
 def test_runs_of_one_name_are_labelled_apart(clone: Path, params: Params) -> None:
@@ -210,13 +210,13 @@ def test_runs_of_one_name_are_labelled_apart(clone: Path, params: Params) -> Non
     content["run"]["key"] = keys[1]
     write_json(clone / "experiments" / "ladder" / "metrics" / "modern-1.json", content)
     try:
-        assert [*diff.look_up(keys, params, *HERE)] == [f"modern-1 {key[:12]}" for key in keys]
+        assert [*diff.look_up(keys, params)] == [f"modern-1 {key[:12]}" for key in keys]
     finally:
         shutil.rmtree(clone / "experiments")
 
 
 def test_a_tracked_run_is_read_whole(client, trained, params: Params, project: Path) -> None:
-    found = tracking.lookup(trained["first"].key, params, *HERE)
+    found = tracking.lookup(trained["first"].key, params)
     folder = project / "first" / "modern-1"
     assert found.read("predictions.csv") == (folder / "predictions.csv").read_bytes()
     assert found.read("run.json") == (folder / "run.json").read_bytes()
@@ -239,17 +239,17 @@ def test_where_mlflow_lacks_something_files_of_the_same_key_fill_it(
     metrics = project / "metrics" / "modern-1.json"
     shutil.copy(project / "first" / "modern-1.json", metrics)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/none.db")
-    assert tracking.lookup("modern-1", params, *HERE).id is None
+    assert tracking.lookup("modern-1", params).id is None
     shutil.copytree(project / "first" / "modern-1", project / "runs" / "modern-1")
     try:
-        alone = tracking.lookup("modern-1", params, *HERE)
+        alone = tracking.lookup("modern-1", params)
         content = json.loads(metrics.read_text())
         write_json(metrics, content | {"run": content["run"] | {"weights.sha256": 64 * "0"}})
-        mixed = tracking.lookup("modern-1", params, *HERE)
+        mixed = tracking.lookup("modern-1", params)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{project}/mlflow.db")
-        both = tracking.lookup("modern-1", params, *HERE)
+        both = tracking.lookup("modern-1", params)
         tracking.mark_current(frozenset({("modern-1", trained["faster"].key)}))
-        newer = tracking.lookup("modern-1", params, *HERE)
+        newer = tracking.lookup("modern-1", params)
     finally:
         tracking.mark_current(frozenset())
         shutil.rmtree(project / "metrics")
@@ -275,7 +275,7 @@ def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params
     for epoch, value in ((1, 0.5), (2, 0.25)):
         client.log_metric(made.info.run_id, "train/loss", value, step=epoch)
     client.set_terminated(made.info.run_id, "KILLED")
-    found = tracking.lookup("01234567", params, *HERE)
+    found = tracking.lookup("01234567", params)
     assert found.history == [{"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.25}]
     assert found.notes == ("MLflow has it as KILLED",)
     assert found.read("predictions.csv") is None
@@ -284,7 +284,7 @@ def test_a_killed_run_says_so_and_keeps_the_epochs_it_had(client, params: Params
 def test_surroundings_of_a_rebuilt_record_are_not_taken_for_the_training_s(client, params: Params) -> None:
     tags = {"threads": "1", "source.sha256": "s", "environment.sha256": "e", "conformance": "right", "processor": "x"}
     create(client, "ab" * 32, **tags, rebuilt="true", signature="g")
-    found = tracking.lookup("abababab", params, *HERE)
+    found = tracking.lookup("abababab", params)
     assert "rebuilt" in found.notes[-1]
     assert set(found.tags) == {"kind", "variant", "seed", "run.key", "rebuilt", "signature", "mlflow.runName"}
 
@@ -313,13 +313,13 @@ def test_a_fresh_clone_compares_the_published_runs(clone: Path, params: Params) 
     ):
         assert note in found[title].notes
         assert not found[title].compared
-    run_ = tracking.lookup(published["run"]["key"][:8], params, *HERE)
+    run_ = tracking.lookup(published["run"]["key"][:8], params)
     assert run_.name == "modern-1"
     assert run_.notes == ()
     edited = params.model_copy(
         update={"variants": params.variants | {"modern": params.variants["modern"].model_copy(update={"epochs": 99})}}
     )
-    other = tracking.lookup("modern-1", edited, *HERE)  # whose block params.yaml no longer has
+    other = tracking.lookup("modern-1", edited)  # whose block params.yaml no longer has
     assert other.parameters == {}
     assert "its parameters are not known" in other.notes[0]
 
@@ -339,7 +339,7 @@ def test_a_run_from_before_signatures_is_found_and_never_the_same_as_one_of_now(
         ("metrics/modern-2.json", {"run": now, "test": {"misses": 88}}),
     ):
         write_json(tmp_path / path, content)
-    older = tracking.lookup("bbbbbbbb", params, *HERE)
+    older = tracking.lookup("bbbbbbbb", params)
     assert older.name == "modern-1"
     assert older.tags == {"variant": "modern", "seed": "1", "run.key": "b" * 64} | {
         name: value for name, value in before.items() if name != "key"
@@ -478,7 +478,7 @@ def test_fewer_than_two_runs_and_one_named_twice_are_refused(clone: Path, params
     key = json.loads(MODERN.read_text())["run"]["key"]
     for references, message in ((("modern-1",), "two runs or more, not 1"), (("modern-1", key), "names one twice")):
         with pytest.raises(InputError, match=message):
-            diff.look_up(references, params, *HERE)
+            diff.look_up(references, params)
 
 
 @pytest.mark.parametrize(
@@ -495,7 +495,7 @@ def test_fewer_than_two_runs_and_one_named_twice_are_refused(clone: Path, params
 )
 def test_what_is_nowhere_is_one_line(clone: Path, params: Params, reference: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
-        tracking.lookup(reference, params, *HERE)
+        tracking.lookup(reference, params)
     assert "\n" not in str(caught.value)
 
 
@@ -508,14 +508,14 @@ def test_an_empty_store_has_no_runs(clone: Path, params: Params, monkeypatch, tm
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mlflow.db")
     (folder / "mlflow.db").touch()
     with pytest.raises(InputError, match="with such an id"):
-        tracking.lookup("00000000", params, *HERE)
+        tracking.lookup("00000000", params)
     assert (folder / "mlflow.db").stat().st_size == 0
     (folder / "mlflow.db").unlink()
     tracking.open_store()
     for reference in ("00000000", "0" * 32, "future-1"):
         with pytest.raises(InputError, match=f"neither in sqlite:///{folder}/mlflow.db nor"):
-            tracking.lookup(reference, params, *HERE)
-    assert tracking.lookup("modern-1", params, *HERE).id is None
+            tracking.lookup(reference, params)
+    assert tracking.lookup("modern-1", params).id is None
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://x", "sqlite:///junk.db"])
@@ -526,7 +526,7 @@ def test_a_store_that_does_not_answer_is_one_line(clone: Path, params: Params, m
         uri = f"sqlite:///{path}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(InputError, match=f"^{uri}: the store cannot be read") as caught:
-        tracking.lookup("modern-1", params, *HERE)
+        tracking.lookup("modern-1", params)
     assert "\n" not in str(caught.value)
 
 
@@ -534,8 +534,8 @@ def test_a_beginning_that_fits_two_runs_is_refused_with_both(client, params: Par
     for key in ("feedfeed1", "feedfeed2"):
         create(client, key)
     with pytest.raises(InputError, match="feedfeed fits several runs: v-1 feedfeed1…, v-1 feedfeed2…"):
-        tracking.lookup("feedfeed", params, *HERE)
-    assert tracking.lookup("feedfeed2", params, *HERE).key == "feedfeed2"
+        tracking.lookup("feedfeed", params)
+    assert tracking.lookup("feedfeed2", params).key == "feedfeed2"
 
 
 def test_a_run_that_is_no_training_of_ours_is_refused(client, params: Params) -> None:
@@ -543,30 +543,30 @@ def test_a_run_that_is_no_training_of_ours_is_refused(client, params: Params) ->
     foreign = client.create_run(elsewhere, run_name="theirs").info.run_id
     comparison = client.create_run("1", tags={"kind": "comparison", "run.key": "beefbeef"}).info.run_id
     with pytest.raises(InputError, match="no run of this project"):
-        tracking.lookup(foreign, params, *HERE)
+        tracking.lookup(foreign, params)
     with pytest.raises(InputError, match=r"no training \(comparison"):
-        tracking.lookup(comparison, params, *HERE)
+        tracking.lookup(comparison, params)
     with pytest.raises(InputError, match="no run of this project"):
-        tracking.lookup("beefbeef", params, *HERE)
+        tracking.lookup("beefbeef", params)
 
 
 def test_a_run_s_name_is_that_of_its_tags_and_none_of_the_shell_s(client, params: Params) -> None:
     for variant, seed in (("x; touch y", "1"), ("[/x]", "7"), ("v", "one"), ("v", "")):
         create(client, "c0ffee03", variant=variant, seed=seed)
         with pytest.raises(InputError, match="has no name of a training") as caught:
-            tracking.lookup("c0ffee03", params, *HERE)
+            tracking.lookup("c0ffee03", params)
         assert f"the run '{variant}-{seed}'" in str(caught.value)
         client.delete_run(client.search_runs(["1"], "tags.`run.key` = 'c0ffee03'")[0].info.run_id)
     create(client, "c0ffee04", seed="7", current="true", **{"mlflow.runName": "[/x]"})
     for reference in ("c0ffee04", "v-7"):
-        assert tracking.lookup(reference, params, *HERE).name == "v-7"
+        assert tracking.lookup(reference, params).name == "v-7"
 
 
 def test_two_current_runs_of_one_name_need_a_key(client, params: Params) -> None:
     for key in ("c0ffee01", "c0ffee02"):
         create(client, key, current="true")
     with pytest.raises(InputError, match="v-1 fits several runs"):
-        tracking.lookup("v-1", params, *HERE)
+        tracking.lookup("v-1", params)
 
 
 def test_faulty_files_are_named(client, trained, params: Params, project: Path, tmp_path, monkeypatch) -> None:
@@ -576,11 +576,11 @@ def test_faulty_files_are_named(client, trained, params: Params, project: Path, 
         of("code", tracked("v-1", source__source_zip=b"no archive"), tracked("v-2"))
     with pytest.raises(InputError, match=r"v-1: source/environment\.txt is faulty"):
         of("environment", tracked("v-1", source__environment_txt=b"torch\n"), tracked("v-2"))
-    found = tracking.lookup(trained["first"].key, params, *HERE)
+    found = tracking.lookup(trained["first"].key, params)
     (kept,) = [path for path in (project / "mlartifacts").rglob("predictions.csv") if found.id in str(path)]
     kept.rename(tmp_path / "away")
     try:
-        gone = tracking.lookup(trained["first"].key, params, *HERE)
+        gone = tracking.lookup(trained["first"].key, params)
         assert gone.read("predictions.csv") is None
     finally:
         (tmp_path / "away").rename(kept)
@@ -588,4 +588,4 @@ def test_faulty_files_are_named(client, trained, params: Params, project: Path, 
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "modern-1.json").write_text("{")
     with pytest.raises(InputError, match=r"metrics/modern-1\.json: not whole"):
-        tracking.lookup("modern-1", params, *HERE)
+        tracking.lookup("modern-1", params)

@@ -242,7 +242,7 @@ def test_the_verdicts_are_the_report_s(params: Params, monkeypatch: pytest.Monke
     """All of them; in the README those of a difference."""
     monkeypatch.chdir(ROOT)
     report = results_table.load(Path("reports"))
-    assert results_table.is_of(report, params, current.records(params, Path("runs")))
+    assert results_table.is_of(report, params, current.records(params))
     assert report["pairs"]
     for pair in report["pairs"]:
         assert f"- {pair['verdict']} " in page("docs/explanation/results.md") + " "

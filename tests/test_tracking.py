@@ -10,14 +10,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from conftest import ROOT, edit_params, run, wait_for
 from lenet import tracking
+from lenet.cli import cli
 from lenet.digits.data import Digits
 from lenet.evaluation import recognition
 from lenet.params import loading
@@ -25,7 +26,7 @@ from lenet.params.schema import Params
 from lenet.pipeline import evaluate
 from lenet.pipeline.train import train
 from lenet.runs.record import Record
-from lenet.runtime import layout
+from lenet.runtime import processes
 from lenet.runtime.errors import InputError
 from lenet.tracking import journal, recorder
 from lenet.tracking import store as store_module
@@ -81,21 +82,15 @@ def test_a_run_has_every_contract_tag(tracked, digits: Digits) -> None:
     assert found.info.status == "FINISHED"
 
 
-def test_parameters_are_the_resolved_block_with_dots(tracked, params: Params) -> None:
+def test_the_block_is_its_parameters_and_the_data_its_input(tracked, params: Params) -> None:
     _, found, _ = tracked
     block = small_params(params).variants["modern"]
-    assert found.data.params["optimizer.lr"] == str(block.optimizer.lr)
+    assert found.data.params == {"variant": "modern", "seed": "1"} | {
+        name: str(value) for name, value in loading.flatten(block).items()
+    }
     assert found.data.params["network.pooling.kind"] == "average"
-    assert found.data.params["seed"] == "1"
-    assert len(found.data.params) == len(loading.flatten(block)) + 2
-
-
-def test_the_data_is_an_input_with_a_digest_of_all_bytes(tracked) -> None:
-    _, found, _ = tracked
     (entry,) = found.inputs.dataset_inputs
-    assert entry.dataset.name == "mnist-train"
-    assert found.data.tags["data.sha256"].startswith(entry.dataset.digest)
-    assert len(entry.dataset.digest) == 36
+    assert (entry.dataset.name, entry.dataset.digest) == ("mnist-train", found.data.tags["data.sha256"][:36])
 
 
 def test_the_readme_s_model_loads_without_lightning_and_pickle_on_any_batch(
@@ -125,6 +120,9 @@ import lenet
 assert lenet.__file__.endswith("code/lenet/__init__.py"), lenet.__file__
 print(json.dumps([model.predict(images[:n])["digit"].tolist() for n in (1, 2, 7, 64)]))
 assert "pytorch_lightning" not in sys.modules
+(given,), told = model.metadata.signature.inputs.inputs, model.metadata.signature.outputs.inputs
+assert (given.type, given.shape) == (np.dtype("uint8"), (-1, 28, 28))
+assert {{output.name: output.shape for output in told}} == {{"digit": (-1,), "scores": (-1, 10)}}
 try:
     model.predict(images.astype(np.float64))
 except mlflow.MlflowException:
@@ -142,21 +140,6 @@ except mlflow.MlflowException:
     answered, refused = done.stdout.strip().splitlines()[-2:]
     assert json.loads(answered) == [expected[:n] for n in (1, 2, 7, 64)]
     assert refused == "refused"
-
-
-def test_the_model_s_signature_and_example_are_raw_images(tracked) -> None:
-    import mlflow
-
-    client, found, _ = tracked
-    (model,) = client.search_logged_models([found.info.experiment_id], filter_string="name = 'model'")
-    info = mlflow.models.get_model_info(model.artifact_location)
-    (given,) = info.signature.inputs.inputs
-    assert (given.type, given.shape) == (np.dtype("uint8"), (-1, 28, 28))
-    assert {output.name: output.shape for output in info.signature.outputs.inputs} == {
-        "digit": (-1,),
-        "scores": (-1, 10),
-    }
-    assert recognition.example().shape == (2, 28, 28)
 
 
 def test_two_names_of_one_block_are_two_runs(tracked, params, small_digits, store, monkeypatch) -> None:
@@ -234,20 +217,6 @@ def test_a_run_whose_process_was_killed_does_not_stay_running(tmp_path, monkeypa
     ended.wait()
 
 
-def test_processes_that_create_one_store_at_once_all_succeed(tmp_path: Path) -> None:
-    code = "from lenet import tracking; print(tracking.open_store().get_experiment_by_name('lenet5').experiment_id)"
-    environment = os.environ | {"MLFLOW_TRACKING_URI": layout.sqlite(tmp_path / "new%41?{}" / "mlflow.db")}
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path)
-        for _ in range(3)
-    ]
-    for process in started:
-        out, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error
-        assert out.strip() == "1"
-    assert [path.name for path in tmp_path.iterdir()] == ["new%41?{}"]
-
-
 QUIETING = (
     "PYTEST_CURRENT_TEST",
     "PYTEST_VERSION",
@@ -317,22 +286,27 @@ def test_passwords_of_addresses_are_neither_shown_nor_kept(
     assert store_module.reason(OSError(f"{address} is gone")) == f"{shown} is gone"
 
 
-def test_every_command_shows_masked_addresses_alone(tmp_path: Path, prepared: Path) -> None:
+def test_every_command_shows_masked_addresses_alone(
+    tmp_path: Path, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a server that does not answer, and of package indexes; and the journal of a training beside it."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     (tmp_path / ".dvc").mkdir()
     (tmp_path / "requirements.lock").write_text("--index-url https://eve:s3cret@host/simple\ntorch==1\n")
-    surroundings = {"MLFLOW_TRACKING_URI": "http://eve:s3cret@127.0.0.1:9/mlflow", "PYTHONPATH": str(ROOT / "src")}
+    home = tmp_path / "journal"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://eve:s3cret@127.0.0.1:9/mlflow")
+    monkeypatch.setattr(journal, "home", lambda: home)
+    monkeypatch.setattr(processes, "follow_parents", lambda: None)
     edit_params(tmp_path, lambda content: content["variants"]["modern"].update(epochs=1, train_size=100))
     words = ("train", "modern", "1", "--data", str(prepared / "train.safetensors"), "--out", "runs/modern-1")
     said = ""
     for command in (words, ("sync",), ("doctor",), ("diff", "modern-1", "modern-2"), ("ui",), ("rerun", "modern-1")):
-        done = run(sys.executable, "-m", "lenet", *command, cwd=tmp_path, status=None, **surroundings)
-        said += done.stdout + done.stderr
+        done = CliRunner().invoke(cli, command)
+        said += f"{done.output}{done.exception}\n"
     assert "127.0.0.1:9" in said
     assert "s3cret" not in said
     assert "modern-1 is recorded without its sources; requirements.lock, line 1, has a key, password or token" in said
-    home = tmp_path / ".dvc" / "tmp" / "lenet" / "journal"
     kept = [*home.glob("modern-1-*/**/*")]
     assert {"points.jsonl", "entry.json", "outputs", "weights.safetensors"} <= {path.name for path in kept}
     assert not [path for path in kept if path.is_file() and b"s3cret" in path.read_bytes()]

@@ -175,20 +175,20 @@ def test_settings_are_all_that_the_processor_has(monkeypatch, here: str, count: 
 
 
 def test_pipelines_of_before_signatures_are_named_once_and_no_others(published: Path, params: Params) -> None:
-    assert list(stale.pipelines(Path("metrics"))) == []
+    assert list(stale.pipelines()) == []
     for folder in ("ladder", "sizes"):
         metrics = published / "experiments" / folder / "metrics"
         metrics.mkdir(parents=True)
         for seed in (1, 2):
             run_ = {"key": "k", "canary": "c"} | ({"signature": "g"} if folder == "sizes" else {})
             (metrics / f"v-{seed}.json").write_text(json.dumps({"run": run_}))
-    (line,) = stale.pipelines(Path("metrics"))
+    (line,) = stale.pipelines()
     assert line.startswith("experiments/ladder: skipped, its results use the arithmetic of an earlier commit, ")
     commit(published, "ladder")
     at = run("git", "rev-parse", "HEAD", cwd=published).stdout[:12]
     (published / "README").touch()
     commit(published, "later")
-    (line,) = stale.pipelines(Path("metrics"))
+    (line,) = stale.pipelines()
     assert line == f"experiments/ladder: skipped, its results use the arithmetic of commit {at}, not recomputed yet"
 
 

@@ -111,7 +111,7 @@ def verify(params: "Params", names: tuple[str, ...], against: str, here: bool, s
 
     if here and signatures:
         raise InputError("--here and --signatures exclude each other; give one of them")
-    for line in stale.pipelines(module.METRICS):
+    for line in stale.pipelines():
         print(line)
     if signatures:
         differing = 0
@@ -144,7 +144,7 @@ def doctor(params: "Params", names: tuple[str, ...], deep: bool) -> None:
     from lenet.runs import stale
 
     sound = True
-    for line in stale.pipelines(layout.METRICS):
+    for line in stale.pipelines():
         print(line)
     for name, faults in module.examine(params, names, deep):
         print(f"{name}: {'they agree' if not faults else ''}".rstrip())
@@ -173,7 +173,7 @@ def diff(params: "Params", references: tuple[str, ...], code: bool) -> None:
     from lenet.reproduce import diff as module
     from lenet.runtime.screen import Screen
 
-    found = module.look_up(references, params, layout.RUNS, layout.METRICS)
+    found = module.look_up(references, params)
     module.show(found, code, Screen())
 
 

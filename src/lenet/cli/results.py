@@ -105,7 +105,7 @@ def results(params: "Params") -> None:
 
     content = module.load(layout.REPORTS)
     Screen().print(module.table(content))
-    if not module.is_of(content, params, current.records(params, layout.RUNS)):
+    if not module.is_of(content, params, current.records(params)):
         print(
             "lenet: warning: these are not the runs of params.yaml as it is now; `make repro` computes them",
             file=sys.stderr,
@@ -154,7 +154,7 @@ def sync(params: "Params") -> None:
     from lenet import tracking
 
     counts = []
-    for name, added in tracking.sync(params, layout.RUNS, layout.METRICS, layout.REPORTS):
+    for name, added in tracking.sync(params):
         counts.append(added)
         if added:
             print(f"{name}: {added} additions", file=sys.stderr)

@@ -101,7 +101,7 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
 
             draw.draw(layout.REPORTS)
         if track:
-            _mark_current(params, layout.RUNS)
+            _mark_current(params)
 
 
 def _by_home(params: Params, names: Sequence[str]) -> dict[Path, list[str]]:
@@ -129,9 +129,9 @@ def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, timeline
         _Scheduler(home, graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
 
 
-def _mark_current(params: Params, runs: Path) -> None:
+def _mark_current(params: Params) -> None:
     """Mark the runs behind the present outputs in MLflow: `dvc checkout` changes outputs without running a stage."""
-    found = current.present(params, runs)
+    found = current.present(params)
     if not current.is_noted(found):
         from lenet import tracking  # takes seconds, and is seldom needed
 

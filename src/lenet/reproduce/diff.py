@@ -6,7 +6,6 @@ Where something is not known of a run, that is said; nothing is guessed from wha
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import pandas as pd
@@ -54,7 +53,7 @@ class Section:
     compared: bool = True
 
 
-def look_up(references: Sequence[str], params: Params, runs: Path, metrics: Path) -> dict[str, Tracked]:
+def look_up(references: Sequence[str], params: Params) -> dict[str, Tracked]:
     """Find runs, and label each by its name, with its key where two share a name.
 
     Raises:
@@ -62,7 +61,7 @@ def look_up(references: Sequence[str], params: Params, runs: Path, metrics: Path
     """
     if len(references) < 2:
         raise InputError(f"lenet diff takes two runs or more, not {len(references)}; legal: {LEGAL}")
-    found = [lookup(reference, params, runs, metrics) for reference in references]
+    found = [lookup(reference, params) for reference in references]
     if len({(run.name, run.key) for run in found}) < len(found):
         raise InputError(f"lenet diff takes different runs; {', '.join(references)} names one twice")
     names = [run.name for run in found]

@@ -41,14 +41,14 @@ def examine(params: Params, names: Sequence[str], deep: bool) -> Iterator[tuple[
     Raises:
         InputError: there is nothing to examine.
     """
-    if not current.folders(params, RUNS):
+    if not current.folders(params):
         raise InputError(f"{RUNS}: no run here; `make repro` makes them")
     examinations: list[tuple[str, Callable[[], Iterator[str]]]] = [
         ("installed packages and requirements.lock", lambda: environment(requirements.LOCKS)),
         ("dvc.lock and files", lambda: pipeline(params, names)),
         ("files among each other", lambda: files(params, names)),
         ("arithmetic of this machine", arithmetic),
-        ("MLflow's record and files", lambda: tracking.check(params, RUNS, METRICS, REPORTS)),
+        ("MLflow's record and files", lambda: tracking.check(params)),
     ]
     if deep:
         examinations.append(("results computed again and files", lambda: again(params, names)))
@@ -77,7 +77,7 @@ def pipeline(params: Params, names: Sequence[str]) -> Iterator[str]:
     cache with their names.
     """
     wanted = verify.stages_of(params, names) if names else None  # which are the root's
-    homes = {Path(), *(layout.home_around(folder) for folder in current.folders(params, RUNS) if not names)}
+    homes = {Path(), *(layout.home_around(folder) for folder in current.folders(params) if not names)}
     for home in sorted(homes):
         yield from _project(home, wanted)
 
@@ -167,7 +167,7 @@ def files(params: Params, names: Sequence[str]) -> Iterator[str]:
 
 
 def _folders(params: Params, names: Sequence[str]) -> list[Path]:
-    return [RUNS / name for name in names] or current.folders(params, RUNS)
+    return [RUNS / name for name in names] or current.folders(params)
 
 
 def _right(params: Params, record: Record, name: str, digits: Digits | None) -> dict[str, judge.Account]:

@@ -90,7 +90,7 @@ def rerun(
         InputError: no such run, nothing to compare with, sources that are not trusted, an operation that does not
             conform, a result that contradicts itself, or it cannot be built or executed here.
     """
-    run = tracking.lookup(reference, params, Path("runs"), Path("metrics"))
+    run = tracking.lookup(reference, params)
     then = evidence.outcome(run)
     if then.weights is None:
         raise InputError(f"{run.name}: it has no weights.sha256, so there is nothing to compare a rerun with")

@@ -16,7 +16,7 @@ Runs = frozenset[tuple[str, str]]
 """Pairs of a run's name and its ``run.key``."""
 
 
-def folders(params: Params, runs: Path) -> list[Path]:
+def folders(params: Params, runs: Path = layout.RUNS) -> list[Path]:
     """The folders with outputs: of the compared runs, then of of experiments.
 
     Outputs of before there were signatures (stale.py) are no present ones.
@@ -26,7 +26,7 @@ def folders(params: Params, runs: Path) -> list[Path]:
     return [folder for folder in (*compared, *others) if _is_present(folder / "run.json")]
 
 
-def records(params: Params, runs: Path) -> list[Record]:
+def records(params: Params, runs: Path = layout.RUNS) -> list[Record]:
     """The compared runs that have outputs."""
     found = (runs / f"{name}-{seed}" / "run.json" for name, seed in params.runs())
     return [Record.read(path) for path in found if _is_present(path)]
@@ -36,7 +36,7 @@ def _is_present(path: Path) -> bool:
     return path.exists() and not stale.file_is_stale(path)
 
 
-def present(params: Params, runs: Path) -> Runs:
+def present(params: Params, runs: Path = layout.RUNS) -> Runs:
     """All runs that have outputs."""
     found = set()
     for folder in folders(params, runs):

@@ -29,16 +29,12 @@ def file_is_stale(path: Path) -> bool:
     return isinstance(run, dict) and is_stale(run)
 
 
-def pipelines(metrics: Path) -> Iterator[str]:
-    """A line for each pipeline here whose published results are of before signatures.
-
-    Args:
-        metrics: the root pipeline's folder of metrics files; others have theirs in their folder.
-    """
-    for folder in (home / metrics for home in layout.homes()):
+def pipelines() -> Iterator[str]:
+    """A line for each pipeline here whose published results are of before signatures."""
+    for folder in (home / layout.METRICS for home in layout.homes()):
         runs = [path for path in folder.glob("*.json") if re.search(r"-\d+$", path.stem)]
         if any(map(file_is_stale, runs)):
-            where = "this pipeline" if folder == metrics else folder.parent
+            where = "this pipeline" if folder == layout.METRICS else folder.parent
             yield f"{where}: skipped, its results use the arithmetic of {_commit(folder)}, not recomputed yet"
 
 

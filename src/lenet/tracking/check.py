@@ -11,6 +11,7 @@ from lenet.params.schema import Params
 from lenet.runs import current, readers
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
+from lenet.runtime.layout import METRICS, REPORTS, SUMMARY
 from lenet.tracking import store
 from lenet.tracking.mirror import (
     TRAINED,
@@ -30,16 +31,10 @@ if TYPE_CHECKING:
 FILES = "in the files"
 
 
-def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[str]:
+def check(params: Params) -> Iterator[str]:
     """Compare each present run's record with its files: tags, parameters, metrics with steps, artifacts, model.
 
     And the comparison's, where it is of the present runs.
-
-    Args:
-        params: what is compared.
-        runs: the folder of the runs' folders; experiments have theirs.
-        metrics: the folder of metrics files.
-        reports: the folder of the report.
 
     Yields:
         Each disagreement, in a line.
@@ -54,17 +49,17 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
         yield f"{store.shown()}: {store.reason(error)}"
         return
     counts = Counter(map(store.identity, trainings))
-    present = current.present(params, runs)
+    present = current.present(params)
     for run in trainings:
         if store.identity(run) in present:
             if run.data.tags.get("current") != "true":
                 yield f"{_name(run)} is not tagged current"
         elif store.is_current(run):
             yield f"{_name(run)} is tagged current, and is no run of params.yaml here"
-    for folder in current.folders(params, runs):
+    for folder in current.folders(params):
         try:
             record = Record.read(folder / "run.json")
-            files = outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+            files = outputs(record, folder)
         except InputError as error:
             yield str(error)
             continue
@@ -79,17 +74,17 @@ def check(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[
                 yield from (f"{_name(found)}: {fault}" for fault in _compare(client, found, record, files))
             except InputError as error:
                 yield str(error)
-    yield from _comparison(client, current.records(params, runs), metrics, reports)
+    yield from _comparison(client, current.records(params))
 
 
-def _comparison(client: "MlflowClient", records: Sequence[Record], metrics: Path, reports: Path) -> Iterator[str]:
+def _comparison(client: "MlflowClient", records: Sequence[Record]) -> Iterator[str]:
     """The record of the present comparison, where it is of the present runs."""
-    if not is_of(reports, metrics, records):
+    if not is_of(REPORTS, METRICS, records):
         return
     found = store.search(client, f"tags.kind = 'comparison' and tags.`run.key` = '{identity_of(records)}'")
     if not found:
         yield "the comparison is not there; `lenet sync` records it"
-    means = means_of(metrics / "summary.json")
+    means = means_of(SUMMARY)
     for run in found:
         yield from (f"{_name(run)}: metric {fault}" for fault in disagreements(run.data.metrics, means, FILES))
 

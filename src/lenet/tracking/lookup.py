@@ -82,14 +82,12 @@ class Tracked:
         return self.parse("source/environment.txt", lambda text: dict(map(_pin, text.decode().splitlines())))
 
 
-def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked:
+def lookup(reference: str, params: Params) -> Tracked:
     """Find a run. Nothing is made or changed, and MLflow is not imported where there is no store.
 
     Args:
         reference: an MLflow run id, a ``run.key``, the beginning of one, or ``<variant>-<seed>``.
         params: the blocks of variants: a run of which the metrics file alone is there has that which gives its key.
-        runs: the folder of the runs' folders; experiments have theirs.
-        metrics: the folder of metrics files; likewise.
 
     Raises:
         InputError: no such run, or several; not a training of this project; a store that does not answer; a faulty
@@ -97,7 +95,7 @@ def lookup(reference: str, params: Params, runs: Path, metrics: Path) -> Tracked
     """
     if not re.fullmatch(rf"[0-9a-f]{{8,64}}|{NAME}", reference):
         raise InputError(f"{reference!r} names no run; legal: {LEGAL}")
-    places = _places(runs, metrics)
+    places = _places()
     with _asking():
         client = store.look()
     by_name = "-" in reference
@@ -116,16 +114,16 @@ Found = tuple[str, str, "MlflowRun | None"]
 """Name, key, and MLflow's run."""
 
 
-def _places(runs: Path, metrics: Path) -> Places:
+def _places() -> Places:
     """All runs with files here; of each name the published one first."""
     found: dict[tuple[str, str], dict[str, Path]] = {}
     for home in layout.homes():
-        for path in sorted((home / metrics).glob("*.json")):
+        for path in sorted((home / layout.METRICS).glob("*.json")):
             if key := _key_of(path):
                 found.setdefault((path.stem, key), {})[path.name] = path
-        for path in sorted((home / runs).glob("*/run.json")):
+        for path in sorted((home / layout.RUNS).glob("*/run.json")):
             record = Record.read(path)
-            found.setdefault((record.name, record.key), {}).update(outputs(record, path.parent, None))
+            found.setdefault((record.name, record.key), {}).update(outputs(record, path.parent))
     return found
 
 

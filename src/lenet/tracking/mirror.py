@@ -16,7 +16,7 @@ from lenet.params.schema import Variant
 from lenet.report import figures
 from lenet.runs import readers
 from lenet.runs.record import Record
-from lenet.runtime import snapshot
+from lenet.runtime import layout, snapshot
 from lenet.runtime.files import FAULTY, json_of
 from lenet.tracking import journal, store
 from lenet.tracking.journal import Entry, Point
@@ -35,13 +35,13 @@ MISSES_SHOWN = 120  # in the figure of misclassified digits
 T = TypeVar("T")
 
 
-def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Path]:
+def outputs(record: Record, folder: Path, metrics: Path | None = None) -> dict[str, Path]:
     """The present output files of a training, by name; none if the folder holds another training's.
 
     Args:
         record: the training.
         folder: its folder.
-        metrics: its metrics file, if it may have been evaluated.
+        metrics: its metrics file, if that is not where the layout has it.
 
     Raises:
         InputError: the folder's run.json is faulty.
@@ -49,7 +49,8 @@ def outputs(record: Record, folder: Path, metrics: Path | None) -> dict[str, Pat
     if not (folder / "run.json").exists() or Record.read(folder / "run.json").key != record.key:
         return {}
     found = {name: folder / name for name in (*TRAINED, *EVALUATED) if (folder / name).exists()}
-    if metrics and metrics.exists() and readers.read(metrics, readers.metrics)["run"].get("key") == record.key:
+    metrics = metrics or folder.parent.parent / layout.METRICS / f"{record.name}.json"
+    if metrics.exists() and readers.read(metrics, readers.metrics)["run"].get("key") == record.key:
         found[metrics.name] = metrics
     return found
 

@@ -16,11 +16,10 @@ from lenet.tracking.mirror import Mirror, is_of, mirror_comparison, outputs
 PATIENCE = 120.0  # seconds for another process that works on the same run
 
 
-def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[tuple[str, int]]:
+def sync(params: Params) -> Iterator[tuple[str, int]]:
     """Complete the record of every training that has outputs here, or was meant for this store; then the comparison.
 
-    Whatever is there already stays as it is, so that a second call adds nothing. Running trainings are left alone. The
-    arguments are those of ``check``.
+    Whatever is there already stays as it is, so that a second call adds nothing. Running trainings are left alone.
 
     Yields:
         A run's name, and how many things MLflow's record of it lacked, as soon as it is complete.
@@ -33,35 +32,35 @@ def sync(params: Params, runs: Path, metrics: Path, reports: Path) -> Iterator[t
             client = store.open_store()
             store.end_dead_runs(client)
             done = set()
-            for entry, files in _everything(params, runs, metrics):
+            for entry, files in _everything(params):
                 mirror = Mirror(client, entry, PATIENCE)
                 mirror.update(files)
                 entry.forget_outputs()
                 done.add((entry.record.name, entry.record.key))
                 yield entry.record.name, mirror.added
-            records = current.records(params, runs)
-            if done >= {(one.name, one.key) for one in records} and is_of(reports, metrics, records):
+            records = current.records(params)
+            if done >= {(one.name, one.key) for one in records} and is_of(layout.REPORTS, layout.METRICS, records):
                 with journal.lock("comparison", PATIENCE):
-                    added = mirror_comparison(client, records, metrics / "summary.json", reports)
+                    added = mirror_comparison(client, records, layout.SUMMARY, layout.REPORTS)
                 yield "comparison", added
-            store.mark(client, current.present(params, runs))
+            store.mark(client, current.present(params))
         except (InputError, GeneratorExit):
             raise
         except Exception as error:
             raise InputError(f"{store.shown()}: the store does not take the record ({store.reason(error)})") from None
 
 
-def _everything(params: Params, runs: Path, metrics: Path) -> Iterator[tuple[Entry, Mapping[str, Path]]]:
+def _everything(params: Params) -> Iterator[tuple[Entry, Mapping[str, Path]]]:
     """Each training to be recorded, with its output files by name; those with present outputs first."""
     seen = set()
-    for folder in current.folders(params, runs):
+    for folder in current.folders(params):
         record = Record.read(folder / "run.json")
         found = journal.of(record)
         if found and _runs(found):  # trained again
             continue
         entry = entry_of(record, layout.mlflow_experiment(folder))
         seen.add(entry.folder)
-        yield entry, entry.kept() | outputs(record, folder, folder.parent.parent / metrics / f"{record.name}.json")
+        yield entry, entry.kept() | outputs(record, folder)
     for entry in journal.entries():
         if entry.folder in seen or store.masked(entry.store) != store.shown() or _runs(entry):
             continue
