@@ -499,8 +499,17 @@ def test_what_is_nowhere_is_one_line(clone: Path, params: Params, reference: str
     assert "\n" not in str(caught.value)
 
 
-def test_a_bad_run_ends_the_command_with_status_2_and_one_line(clone: Path, monkeypatch, capsys) -> None:
-    assert refused("diff modern-1 future-1", monkeypatch, capsys).count("\n") == 1
+def test_a_bad_run_ends_a_command_with_status_2_and_one_line(client, monkeypatch, capsys) -> None:
+    for words, said in (
+        ("diff modern-1 future-1", "modern-1: no present run of this name"),
+        ("rerun modern-7", "modern-7: no present run of this name"),
+        ("rerun", "name one RUN"),
+        ("rerun modern-1 --all", "name one RUN"),
+        ("rerun --all --filter nonsense", "--filter 'nonsense'"),
+    ):
+        line = refused(words, monkeypatch, capsys)
+        assert said in line
+        assert line.count("\n") == 1
 
 
 def test_an_empty_store_has_no_runs(clone: Path, params: Params, monkeypatch, tmp_path_factory) -> None:

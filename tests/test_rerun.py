@@ -8,20 +8,17 @@ import signal
 import subprocess
 import zipfile
 from collections.abc import Callable
-from math import ceil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, refused, run, small_disk, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_disk, wait_for
 from lenet.digits.data import shuffled
-from lenet.params import loading
 from lenet.reproduce import many
 
 pytestmark = pytest.mark.slow
@@ -229,14 +226,6 @@ def test_nothing_of_a_changed_snapshot_is_executed_unasked_and_asked_it_gets_no_
     assert (tmp_path / "stolen").read_text() == "nothing"
 
 
-def test_other_weights_of_a_published_key_are_said_to_be_broken(folder: Path) -> None:
-    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "weights.sha256", "0" * 64)
-    done = rerun(folder, made.info.run_id, status=4)
-    said = " ".join(done.stdout.split())
-    assert "run.key is the same, so the weights have to be, on every machine. Something is broken" in said
-
-
 def test_an_experiment_of_dvc_is_rerun_with_its_parameters_and_sources(folder: Path) -> None:
     run("dvc", "commit", "-f", "dvc.yaml", cwd=folder)  # the copy's cache knows its outputs
     edit_source(folder, *FASTER)
@@ -300,36 +289,12 @@ def test_many_are_interrupted_at_once(folder: Path, how: signal.Signals) -> None
     assert leftovers(folder) == []
 
 
-def test_a_bad_reference_is_one_line_and_status_2(folder: Path, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(folder)
-    for words, said in (
-        ("modern-7", "modern-7: no present run of this name"),
-        ("", "name one RUN"),
-        ("modern-1 --all", "name one RUN"),
-        ("--all --filter nonsense", "--filter"),
-    ):
-        line = refused(f"rerun {words}", monkeypatch, capsys)
-        assert said in line
-        assert line.count("\n") == 1
-
-
 def test_an_id_of_a_store_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else ``--all`` as a run's id would begin reruns without end."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
     found = many._one("modern-1", "--all", [], [])
     assert (found.status, "'--all' names no run" in found.fault) == (2, True)
-
-
-def test_a_vanished_commit_without_snapshot_cannot_be_rerun(folder: Path, monkeypatch, capsys) -> None:
-    (made,) = runs(folder, condition="attributes.run_name = 'modern-1'")
-    MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(made.info.run_id, "git.commit", "0" * 40)
-    (artifacts(folder, made) / "source" / "source.zip").unlink()
-    for path in (folder / ".dvc" / "tmp" / "lenet" / "journal").glob("*/source.zip"):
-        path.unlink()
-    monkeypatch.chdir(folder)
-    said = refused(f"rerun {made.info.run_id} --preflight", monkeypatch, capsys)
-    assert "that commit is not in this repository, and there is no snapshot" in said
 
 
 def text(folder: Path) -> str:
@@ -390,16 +355,6 @@ def strays(folder: Path) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
-
-
-def test_traces_are_float32_bits_and_every_epoch_has_its_digest(published: Path) -> None:
-    for path in (published / "runs").glob("*/trace"):
-        losses = np.frombuffer(path.read_bytes(), "<f4")
-        batch = loading.load(ROOT / "params.yaml").variants[path.parent.name.rpartition("-")[0]].batch_size
-        assert len(losses) == 2 * ceil(1500 / batch)
-        assert np.isfinite(losses).all()
-        digests = [line.split(",")[-1] for line in (path.parent / "history.csv").read_text().splitlines()[1:]]
-        assert [len(digest) for digest in digests] == [64, 64]
 
 
 def test_a_fresh_clone_reruns_the_published_result_and_verify_sees_planted_drift_alone(

@@ -136,6 +136,15 @@ def test_of_a_run_from_before_signatures_all_that_differs_may_be_why() -> None:
         assert judged(BEFORE, former | change, then=former).causes == []
 
 
+def test_the_exit_status_is_0_for_the_accepted_grade_and_better_ones() -> None:
+    for grade, accepted, status in (
+        ("bitwise", "bitwise", 0), ("predictions", "bitwise", 4), ("metrics", "within-noise", 0),
+        ("different", "within-noise", 1), ("different", "different", 0),
+    ):  # fmt: skip
+        found = verdict.Verdict(grade, "", [], None, None, [])
+        assert rerun.Rerun(None, "", None, found, 0.0, None).exit_status(accepted) == status
+
+
 def test_the_command_line_offers_every_grade() -> None:
     (option,) = [one for one in cli.commands["rerun"].params if one.name == "accept"]
     assert tuple(option.type.choices) == verdict.GRADES
