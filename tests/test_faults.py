@@ -78,12 +78,17 @@ class Project:
     def weights(self) -> str:
         return str(Record.read(self.folder / "runs" / "modern-1" / "run.json").weights)
 
-    def command(self) -> list[str]:
+    def words(self, seed: int = 1) -> tuple[str, ...]:
         """The training, as dvc.yaml calls it."""
-        return [
-            sys.executable, "-m", "lenet", "train", "modern", "1", "--data", f"{self.digits}/train.safetensors",
-            "--out", "runs/modern-1",
-        ]  # fmt: skip
+        return (
+            "train",
+            "modern",
+            str(seed),
+            "--data",
+            f"{self.digits}/train.safetensors",
+            "--out",
+            f"runs/modern-{seed}",
+        )
 
     @contextmanager
     def entered(self, uri: str | None = None) -> Iterator[None]:
@@ -231,7 +236,7 @@ def train_there(project: Project, held: Callable[[Process], None] | None = None,
 
     The middle of the training itself: those of its signature have another seed.
     """
-    command, before = project.command(), time.monotonic()
+    how, before = ("-m", "lenet"), time.monotonic()
     if held:
         code = (
             "import pathlib, time\n"
@@ -245,11 +250,8 @@ def train_there(project: Project, held: Callable[[Process], None] | None = None,
             "FastLeNet.on_train_epoch_end = hold\n"
             "cli.main()\n"
         )
-        command = [sys.executable, "-c", code, *command[3:]]
-    surroundings = os.environ | ENVIRONMENT | {"PYTHONPATH": f"{ROOT}/src", "PYTHONWARNINGS": ""} | environment
-    process = subprocess.Popen(
-        command, cwd=project.folder, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        how = "-c", code
+    process = started(project.folder, *how, *project.words(), **environment)
     try:
         if held:
             held(process)
@@ -259,6 +261,13 @@ def train_there(project: Project, held: Callable[[Process], None] | None = None,
     finally:
         process.kill()
     return Ended(process.returncode, time.monotonic() - before, messages(out + error))
+
+
+def started(folder: Path, *words: str, **environment: str) -> Process:
+    """A Python in a process of its own, with these sources."""
+    surroundings = os.environ | ENVIRONMENT | {"PYTHONPATH": f"{ROOT}/src", "PYTHONWARNINGS": ""} | environment
+    command = [sys.executable, *words]
+    return subprocess.Popen(command, cwd=folder, env=surroundings, stdout=-1, stderr=-1, text=True)
 
 
 def messages(text: str) -> list[str]:
@@ -326,10 +335,12 @@ def comparable(record: dict) -> dict:
     return without(record, *SURROUNDINGS) | {"artifacts": kept, "measured": None}
 
 
-def test_outside_git_a_training_keeps_its_sources_and_says_that_it_has_no_commit(project) -> None:
+def test_outside_git_a_training_keeps_its_sources_and_says_that_it_has_no_commit(project, monkeypatch, capfd) -> None:
     shutil.rmtree(project.folder / ".git")
-    said = train_there(project).said
-    assert said == [
+    monkeypatch.setattr(recorder, "PATIENCE", 300.0)
+    with project.entered():
+        work(project, "train", seeds=(1,))
+    assert messages(capfd.readouterr().err) == [
         "lenet: warning: modern-1 is recorded without a commit, with its sources; "
         "this folder is in no Git repository; `git init` makes it one"
     ]
@@ -758,21 +769,10 @@ def test_sync_leaves_alone_what_runs_or_was_meant_for_another_store_and_ends_wha
     }  # fmt: skip
 
 
-def lenet_there(folder: Path, *words: str, **environment: str) -> Process:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lenet", *words],
-        cwd=folder,
-        env=os.environ | ENVIRONMENT | {"PYTHONPATH": f"{ROOT}/src"} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_two_syncs_at_once_complete_each_run_once(recorded, tmp_path: Path, template: Path) -> None:
     made = copied(recorded[0], tmp_path / "copy", template)
-    both = [lenet_there(made.folder, "sync") for _ in range(2)]
+    both = [started(made.folder, "-m", "lenet", "sync") for _ in range(2)]
     said = [process.communicate(timeout=240)[1].splitlines() for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert sorted(lines[-1].split(":")[0] for lines in said) == [
@@ -785,12 +785,7 @@ def test_two_syncs_at_once_complete_each_run_once(recorded, tmp_path: Path, temp
 @pytest.mark.slow
 def test_eight_trainings_at_once_lose_nothing_in_a_new_store(project, recorded) -> None:
     project.database.unlink()
-    started = []
-    for seed in range(1, 9):
-        words = project.command()[3:]
-        words[2], words[-1] = str(seed), f"runs/modern-{seed}"
-        started.append(lenet_there(project.folder, *words))
-    for process in started:
+    for process in [started(project.folder, "-m", "lenet", *project.words(seed)) for seed in range(1, 9)]:
         assert messages("".join(process.communicate(timeout=400))) == []
         assert process.returncode == 0
     found = project.record()
