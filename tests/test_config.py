@@ -5,7 +5,6 @@ import json
 import math
 import shutil
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,7 +15,6 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from conftest import ROOT, refused, run
-from lenet.experiments import experiment
 from lenet.params import loading, schema
 from lenet.reproduce import workplace
 from lenet.runtime.errors import InputError, ParamsError
@@ -231,7 +229,6 @@ def bomb(levels: int, tag: str = "", item: str = "") -> str:
 
 READERS = {
     "loading.load": loading.load,
-    "experiment.load": partial(experiment.load, experiment.Experiment),
     "workplace.select": lambda path: workplace.select(path.parent, "modern", 1, None),
 }
 
@@ -270,18 +267,31 @@ def test_what_would_take_a_reader_for_ever_or_break_it_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("train", ["x'; y; '"]), ("seeds", ["1 2"]), ("baselines", [{"a": "b"}]), ("studies", "$(x)"), ("seeds", 5)],
+    ("content", "said"),
+    [
+        ({"train": ["x'; y; '"]}, "train"),  # which the shell would take for more than a name
+        ({"seeds": ["1 2"]}, "seeds"),
+        ({"baselines": [{"a": "b"}]}, "baselines"),
+        ({"studies": "$(x)"}, "studies"),
+        ({"seeds": 5}, "seeds"),
+        (5, "the file = 5; legal: keys with their values"),
+        (["seeds"], "the file = "),
+        (None, "the file = None"),
+    ],
+    ids=str,
 )
-def test_an_experiment_s_name_that_the_shell_would_take_for_more_is_refused(
-    key: str, value: Any, tmp_path: Path
+def test_a_faulty_file_of_an_experiment_stops_every_command_in_one_line(
+    content: Any, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copy(ROOT / "params.yaml", tmp_path)
     own = tmp_path / "experiments" / "ladder" / "params.yaml"
     own.parent.mkdir(parents=True)
-    own.write_text(json.dumps({key: value}))
-    with pytest.raises(ParamsError, match=rf"ladder/params\.yaml: {key}"):
-        loading.load(tmp_path / "params.yaml")
+    own.write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    for command in ("check", "publish ladder"):
+        told = refused(command, monkeypatch, capsys)
+        assert told.startswith(f"lenet: error: experiments/ladder/params.yaml: {said}")
+        assert told.count("\n") == 1
 
 
 def test_a_variant_s_name_stands_in_one_file(tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ def load(path: Path = PATH) -> Params:
     params = validate(read(path), str(path))
     variants = dict(params.variants)
     for own in files(path)[1:]:
-        content = read(own) or {}
-        known = {key: content[key] for key in Blocks.model_fields if key in content}
-        for name, block in _validate(Blocks, known, own).variants.items():
+        content = read(own)
+        if isinstance(content, dict):
+            content = {key: content[key] for key in Blocks.model_fields if key in content}
+        for name, block in checked(Blocks, content, own).variants.items():
             if name in variants:
                 raise ParamsError(f"{own}: variants.{name}: a variant of this name stands in another params.yaml, too")
             variants[name] = block
@@ -114,10 +115,11 @@ def _values(data: Any, known: dict[int, int]) -> int:
 
 def validate(data: Any, source: str) -> Params:
     """Turn the content of params.yaml into Params. Raises ParamsError, one line a fault."""
-    return _validate(Params, data, source)
+    return checked(Params, data, source)
 
 
-def _validate(kind: type[S], data: Any, source: Path | str) -> S:
+def checked(kind: type[S], data: Any, source: Path | str) -> S:
+    """Turn the content of a YAML file into a section of its kind. Raises ParamsError, one line a fault."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -163,6 +165,8 @@ def _explain(fault: Any, data: Any) -> str:
     legal = fault["msg"].removeprefix("Input should be ")
     if kind == "too_short":
         legal = f"at least {context['min_length']} of them"
+    if kind == "model_type":
+        legal = "keys with their values"
     return f"{path or 'the file'} = {value!r}; legal: {legal}"
 
 
