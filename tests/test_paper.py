@@ -1,6 +1,7 @@
 """The paper's numbers, and what is computed to stand beside them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import save_file
 
 from conftest import EXPERIMENTS
 from lenet.digits.data import Digits, to_inputs
-from lenet.experiments import baselines, experiment, facsimile, lecun1998, paper
+from lenet.experiments import baselines, facsimile, lecun1998, paper, publish
 from lenet.networks.lenet5 import LeNet5
 from lenet.params.schema import MaximumLikelihood, Params, Variant
 from lenet.runs.record import Record
@@ -144,24 +145,30 @@ def test_deslanting_removes_the_covariance_of_line_and_column(digits: Digits) ->
 
 
 @pytest.fixture
-def computed(params: Params, tmp_path: Path) -> dict[str, Path]:
+def home(params: Params, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Runs made by hand: seed s of each recipe misses s + 90 of 10,000 digits, of them one of the paper's."""
-    recipe = experiment.load(paper.Paper, EXPERIMENTS / "paper" / "params.yaml")
-    runs, metrics, others = (tmp_path / name for name in ("runs", "metrics", "baselines"))
+    home = tmp_path / "experiments" / "paper"
+    home.mkdir(parents=True)
+    shutil.copy(EXPERIMENTS / "paper" / "params.yaml", home)
+    (tmp_path / "data").symlink_to(prepared)
+    monkeypatch.chdir(tmp_path)
+    recipe = publish.load(home)
     labels = np.zeros(10_000, int)
     for name in (*recipe.train, *paper.BESIDE):
         for seed in recipe.seeds:
-            folder = runs / f"{name}-{seed}"
+            folder = home / "runs" / f"{name}-{seed}"
             answers = labels.copy()
             answers[[247, *range(seed + 89)]] = 1
             write_run(folder, params.variants[name], answers)
             errors = [0.05, *[0.01] * 19]
             pd.DataFrame({"epoch": range(1, 21), "train/error": errors}).to_csv(folder / "history.csv", index=False)
-            write_json(metrics / f"{name}-{seed}.json", {"epochs": {"misses": [265, *[seed + 90] * 19]}})
+            write_json(home / "metrics" / f"{name}-{seed}.json", {"epochs": {"misses": [265, *[seed + 90] * 19]}})
     for name in recipe.baselines:
         its = baselines.BASELINES[name]
-        write_json(others / f"{name}.json", {"row": its.row, "how": its.how, "error": 0.1, "published": 0.12})
-    return {"runs": runs, "metrics": metrics, "baselines": others, "out": tmp_path / "paper.json"}
+        write_json(
+            home / "baselines" / f"{name}.json", {"row": its.row, "how": its.how, "error": 0.1, "published": 0.12}
+        )
+    return home
 
 
 def write_run(folder: Path, variant: Variant, answers: np.ndarray) -> None:
@@ -173,17 +180,9 @@ def write_run(folder: Path, variant: Variant, answers: np.ndarray) -> None:
     table.to_csv(folder / "predictions.csv", index=False)
 
 
-def publish(params: Params, computed: dict[str, Path], data: Path) -> dict:
-    folders = [computed["runs"]]
-    paper.publish(
-        params, EXPERIMENTS / "paper" / "params.yaml", folders, computed["metrics"], computed["baselines"], data,
-        computed["out"],
-    )  # fmt: skip
-    return json.loads(computed["out"].read_text())
-
-
-def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path], prepared: Path) -> None:
-    found = publish(params, computed, prepared / "train.safetensors")
+def test_ours_stand_beside_the_paper_s(params: Params, home: Path, prepared: Path) -> None:
+    publish.publish(params, home)
+    found = json.loads((home / "result.json").read_text())
     plain = found["variants"]["lecun1998"]
     assert [one["misses"] for one in plain["seeds"].values()] == [91, 92, 93, 94, 95]
     assert plain["test_error"] == pytest.approx(0.0093)
@@ -214,11 +213,9 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
     # and as a page
     for name in paper.RECIPES:
         network = LeNet5(params.variants[name].network).initialise(params.variants[name].initialisation, 1)
-        save_file(network.state_dict(), computed["runs"] / f"{name}-1" / "weights.safetensors")
-    page = computed["out"].with_suffix(".html")
-    digits = [prepared / "train.safetensors", prepared / "test.safetensors"]
-    facsimile.facsimile(params, computed["out"], computed["runs"], *digits, page)
-    text = page.read_text()
+        save_file(network.state_dict(), home / "runs" / f"{name}-1" / "weights.safetensors")
+    facsimile.facsimile(params, home, prepared / "train.safetensors", prepared / "test.safetensors")
+    text = (home / "report.html").read_text()
     assert text.count("<img") == text.count("data:image/svg+xml;base64,") == 10
     assert "http" not in text
     for told in (
@@ -231,7 +228,7 @@ def test_ours_stand_beside_the_paper_s(params: Params, computed: dict[str, Path]
         "<code>distortion.copies</code> is 9",
     ):
         assert told in text, told
-    assert page.with_suffix(".png").exists()
+    assert (home / "report.png").exists()
 
 
 def test_states_of_layers_are_those_of_the_network(params: Params, digits: Digits) -> None:
@@ -242,8 +239,8 @@ def test_states_of_layers_are_those_of_the_network(params: Params, digits: Digit
     torch.testing.assert_close(network.output(states["F6"]), network(inputs).detach())
 
 
-def test_a_missing_result_is_named(params: Params, computed: dict[str, Path], prepared: Path) -> None:
-    (computed["metrics"] / "lecun1998-2.json").unlink()
+def test_a_missing_result_is_named(params: Params, home: Path) -> None:
+    (home / "metrics" / "lecun1998-2.json").unlink()
     with pytest.raises(InputError, match=r"lecun1998-2\.json: No such file"):
-        publish(params, computed, prepared / "train.safetensors")
-    assert not computed["out"].exists()
+        publish.publish(params, home)
+    assert not (home / "result.json").exists()

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from dvc.utils.hydra import apply_overrides
-from ruamel.yaml import YAML
 
 from conftest import EXPERIMENTS, ROOT
-from lenet.experiments import experiment, ladder, paper, sizes
 from lenet.experiments.ladder import Ladder
+from lenet.experiments.publish import load, publish
 from lenet.experiments.sizes import Sizes
 from lenet.networks import layer_table
 from lenet.params import loading
@@ -44,17 +43,17 @@ STEPS = {
 
 @pytest.fixture(scope="session")
 def own() -> Ladder:
-    return experiment.load(Ladder, EXPERIMENTS / "ladder" / "params.yaml")
+    return load(EXPERIMENTS / "ladder")
 
 
 @pytest.fixture(scope="session")
 def beyond() -> Ladder:
-    return experiment.load(Ladder, EXPERIMENTS / "frontier" / "params.yaml")
+    return load(EXPERIMENTS / "frontier")
 
 
 @pytest.fixture(scope="session")
 def curves() -> Sizes:
-    return experiment.load(Sizes, EXPERIMENTS / "sizes" / "params.yaml")
+    return load(EXPERIMENTS / "sizes")
 
 
 def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
@@ -64,7 +63,7 @@ def test_each_rung_changes_one_thing(params: Params, own: Ladder) -> None:
         one, other = (loading.flatten(params.variants[name]) for name in (before, after))
         differ = {leaf for leaf in {*one, *other} if one.get(leaf) != other.get(leaf)}
         assert differ - {"optimizer.lr"} == STEPS[before, after], (before, after)
-    ladder.check(params, own, Path("experiments/ladder/params.yaml"))
+    own.check(params, Path("experiments/ladder/params.yaml"))
 
 
 def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
@@ -77,7 +76,7 @@ def test_the_documents_in_between_networks_are_rungs(params: Params) -> None:
 
 
 def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, beyond: Ladder, curves: Sizes) -> None:
-    recipe = experiment.load(paper.Paper, EXPERIMENTS / "paper" / "params.yaml")
+    recipe = load(EXPERIMENTS / "paper")
     trained = [*params.compare, *own.train, *beyond.train, *curves.train, *recipe.train]
     tried = set(params.sweep["spaces"]) - set(trained)  # by a study alone
     assert sorted([*trained, *tried]) == sorted(params.variants)
@@ -89,7 +88,7 @@ def test_every_variant_is_trained_by_one_pipeline(params: Params, own: Ladder, b
 def test_old_against_new_is_one_chain_of_stated_steps(params: Params, beyond: Ladder) -> None:
     (chain,) = beyond.chains
     assert chain.names == [*params.compare, *beyond.train]
-    ladder.check(params, beyond, Path("experiments/frontier/params.yaml"))
+    beyond.check(params, Path("experiments/frontier/params.yaml"))
     steps = {step.to: step.parts for step in chain.steps}
     assert steps["frontier-distorted"] == ("distortion",)
     for name in beyond.train:
@@ -105,7 +104,7 @@ def test_a_curve_s_variants_differ_in_digits_and_epochs(params: Params, curves: 
             block = params.variants[one]
             assert block.epochs == round(whole.epochs * min((55_000 / block.train_size) ** 0.5, 20))
             assert block.model_copy(update={"train_size": 55_000, "epochs": whole.epochs}) == whole
-    sizes.check(params, curves, Path("experiments/sizes/params.yaml"))
+    curves.check(params, Path("experiments/sizes/params.yaml"))
 
 
 def test_dvc_changes_the_lines_of_its_values_alone(params: Params, tmp_path: Path) -> None:
@@ -151,23 +150,21 @@ chains:
 
 
 @pytest.fixture
-def climbed(params: Params, tmp_path: Path) -> dict[str, Path | list[Path]]:
-    """Runs in two folders: original-tanh misses 40 of 200 digits, tutorial-mse 4, tutorial 3, 4 and 5."""
+def climbed(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An experiment's folder. original-tanh misses 40 of 200 digits, tutorial-mse 4, tutorial 3, 4 and 5."""
+    home = tmp_path / "experiments" / "ladder"
     for seed in (1, 2, 3):
         write_run(tmp_path / "runs", params, "original-tanh", seed, list(range(40)))
-        write_run(tmp_path / "more", params, "tutorial-mse", seed, [0, 1, 2, 3])
-        write_run(tmp_path / "more", params, "tutorial", seed, list(range(2 + seed)))
-    (tmp_path / "ladder.yaml").write_text(CHAINS)
-    return {
-        "path": tmp_path / "ladder.yaml",
-        "folders": [tmp_path / "runs", tmp_path / "more"],
-        "out": tmp_path / "studies" / "ladder.json",
-    }
+        write_run(home / "runs", params, "tutorial-mse", seed, [0, 1, 2, 3])
+        write_run(home / "runs", params, "tutorial", seed, list(range(2 + seed)))
+    (home / "params.yaml").write_text(CHAINS)
+    monkeypatch.chdir(tmp_path)
+    return home
 
 
-def test_the_ladder_s_numbers(params: Params, climbed: dict) -> None:
-    ladder.publish(params, **climbed)
-    content = json.loads(climbed["out"].read_text())
+def test_the_ladder_s_numbers(params: Params, climbed: Path) -> None:
+    publish(params, climbed)
+    content = json.loads((climbed / "result.json").read_text())
     assert content["chains"] == [["original-tanh", "tutorial-mse", "tutorial"]]
     assert list(content["variants"]) == content["chains"][0]
     found = content["variants"]["tutorial"]
@@ -201,33 +198,32 @@ def sign(folder: Path, signature: str | None) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_the_result_names_what_its_variants_do(params: Params, climbed: dict) -> None:
-    runs = [run for folder in climbed["folders"] for run in folder.iterdir()]
-    for run in runs:
+def test_the_result_names_what_its_variants_do(params: Params, climbed: Path) -> None:
+    for run in (run for folder in (Path("runs"), climbed / "runs") for run in folder.iterdir()):
         sign(run, f"signature of {run.name[:-2]}")
-    ladder.publish(params, **climbed)
+    publish(params, climbed)
     names = ("original-tanh", "tutorial-mse", "tutorial")
-    assert json.loads(climbed["out"].read_text())["signatures"] == {name: f"signature of {name}" for name in names}
-    assert not results_table.is_former(experiments.ladder(climbed["out"]))
+    assert json.loads((climbed / "result.json").read_text())["signatures"] == {
+        name: f"signature of {name}" for name in names
+    }
+    assert not results_table.is_former(experiments.ladder(climbed / "result.json"))
 
 
 @pytest.mark.parametrize("signature", [None, "another"])
-def test_runs_of_mixed_arithmetic_are_refused_in_one_line(
-    params: Params, climbed: dict, signature: str | None, tmp_path: Path
-) -> None:
-    for run in (run for folder in climbed["folders"] for run in folder.iterdir()):
+def test_runs_of_mixed_arithmetic_are_refused_in_one_line(params: Params, climbed: Path, signature: str | None) -> None:
+    for run in (run for folder in (Path("runs"), climbed / "runs") for run in folder.iterdir()):
         sign(run, "same")
-    sign(tmp_path / "more" / "tutorial-2", signature)
+    sign(climbed / "runs" / "tutorial-2", signature)
     with pytest.raises(InputError, match=r"mixed arithmetic.*tutorial-2|not a run record") as caught:
-        ladder.publish(params, **climbed)
+        publish(params, climbed)
     assert "\n" not in str(caught.value)
-    assert not climbed["out"].exists()
+    assert not (climbed / "result.json").exists()
 
 
-def test_one_seed_gives_no_interval(params: Params, climbed: dict) -> None:
-    climbed["path"].write_text(CHAINS.replace("[1, 2, 3]", "[2]"))
-    ladder.publish(params, **climbed)
-    content = json.loads(climbed["out"].read_text())
+def test_one_seed_gives_no_interval(params: Params, climbed: Path) -> None:
+    (climbed / "params.yaml").write_text(CHAINS.replace("[1, 2, 3]", "[2]"))
+    publish(params, climbed)
+    content = json.loads((climbed / "result.json").read_text())
     assert content["variants"]["tutorial"]["test_error_sd"] is None
     assert content["steps"][0]["difference"] == pytest.approx(-0.18)
     assert content["steps"][0]["p"] is content["steps"][0]["low"] is None
@@ -238,12 +234,14 @@ def test_a_size_curve_s_numbers(params: Params, tmp_path: Path) -> None:
     for seed in (1, 2):
         for name, missed in zip(names, (40, 20 + 2 * seed, 2), strict=True):
             write_run(tmp_path / "runs", params, name, seed, list(range(missed)))
-    path, out = tmp_path / "sizes.yaml", tmp_path / "sizes.json"
     content = {"seeds": [1, 2], "train": names[:2], "variants": {}, "curves": {"modern": names}}
-    with path.open("w") as file:
-        YAML().dump(content, file)
-    sizes.publish(params, path, [tmp_path / "none", tmp_path / "runs"], out)
-    (curve,) = json.loads(out.read_text())["variants"].values()
+
+    def published(params: Params) -> dict:
+        (tmp_path / "params.yaml").write_text(json.dumps(content))
+        publish(params, tmp_path)
+        return json.loads((tmp_path / "result.json").read_text())
+
+    (curve,) = published(params)["variants"].values()
     assert [point["train_size"] for point in curve] == [100, 1000, 55_000]
     assert [point["test_error"] for point in curve] == pytest.approx([0.2, 0.115, 0.01])
     assert [point["test_error_sd"] for point in curve] == pytest.approx([0, 0.01 / 2**0.5, 0])
@@ -251,17 +249,13 @@ def test_a_size_curve_s_numbers(params: Params, tmp_path: Path) -> None:
     assert all(point["low"] < point["test_error"] < point["high"] for point in curve)
 
     content["curves"]["modern"] = ["modern-1000", "modern-100", "modern"]
-    with path.open("w") as file:
-        YAML().dump(content, file)
     with pytest.raises(ParamsError, match=r"modern: train_size must ascend; it is 1000, 100, 55000"):
-        sizes.publish(params, path, [tmp_path / "runs"], out)
+        published(params)
     other = params.variants["modern-100"].model_copy(update={"batch_size": 32})
     content["curves"]["modern"] = names
-    with path.open("w") as file:
-        YAML().dump(content, file)
     changed = params.model_copy(update={"variants": {**params.variants, "modern-100": other}})
     with pytest.raises(ParamsError, match="modern-100 differs from modern in batch_size, too"):
-        sizes.publish(changed, path, [tmp_path / "runs"], out)
+        published(changed)
 
 
 @pytest.mark.parametrize(
@@ -271,31 +265,31 @@ def test_a_size_curve_s_numbers(params: Params, tmp_path: Path) -> None:
         ("[network.output, objective]", "[network, objective, epochs]", "changes nothing in epochs"),
         ("to: tutorial,", "to: overview,", r"tutorial-mse → overview changes .*network\.C3"),
         ("to: tutorial,", "to: lenet6,", "'lenet6' has no block"),
-        ("seeds: [1, 2, 3]", "seeds: [1, 2, 4]", "original-tanh-4: no evaluated run in .*runs or .*more"),
-        ("seeds: [1, 2, 3]", "seeds: []", "seeds: Tuple should have at least 1 item"),
-        ("train:", "trane:", r"ladder\.yaml: .*trane"),
-        ("chains:", "chains: [", r"ladder\.yaml:6:3: not legal YAML"),
+        ("seeds: [1, 2, 3]", "seeds: [1, 2, 4]", "original-tanh-4: no evaluated run in runs or .*ladder/runs"),
+        ("seeds: [1, 2, 3]", "seeds: []", r"seeds = \[\]; legal: at least 1"),
+        ("train:", "trane:", r"ladder/params\.yaml: .*trane"),
+        ("chains:", "chains: [", r"ladder/params\.yaml:6:3: not legal YAML"),
     ],
 )
 def test_a_faulty_ladder_is_one_line_and_nothing_is_written(
-    params: Params, climbed: dict, old: str, new: str, message: str
+    params: Params, climbed: Path, old: str, new: str, message: str
 ) -> None:
     text = CHAINS.replace(old, new)
     assert text != CHAINS
-    climbed["path"].write_text(text)
+    (climbed / "params.yaml").write_text(text)
     with pytest.raises(InputError, match=message) as fault:
-        ladder.publish(params, **climbed)
+        publish(params, climbed)
     assert "\n" not in str(fault.value)
-    assert not climbed["out"].exists()
+    assert not (climbed / "result.json").exists()
 
 
-def test_a_run_of_another_block_or_without_answers_is_refused(params: Params, climbed: dict) -> None:
+def test_a_run_of_another_block_or_without_answers_is_refused(params: Params, climbed: Path) -> None:
     block = params.variants["tutorial"]
     other = block.model_copy(update={"optimizer": block.optimizer.model_copy(update={"lr": 0.123})})
     changed = params.model_copy(update={"variants": {**params.variants, "tutorial": other}})
     with pytest.raises(InputError, match="tutorial-1: trained with another block"):
-        ladder.publish(changed, **climbed)
-    (climbed["folders"][1] / "tutorial-2" / "predictions.csv").write_text("index,label\n0,1\n")
+        publish(changed, climbed)
+    (climbed / "runs" / "tutorial-2" / "predictions.csv").write_text("index,label\n0,1\n")
     with pytest.raises(InputError, match=r"tutorial-2/predictions\.csv: not whole \(answer is missing\)"):
-        ladder.publish(params, **climbed)
-    assert not climbed["out"].exists()
+        publish(params, climbed)
+    assert not (climbed / "result.json").exists()

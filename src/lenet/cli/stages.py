@@ -175,13 +175,10 @@ PAPER = layout.EXPERIMENTS / "paper"
 
 
 @job
-@path_option("--result", PAPER / "result.json", "What `lenet publish paper` has written.")
-@path_option("--runs", PAPER / layout.RUNS, "The folder of the recipe's runs.")
 @digits_option("--train", layout.TRAIN, "The training digits.")
 @digits_option("--test", layout.TEST, "The test digits.")
-@path_option("--out", PAPER / "report.html", "The page; its main picture goes beside it.")
 @stage
-def facsimile(params: "Params", result: Path, runs: Path, train: Path, test: Path, out: Path) -> None:
+def facsimile(params: "Params", train: Path, test: Path) -> None:
     """Stage: the paper's figures drawn from our networks, as a page.
 
     \b
@@ -189,16 +186,15 @@ def facsimile(params: "Params", result: Path, runs: Path, train: Path, test: Pat
     """
     from lenet.experiments import facsimile as module
 
-    module.facsimile(params, result, runs, train, test, out)
+    module.facsimile(params, PAPER, train, test)
 
 
 @job
 @click.argument("name")
 @digits_option("--train", layout.TRAIN, "The training digits.")
 @digits_option("--test", layout.TEST, "The test digits.")
-@click.option("--out", type=HERE, help="The file of the result; by default experiments/paper/baselines/NAME.json.")
 @stage
-def baseline(params: "Params", name: str, train: Path, test: Path, out: Path | None) -> None:
+def baseline(params: "Params", name: str, train: Path, test: Path) -> None:
     """Stage: train and test another classifier of the paper's figure 9.
 
     \b
@@ -206,4 +202,4 @@ def baseline(params: "Params", name: str, train: Path, test: Path, out: Path | N
     """
     from lenet.experiments import baselines as module
 
-    module.baseline(name, train, test, out or PAPER / "baselines" / f"{name}.json")
+    module.baseline(name, train, test, PAPER / "baselines" / f"{name}.json")

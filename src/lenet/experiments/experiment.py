@@ -2,39 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from lenet.evaluation import confidence
-from lenet.params.loading import flatten, read
+from lenet.params.loading import flatten
 from lenet.params.schema import Name, Params, Section, Variant
 from lenet.report import statistics
 from lenet.runs import readers
 from lenet.runs.record import Record
-from lenet.runtime.errors import InputError, ParamsError
-
-
-class Experiment(Section):
-    """An experiment's params.yaml: which runs its pipeline trains, and the blocks of their variants."""
-
-    seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
-    train: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    variants: dict[Name, Variant]
-
-
-S = TypeVar("S", bound=Experiment)
-
-
-def load(kind: type[S], path: Path) -> S:
-    """Read and validate an experiment's params.yaml. Raises ParamsError, one line a fault."""
-    try:
-        return kind.model_validate(read(path))
-    except ValidationError as error:
-        faults = [f"{path}: {'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
-        raise ParamsError("\n".join(faults)) from None
+from lenet.runtime.errors import InputError
 
 
 class Answers:
@@ -122,6 +102,18 @@ class Answers:
             "low": found.low,
             "high": found.high,
         }
+
+
+class Experiment(Section):
+    """An experiment's params.yaml: which runs its pipeline trains, and the blocks of their variants."""
+
+    seeds: Annotated[tuple[int, ...], Field(strict=False, min_length=1)]
+    train: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    variants: dict[Name, Variant]
+
+    def result(self, answers: Answers, home: Path) -> dict[str, Any]:
+        """What is published. Raises InputError where it cannot be computed from the runs."""
+        raise NotImplementedError
 
 
 def changed(one: Variant, other: Variant) -> set[str]:

@@ -22,30 +22,29 @@ from lenet.params.schema import PaperDistortion, Params, Pixels, Variant
 from lenet.report import figures, html, results_table
 from lenet.report.comparison_page import percent, signed, with_interval
 from lenet.report.figures import COLOURS, bare, clean, interval, label_ends, rows
-from lenet.runtime import processes
+from lenet.runtime import layout, processes
 from lenet.runtime.files import json_of, reading, whole, write_text
 
 OURS, TEST, PAPER = COLOURS[2], COLOURS[1], "#222222"
 COPIES = 9  # of a digit, in the picture of distortions
 
 
-def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path, out: Path) -> None:
-    """Write the page, and beside it the picture of errors by pass as PNG.
+def facsimile(params: Params, home: Path, train: Path, test: Path) -> None:
+    """Write the page report.html, and beside it the picture of errors by pass as PNG.
 
     Args:
         params: all variants' blocks.
-        result: what `lenet publish paper` has written.
-        runs: the folder of the recipe's runs; the first seed's weights are drawn.
+        home: the experiment's folder, with what `lenet publish paper` has written; the first seed's weights are drawn.
         train: the file of training digits.
         test: the file of test digits.
-        out: where the page goes.
 
     Raises:
         InputError: a file is missing or faulty.
     """
+    result = home / "result.json"
     with reading(result):
         content = json_of(result.read_bytes())
-        run = runs / f"{PLAIN}-{content['seeds'][0]}"
+        run = home / layout.RUNS / f"{PLAIN}-{content['seeds'][0]}"
     network = recognition.load(run).network
     assert isinstance(network, LeNet5)
     pixels, tested = params.variant(PLAIN).pixels, load_digits(test)
@@ -77,8 +76,8 @@ def facsimile(params: Params, result: Path, runs: Path, train: Path, test: Path,
         pictures={name: html.inline("svg+xml", figures.svg(picture)) for name, picture in pictures.items()},
     )
     processes.check()
-    write_text(out, text)
-    with whole(out.with_suffix(".png")) as beside:
+    write_text(home / "report.html", text)
+    with whole(home / "report.png") as beside:
         figures.save(curve, beside)
 
 

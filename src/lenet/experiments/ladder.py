@@ -1,6 +1,5 @@
-"""Job ladder: variants in chains, each one step from its neighbour → what each step is worth."""
+"""Of an experiment with chains: variants, each one step from its neighbour → what each step is worth."""
 
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,13 +7,12 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from lenet.evaluation.rounding import rounded
-from lenet.experiments.experiment import Answers, Experiment, changed, load, outside
+from lenet.experiments.experiment import Answers, Experiment, changed, outside
 from lenet.networks import layer_table
+from lenet.params.loading import PATH
 from lenet.params.schema import Params, Section, Variant
 from lenet.report import statistics
-from lenet.runtime import processes
 from lenet.runtime.errors import ParamsError
-from lenet.runtime.files import write_json
 
 RATE = ("optimizer.lr", "optimizer.momentum")
 START = ("initialisation.scale", "network.pooling.coefficient", "network.pooling.bias")
@@ -48,45 +46,43 @@ class Ladder(Experiment):
         """Every step with the variant that it starts from."""
         return [(before, step) for one in self.chains for before, step in zip(one.names, one.steps, strict=False)]
 
+    def result(self, answers: Answers, home: Path) -> dict[str, Any]:
+        """What each step changes in the test error."""
+        self.check(answers.params, home / PATH)
+        names = list(dict.fromkeys(chain.from_iterable(one.names for one in self.chains)))
+        signatures = answers.signatures(names)
+        wrong = {name: answers.wrong(name) for name in names}
+        compared = statistics.pairs(wrong, [(step.to, before) for before, step in self.steps()])
+        steps = [
+            {
+                "from": before,
+                "to": step.to,
+                "change": step.change,
+                "difference": found.difference.points,
+                "low": found.difference.low,
+                "high": found.difference.high,
+                "p": found.difference.p,
+                "p_adjusted": found.p_adjusted,
+                "verdict": found.verdict,
+            }
+            for (before, step), found in zip(self.steps(), compared, strict=True)
+        ]
+        variants = {name: answers.describe(name) | _recipe(answers.params.variant(name)) for name in names}
+        chains = [one.names for one in self.chains]
+        return rounded({"chains": chains, "signatures": signatures, "variants": variants, "steps": steps})
 
-def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> None:
-    """Write what each step of the ladder changes in the test error.
+    def check(self, params: Params, path: Path) -> None:
+        """Raise ParamsError unless each step changes the parts that it states and no other.
 
-    Args:
-        params: all variants' blocks.
-        path: the ladder's own params.yaml.
-        folders: folders of runs' folders.
-        out: where the result goes.
-
-    Raises:
-        InputError: a run is missing or faulty, runs are of mixed arithmetic, or a step changes other parts of the block
-            than it states.
-    """
-    ladder = load(Ladder, path)
-    check(params, ladder, path)
-    answers = Answers(params, folders, ladder.seeds)
-    names = list(dict.fromkeys(chain.from_iterable(one.names for one in ladder.chains)))
-    signatures = answers.signatures(names)
-    wrong = {name: answers.wrong(name) for name in names}
-    compared = statistics.pairs(wrong, [(step.to, before) for before, step in ladder.steps()])
-    steps = [
-        {
-            "from": before,
-            "to": step.to,
-            "change": step.change,
-            "difference": found.difference.points,
-            "low": found.difference.low,
-            "high": found.difference.high,
-            "p": found.difference.p,
-            "p_adjusted": found.p_adjusted,
-            "verdict": found.verdict,
-        }
-        for (before, step), found in zip(ladder.steps(), compared, strict=True)
-    ]
-    variants = {name: {**answers.describe(name), **_recipe(params.variant(name))} for name in names}
-    processes.check()
-    chains = [one.names for one in ladder.chains]
-    write_json(out, rounded({"chains": chains, "signatures": signatures, "variants": variants, "steps": steps}))
+        A rung's learning rate and momentum are its own; after a change of the activation the start is, too.
+        """
+        for before, step in self.steps():
+            leaves = changed(params.variant(before), params.variant(step.to))
+            own = (*RATE, *(START if "network.activation" in step.parts else ()))
+            if others := list(outside(leaves, (*step.parts, *own))):
+                raise ParamsError(f"{path}: {before} → {step.to} changes {', '.join(others)}, too; parts: {step.parts}")
+            if idle := [part for part in step.parts if not leaves - set(outside(leaves, [part]))]:
+                raise ParamsError(f"{path}: {before} → {step.to} changes nothing in {', '.join(idle)}")
 
 
 def _recipe(variant: Variant) -> dict[str, Any]:
@@ -97,17 +93,3 @@ def _recipe(variant: Variant) -> dict[str, Any]:
         "train_size": variant.train_size,
         "validation_size": variant.validation_size,
     }
-
-
-def check(params: Params, ladder: Ladder, path: Path) -> None:
-    """Raise ParamsError unless each step changes the parts that it states and no other.
-
-    A rung's learning rate and momentum are its own; after a change of the activation the start is, too.
-    """
-    for before, step in ladder.steps():
-        leaves = changed(params.variant(before), params.variant(step.to))
-        own = (*RATE, *(START if "network.activation" in step.parts else ()))
-        if others := list(outside(leaves, (*step.parts, *own))):
-            raise ParamsError(f"{path}: {before} → {step.to} changes {', '.join(others)}, too; parts: {step.parts}")
-        if idle := [part for part in step.parts if not leaves - set(outside(leaves, [part]))]:
-            raise ParamsError(f"{path}: {before} → {step.to} changes nothing in {', '.join(idle)}")

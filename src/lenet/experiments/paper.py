@@ -1,4 +1,4 @@
-"""Job paper: runs of the paper's recipe beside the paper's own numbers."""
+"""Of experiments/paper: runs of the paper's recipe beside the paper's own numbers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,16 +16,16 @@ from lenet.digits.data import Digits, load_digits, to_inputs
 from lenet.digits.epochs import present
 from lenet.evaluation.rounding import rounded
 from lenet.experiments import lecun1998
-from lenet.experiments.experiment import Answers, Experiment, changed, load
+from lenet.experiments.experiment import Answers, Experiment, changed
 from lenet.networks import layer_table
 from lenet.networks.lenet5 import LeNet5
-from lenet.params.loading import flatten
-from lenet.params.schema import MaximumLikelihood, Network, Params, Variant
+from lenet.params.loading import PATH, flatten
+from lenet.params.schema import MaximumLikelihood, Network, Variant
 from lenet.report import statistics
 from lenet.runs import readers
-from lenet.runtime import processes
+from lenet.runtime import layout
 from lenet.runtime.errors import ParamsError
-from lenet.runtime.files import json_of, read_json, reading, write_json
+from lenet.runtime.files import json_of, read_json, reading
 from lenet.training import optimizer
 from lenet.training.levenberg import curvatures
 from lenet.training.module import LeNet
@@ -41,55 +41,36 @@ class Paper(Experiment):
 
     baselines: Annotated[tuple[str, ...], Field(strict=False)]
 
-
-def publish(
-    params: Params, path: Path, folders: Sequence[Path], metrics: Path, baselines: Path, data: Path, out: Path
-) -> None:
-    """Write what the paper's recipe gives here beside what the paper reports.
-
-    Args:
-        params: all variants' blocks.
-        path: the experiment's own params.yaml.
-        folders: folders of runs' folders.
-        metrics: the folder of the recipe's runs' metrics.
-        baselines: the folder of the other classifiers' results.
-        data: the file of training digits.
-        out: where the result goes.
-
-    Raises:
-        InputError: a run, a result or the digits are missing or faulty, or runs are of mixed arithmetic.
-    """
-    paper = load(Paper, path)
-    for name in RECIPES:
-        if name not in paper.train:
-            raise ParamsError(f"{path}: train must have {name}; it has {', '.join(paper.train)}")
-    answers, digits = Answers(params, folders, paper.seeds), load_digits(data)
-    signatures = answers.signatures(dict.fromkeys((*paper.train, *BESIDE)))
-    wrong = {name: answers.wrong(name) for name in (*RECIPES, *BESIDE)}
-    content = {
-        "seeds": list(paper.seeds),
-        "signatures": signatures,
-        "variants": {name: _variant(params.variant(name), name, answers, metrics) for name in paper.train},
-        "verdict": statistics.pairs({name: wrong[name] for name in RECIPES})[0].verdict,
-        "figure_8": {name: overlap(one) for name, one in wrong.items()},
-        "missed_by": {name: wrong[name][:, list(lecun1998.MISSED)].sum(0).tolist() for name in RECIPES},
-        "rejection": {name: answers.rejection(name) for name in RECIPES},
-        "layers": [asdict(row) for row in layer_table.layers(params.variant(PLAIN).network)],
-        "step_sizes": {
-            name: [step_sizes(params.variant(name), seed, digits) for seed in paper.seeds] for name in RECIPES
-        },
-        "curvature": curvature_ratios(params.variant(PLAIN), paper.seeds[0], digits),
-        "classifiers": [read_json(baselines / f"{name}.json") for name in paper.baselines],
-    }
-    parameters = {
-        "block": flatten(params.variant(PLAIN)),
-        "with_distortions": _changes(*map(params.variant, RECIPES)),
-    }
-    processes.check()
-    write_json(out, rounded(content) | parameters)
+    def result(self, answers: Answers, home: Path) -> dict[str, Any]:
+        """What the paper's recipe gives here beside what the paper reports."""
+        for name in RECIPES:
+            if name not in self.train:
+                raise ParamsError(f"{home / PATH}: train must have {name}; it has {', '.join(self.train)}")
+        params, digits = answers.params, load_digits(layout.of_main(layout.TRAIN))
+        signatures = answers.signatures(dict.fromkeys((*self.train, *BESIDE)))
+        wrong = {name: answers.wrong(name) for name in (*RECIPES, *BESIDE)}
+        content = {
+            "seeds": list(self.seeds),
+            "signatures": signatures,
+            "variants": {name: _variant(params.variant(name), name, answers, home) for name in self.train},
+            "verdict": statistics.pairs({name: wrong[name] for name in RECIPES})[0].verdict,
+            "figure_8": {name: overlap(one) for name, one in wrong.items()},
+            "missed_by": {name: wrong[name][:, list(lecun1998.MISSED)].sum(0).tolist() for name in RECIPES},
+            "rejection": {name: answers.rejection(name) for name in RECIPES},
+            "layers": [asdict(row) for row in layer_table.layers(params.variant(PLAIN).network)],
+            "step_sizes": {
+                name: [step_sizes(params.variant(name), seed, digits) for seed in self.seeds] for name in RECIPES
+            },
+            "curvature": curvature_ratios(params.variant(PLAIN), self.seeds[0], digits),
+            "classifiers": [read_json(home / "baselines" / f"{name}.json") for name in self.baselines],
+        }
+        return rounded(content) | {
+            "block": flatten(params.variant(PLAIN)),
+            "with_distortions": _changes(*map(params.variant, RECIPES)),
+        }
 
 
-def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> dict[str, Any]:
+def _variant(variant: Variant, name: str, answers: Answers, home: Path) -> dict[str, Any]:
     """A recipe's errors, its error in each pass while training and after each pass on the test digits, of each seed."""
     distorted = variant.distortion.kind != "none"
     reported = lecun1998.DISTORTED_ERROR if distorted else lecun1998.SIZES.get(variant.train_size)
@@ -103,7 +84,8 @@ def _variant(variant: Variant, name: str, answers: Answers, metrics: Path) -> di
         "seeds_not_above": None if reported is None else sum(error <= reported for error in errors),
         "train_errors": [_train_errors(answers.folders, f"{name}-{seed}") for seed in answers.seeds],
         "test_errors": [
-            [misses / found["count"] for misses in _misses(metrics / f"{name}-{seed}.json")] for seed in answers.seeds
+            [misses / found["count"] for misses in _misses(home / layout.METRICS / f"{name}-{seed}.json")]
+            for seed in answers.seeds
         ],
     }
 

@@ -1,17 +1,15 @@
-"""Job sizes: variants that differ in the number of training digits alone → error against that number."""
+"""Of an experiment with curves: variants that differ in the number of training digits alone → error by that number."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from lenet.evaluation.rounding import rounded
-from lenet.experiments.experiment import Answers, Experiment, changed, load, outside
+from lenet.experiments.experiment import Answers, Experiment, changed, outside
+from lenet.params.loading import PATH
 from lenet.params.schema import Params
-from lenet.runtime import processes
 from lenet.runtime.errors import ParamsError
-from lenet.runtime.files import write_json
 
 PARTS = ("train_size", "epochs")
 
@@ -21,31 +19,22 @@ class Sizes(Experiment):
 
     curves: dict[str, Annotated[tuple[str, ...], Field(strict=False, min_length=2)]]
 
+    def result(self, answers: Answers, home: Path) -> dict[str, Any]:
+        """Each curve's errors."""
+        self.check(answers.params, home / PATH)
+        signatures = answers.signatures(dict.fromkeys(name for names in self.curves.values() for name in names))
+        variants = {
+            curve: [{"train_size": answers.params.variant(name).train_size, **answers.describe(name)} for name in names]
+            for curve, names in self.curves.items()
+        }
+        return rounded({"signatures": signatures, "variants": variants})
 
-def publish(params: Params, path: Path, folders: Sequence[Path], out: Path) -> None:
-    """Write each curve's errors. The arguments are those of ladder.py's.
-
-    Raises InputError if a run is missing or faulty, runs are of mixed arithmetic, or a curve's variants differ in more
-    than digits and epochs.
-    """
-    sizes = load(Sizes, path)
-    check(params, sizes, path)
-    answers = Answers(params, folders, sizes.seeds)
-    signatures = answers.signatures(dict.fromkeys(name for names in sizes.curves.values() for name in names))
-    variants = {
-        curve: [{"train_size": params.variant(name).train_size, **answers.describe(name)} for name in names]
-        for curve, names in sizes.curves.items()
-    }
-    processes.check()
-    write_json(out, rounded({"signatures": signatures, "variants": variants}))
-
-
-def check(params: Params, sizes: Sizes, path: Path) -> None:
-    """Raise ParamsError unless the variants of a curve differ in digits and epochs alone, the digits ascending."""
-    for curve, names in sizes.curves.items():
-        blocks = [params.variant(name) for name in names]
-        for name, block in zip(names, blocks, strict=True):
-            if others := list(outside(changed(block, blocks[-1]), PARTS)):
-                raise ParamsError(f"{path}: {name} differs from {names[-1]} in {', '.join(others)}, too")
-        if (counts := [block.train_size for block in blocks]) != sorted(set(counts)):
-            raise ParamsError(f"{path}: {curve}: train_size must ascend; it is {', '.join(map(str, counts))}")
+    def check(self, params: Params, path: Path) -> None:
+        """Raise ParamsError unless the variants of a curve differ in digits and epochs alone, the digits ascending."""
+        for curve, names in self.curves.items():
+            blocks = [params.variant(name) for name in names]
+            for name, block in zip(names, blocks, strict=True):
+                if others := list(outside(changed(block, blocks[-1]), PARTS)):
+                    raise ParamsError(f"{path}: {name} differs from {names[-1]} in {', '.join(others)}, too")
+            if (counts := [block.train_size for block in blocks]) != sorted(set(counts)):
+                raise ParamsError(f"{path}: {curve}: train_size must ascend; it is {', '.join(map(str, counts))}")
