@@ -39,7 +39,7 @@ def save(name: str, picture: Image.Image) -> None:
 
 def then_and_now() -> None:
     """The README's first picture."""
-    frontier = experiments.frontier(FRONTIER)
+    frontier = experiments.read(ROOT / "experiments", "frontier")
     if not frontier:
         raise SystemExit(f"pictures: {FRONTIER} is missing; `make frontier` makes it")
     figure = draw.then_and_now(frontier, loading.load(ROOT / "params.yaml").compare)

@@ -1,6 +1,7 @@
 """The comparison's numbers from runs made by hand, and its report."""
 
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -225,12 +226,11 @@ SIZES = {
 }  # fmt: skip
 
 
-def put(folder: Path, name: str, content: Any) -> Path:
+def put(folder: Path, name: str, content: Any) -> None:
     """The result of an experiment."""
     path = folder / name / "result.json"
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
-    return path
 
 
 def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, runs: Path, tmp_path: Path) -> None:
@@ -283,28 +283,25 @@ def test_results_of_the_former_arithmetic_say_so_and_stand_beside_no_other_numbe
 
 
 @pytest.mark.parametrize(
-    ("edit", "message"),
+    ("name", "edit", "message"),
     [
-        (lambda content: content.pop("chains"), "chains: Field required"),
-        (lambda content: content["steps"][0].update(difference=float("nan")), "NaN is no number"),
-        (lambda content: content["chains"][0].append("unknown"), "no variant unknown in it"),
-        (lambda content: content["steps"][0].update({"to": "unknown"}), "no variant unknown in it"),
+        ("ladder", lambda content: content.pop("chains"), "chains: Field required"),
+        ("ladder", lambda content: content["steps"][0].update(difference=math.nan), "finite number"),
+        ("ladder", lambda content: content["chains"][0].append("unknown"), "no variant unknown in it"),
+        ("frontier", lambda content: content["steps"][0].update({"to": "unknown"}), "no variant unknown in it"),
+        ("sizes", lambda content: content["variants"]["modern"][0].update(train_size=0), "greater than 0"),
     ],
 )
-def test_a_faulty_ladder_is_one_line(edit: Any, message: str, tmp_path: Path) -> None:
-    content = json.loads(json.dumps(LADDER))
+def test_a_faulty_result_of_an_experiment_is_one_line(
+    name: str, edit: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = json.loads(json.dumps(SIZES if name == "sizes" else LADDER))
     edit(content)
-    with pytest.raises(InputError, match=message) as caught:
-        experiments.ladder(put(tmp_path, "ladder", content))
+    monkeypatch.chdir(tmp_path)
+    put(Path("experiments"), name, content)
+    with pytest.raises(InputError, match=rf"{name}/result\.json: .*{message}.*; `lenet repro {name}`") as caught:
+        experiments.read(Path("experiments"), name)
     assert "\n" not in str(caught.value)
-    assert "`make ladder`" in str(caught.value)
-
-
-def test_faulty_sizes_are_one_line(tmp_path: Path) -> None:
-    content = json.loads(json.dumps(SIZES))
-    content["variants"]["modern"][0]["train_size"] = 0
-    with pytest.raises(InputError, match=r"greater than 0.*`make sizes`"):
-        experiments.sizes(put(tmp_path, "sizes", content))
 
 
 def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path: Path) -> None:

@@ -172,9 +172,7 @@ def numbers(verdict: str) -> str:
 def test_results_that_are_not_yet_computed_anew_say_of_which_arithmetic_they_are() -> None:
     """A published file without signatures is of the former arithmetic."""
     paper = json.loads((EXPERIMENTS / "paper" / "result.json").read_text())
-    ladder, sizes, frontier = (
-        getattr(experiments, name)(EXPERIMENTS / name / "result.json") for name in ("ladder", "sizes", "frontier")
-    )
+    ladder, sizes, frontier = (experiments.read(EXPERIMENTS, name) for name in ("ladder", "sizes", "frontier"))
     for name, shown in (
         ("README.md", [frontier]),
         ("docs/explanation/results.md", [frontier, ladder, sizes]),
@@ -220,7 +218,7 @@ def test_the_results_are_those_of_metrics(page: str, params: Params) -> None:
 
 def test_the_networks_of_today_are_the_frontier_s(params: Params) -> None:
     """In a table of their own: their runs may be of another arithmetic than the compared variants'."""
-    frontier = experiments.frontier(EXPERIMENTS / "frontier" / "result.json")["variants"]
+    frontier = experiments.read(EXPERIMENTS, "frontier")["variants"]
     rows = table_rows("docs/explanation/results.md", "network of today")
     assert list(rows) == [name for name in frontier if name not in params.compare]
     for name, cells in rows.items():
@@ -326,7 +324,7 @@ def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) 
     ],
 )
 def test_the_words_on_the_studies_are_what_was_measured(name: str, sentences: Callable, pages: list[str]) -> None:
-    found = getattr(experiments, name)(EXPERIMENTS / name / "result.json")
+    found = experiments.read(EXPERIMENTS, name)
     for said in sentences(found):
         for one in pages:
             assert said.replace("\N{NO-BREAK SPACE}", " ") in page(one)

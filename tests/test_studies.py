@@ -206,7 +206,7 @@ def test_the_result_names_what_its_variants_do(params: Params, climbed: Path) ->
     assert json.loads((climbed / "result.json").read_text())["signatures"] == {
         name: f"signature of {name}" for name in names
     }
-    assert not results_table.is_former(experiments.ladder(climbed / "result.json"))
+    assert not results_table.is_former(experiments.read(Path("experiments"), "ladder"))
 
 
 @pytest.mark.parametrize("signature", [None, "another"])

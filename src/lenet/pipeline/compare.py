@@ -42,11 +42,8 @@ def write(params: Params, runs: Path, beside: Path, summary_out: Path, reports: 
         for name in params.compare
     }
     comparison.check_alike(by_variant)
-    content = rounded(comparison.describe(by_variant)) | {
-        "ladder": experiments.ladder(beside / "ladder" / "result.json"),
-        "frontier": experiments.frontier(beside / "frontier" / "result.json"),
-        "sizes": experiments.sizes(beside / "sizes" / "result.json"),
-    }
+    content = rounded(comparison.describe(by_variant))
+    content |= {name: experiments.read(beside, name) for name in experiments.KINDS}
     processes.check()
     write_json(summary_out, comparison.summarise(content))
     write_json(reports / "comparison.json", content)

@@ -1,13 +1,11 @@
 """What the report shows of experiments, from the results that they have published in Git."""
 
-import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from lenet.runtime.errors import InputError
-from lenet.runtime.files import FAULTY, reason
+from lenet.runtime.files import json_of, reading
 
 
 class _Part(BaseModel):
@@ -40,6 +38,17 @@ class Recipe(Rung):
     validation_size: int
 
 
+class Size(_Part):
+    """A variant trained with so many digits."""
+
+    train_size: int = Field(gt=0)
+    seeds: dict[str, Misses]
+    test_error: float
+    test_error_sd: float | None
+    low: float | None
+    high: float | None
+
+
 class Step(_Part):
     """One change; ``difference`` is negative where the error falls."""
 
@@ -67,22 +76,19 @@ class Ladder(Result):
     variants: dict[str, Rung]
     steps: list[Step]
 
+    @model_validator(mode="after")
+    def _whole(self) -> "Ladder":
+        told = {name for chain in self.chains for name in chain}
+        told |= {name for step in self.steps for name in (step.before, step.after)}
+        if unknown := sorted(told - set(self.variants)):
+            raise ValueError(f"no variant {', '.join(unknown)} in it")
+        return self
+
 
 class Frontier(Ladder):
     """experiments/frontier/result.json: one chain, from old to new."""
 
     variants: dict[str, Recipe]  # type: ignore[assignment]
-
-
-class Size(_Part):
-    """A variant trained with so many digits."""
-
-    train_size: int = Field(gt=0)
-    seeds: dict[str, Misses]
-    test_error: float
-    test_error_sd: float | None
-    low: float | None
-    high: float | None
 
 
 class Sizes(Result):
@@ -91,40 +97,18 @@ class Sizes(Result):
     variants: dict[str, list[Size]]
 
 
-def ladder(path: Path) -> dict[str, Any] | None:
-    """Read experiments/ladder/result.json; None where there is none. Raises InputError for a faulty file."""
-    return _chains(path, Ladder)
+KINDS: dict[str, type[Result]] = {"ladder": Ladder, "frontier": Frontier, "sizes": Sizes}
 
 
-def frontier(path: Path) -> dict[str, Any] | None:
-    """Read experiments/frontier/result.json; None where there is none. Raises InputError for a faulty file."""
-    return _chains(path, Frontier)
+def read(beside: Path, name: str) -> dict[str, Any] | None:
+    """An experiment's result from its folder; None where there is none. Raises InputError for a faulty file.
 
-
-def _chains(path: Path, kind: type[Ladder]) -> dict[str, Any] | None:
-    found = _read(path, kind)
-    if found:
-        told = {name for chain in found["chains"] for name in chain}
-        told |= {step[end] for step in found["steps"] for end in ("from", "to")}
-        if unknown := sorted(told - set(found["variants"])):
-            raise InputError(f"{path}: no variant {', '.join(unknown)} in it; `make {path.parent.name}` makes it anew")
-    return found
-
-
-def sizes(path: Path) -> dict[str, Any] | None:
-    """Read experiments/sizes/result.json; None where there is none. Raises InputError for a faulty file."""
-    return _read(path, Sizes)
-
-
-def _read(path: Path, kind: type[BaseModel]) -> dict[str, Any] | None:
+    Args:
+        beside: the folder of the experiments.
+        name: of KINDS.
+    """
+    path = beside / name / "result.json"
     if not path.exists():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-        return kind.model_validate(content).model_dump(by_alias=True)
-    except FAULTY as error:
-        raise InputError(f"{path}: {reason(error)}; `make {path.parent.name}` makes it anew") from None
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
+    with reading(path):
+        return KINDS[name].model_validate(json_of(path.read_bytes())).model_dump(by_alias=True)
