@@ -183,7 +183,6 @@ def coarse(operation: np.ufunc) -> Callable[..., np.ndarray]:
 def test_this_machine_is_right() -> None:
     assert conformance.faults() == []
     conformance.check()
-    assert conformance.found() == {name: digest for name, (_, digest) in conformance.OPERATIONS.items()}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -231,7 +231,7 @@ def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(copy: Path, mo
     assert ran(run("dvc", "repro", cwd=folder, **untracked).stdout) == ["compare"]
     assert "tutorial" not in run("dvc", "status", "-v", cwd=folder).stdout
     run(*climb, cwd=folder, **untracked)  # at most publish again: the folder of the root's metrics has a summary now
-    assert "up to date" in run(*lenet_command("repro", "--pipeline", "ladder"), cwd=folder, **untracked).stderr
+    assert "up to date" in run(*lenet_command("repro", "ladder"), cwd=folder, **untracked).stderr
     assert (folder / "runs" / "original-tanh-2" / "run.json").exists()
     assert (ladder / "runs" / "tutorial-mse-2" / "run.json").exists()
     assert not list(folder.glob("ml*"))

@@ -397,7 +397,7 @@ def test_the_key_of_a_run_follows_its_signature(signed: tuple[Params, Path], pre
         (lambda text: text.replace(json.loads(text)["data"], "0" * 64), "of other training digits"),
         (
             lambda text: text.replace(json.loads(text)["digests"]["files"]["trace"], "0" * 64),
-            "this code gives other files/trace",
+            "this code gives other files.trace",
         ),
     ],
 )

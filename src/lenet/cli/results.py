@@ -65,13 +65,10 @@ def layer_table(name: str, variant: "Variant") -> "Table":
 @job
 @click.argument("names", metavar="[NAME]…", nargs=-1)
 @click.option("--jobs", type=click.IntRange(min=1), help="Stages at a time; by default the number of cores.")
-@click.option("--pipeline", "experiments", multiple=True, hidden=True, help="An experiment; the same as its NAME.")
 @tracking_option
 @stage
 @merged
-def repro(
-    params: "Params", names: tuple[str, ...], jobs: int | None, experiments: tuple[str, ...], track: bool
-) -> None:
+def repro(params: "Params", names: tuple[str, ...], jobs: int | None, track: bool) -> None:
     """Run the stages that are out of date.
 
     All of the main pipeline, or those that a NAME needs: a run, as VARIANT-SEED, or an experiment, a folder of
@@ -86,7 +83,7 @@ def repro(
     if not track:
         os.environ["LENET_TRACK"] = "0"  # for the stages
     try:
-        module.repro(params, [*names, *experiments], jobs or cores(), track)
+        module.repro(params, names, jobs or cores(), track)
     except module.StageFailed:
         raise SystemExit(1) from None
 

@@ -1,8 +1,6 @@
 """MNIST: IDX files, digits as tensors, network inputs, and the batches of an epoch."""
 
-import gzip
 import struct
-import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -43,7 +41,7 @@ class Digits:
 
 
 def read_idx(path: Path, magic: int) -> np.ndarray:
-    """Read an IDX file of unsigned bytes, plain or gzipped (``.gz``).
+    """Read an IDX file of unsigned bytes.
 
     Args:
         path: the file.
@@ -54,12 +52,8 @@ def read_idx(path: Path, magic: int) -> np.ndarray:
     """
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except OSError as error:  # gzip.BadGzipFile is one
-        raise InputError(f"{path}: {error.strerror or error}") from None
-    except (EOFError, zlib.error) as error:
-        raise InputError(f"{path}: truncated or damaged gzip file ({error}); delete it and fetch it again") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
     found = int.from_bytes(content[:4], "big")
     if found != magic:
         raise InputError(f"{path}: magic number {found:#010x}, expected {magic:#010x}; this is another kind of file")

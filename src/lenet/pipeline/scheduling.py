@@ -61,17 +61,8 @@ class Running:
         return next((line for line in reversed(lines) if ": epoch " in line), "")
 
 
-@dataclass
-class Timeline:
-    """Each stage's start and end, in seconds from the beginning."""
-
-    began: float = field(default_factory=time.monotonic)
-    stages: list[dict[str, object]] = field(default_factory=list)
-
-    def add(self, stage: Running) -> None:
-        """A stage that has just ended."""
-        start, end = (round(at - self.began, 1) for at in (stage.since, time.monotonic()))
-        self.stages.append({"stage": stage.name, "start": start, "end": end})
+Ended = list[tuple[str, float, float]]
+"""Stages that have ended well: name, start and end by the clock of ``time.monotonic``."""
 
 
 def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
@@ -91,10 +82,10 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
     with processes.sole_pipeline():
-        timeline = Timeline()
+        ended: Ended = []
         for home, its in _by_home(params, names).items():
-            _bring(params, home, its, jobs, timeline)
-        if not timeline.stages:
+            _bring(params, home, its, jobs, ended)
+        if not ended:
             print("Everything is up to date.", file=sys.stderr)
         if not results_table.is_drawn(layout.REPORTS):
             from lenet.report import draw
@@ -119,14 +110,14 @@ def _by_home(params: Params, names: Sequence[str]) -> dict[Path, list[str]]:
     return runs | {home: [] for home in whole}
 
 
-def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, timeline: "Timeline") -> None:
+def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, ended: Ended) -> None:
     """Bring one pipeline up to date, or some of its runs and stages."""
     graph, waiting = _stale(home, names)
     if first := _signatures(graph, waiting):
-        _Scheduler(home, graph, first, jobs, {}, timeline).run()
+        _Scheduler(home, graph, first, jobs, {}, ended).run()
         graph, waiting = _stale(home, names)
     if waiting:
-        _Scheduler(home, graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, timeline).run()
+        _Scheduler(home, graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, ended).run()
 
 
 def _mark_current(params: Params) -> None:
@@ -220,10 +211,10 @@ class _Scheduler:
         waiting: set[str],
         jobs: int,
         costs: dict[str, float],
-        timeline: "Timeline",
+        ended: Ended,
     ) -> None:
         self.home = home
-        self.graph, self.waiting, self.jobs, self.costs, self.timeline = graph, set(waiting), jobs, costs, timeline
+        self.graph, self.waiting, self.jobs, self.costs, self.ended = graph, set(waiting), jobs, costs, ended
         self.running: list[Running] = []
         self.total, self.failed = len(waiting), False
         self.console = Screen(stderr=True)
@@ -239,7 +230,12 @@ class _Scheduler:
                     self._finish()
         finally:
             self._stop()
-        write_json(self.logs / "timeline.json", self.timeline.stages)
+        first = min((start for _, start, _ in self.ended), default=0)
+        timeline = [
+            {"stage": name, "start": round(start - first, 1), "end": round(end - first, 1)}
+            for name, start, end in self.ended
+        ]
+        write_json(self.logs / "timeline.json", timeline)
         if self.failed:
             raise StageFailed
 
@@ -281,7 +277,7 @@ class _Scheduler:
                 self.console.print(Text.assemble((f"{stage.name} failed", "red"), f"; its log, {stage.log}:"))
                 self.console.print(Text(text.strip()))
             else:
-                self.timeline.add(stage)
+                self.ended.append((stage.name, stage.since, time.monotonic()))
                 how = "from DVC's cache" if "is cached" in text else f"{stage.seconds}"
                 how = "unchanged" if "didn't change" in text else how
                 self.console.print(f"{stage.name}: {how}")

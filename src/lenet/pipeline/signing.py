@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from lenet.arithmetic import conformance
 from lenet.digits.data import Digits, load_digits
+from lenet.params.loading import flatten
 from lenet.params.schema import Params, Variant
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
@@ -78,7 +79,8 @@ def checked(path: Path, name: str, variant: Variant, digits: Digits) -> str:
         raise InputError(f"{path} is stale: it is of other training digits; {remedy}")
     here = _content(variant, digits)
     if here != content:
-        parts = ", ".join(sorted(_differences(here["digests"], digests))) or "its form"
+        one, other = flatten(here["digests"]), flatten(digests)
+        parts = ", ".join(name for name in sorted({*one, *other}) if one.get(name) != other.get(name)) or "its form"
         raise InputError(f"{path} is stale: this code gives other {parts}; {remedy}")
     return signature.digest(content)
 
@@ -118,11 +120,3 @@ def _stage_of(path: Path, name: str) -> str:
     """The stage that makes a signature: its pipeline's folder is the one around ``signatures``."""
     pipeline = path.parent.parent
     return f"signature@{name}" if pipeline == Path() else f"{pipeline}/dvc.yaml:signature@{name}"
-
-
-def _differences(one: Any, other: Any, name: str = "") -> list[str]:
-    """The names of the digests that differ."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        parts = one.keys() | other.keys()
-        return [found for part in parts for found in _differences(one.get(part), other.get(part), f"{name}/{part}")]
-    return [] if one == other else [name.removeprefix("/")]
