@@ -41,7 +41,7 @@ class Network:
         parameters: by name.
 
     Attributes:
-        gradients: the loss's at the parameters, after ``learn``.
+        gradients: the loss's at the parameters, after ``learn`` or ``back``.
     """
 
     def __init__(self, block: Mapping[str, Any], parameters: Mapping[str, Array], codes: Array) -> None:
@@ -58,9 +58,13 @@ class Network:
     def learn(self, x: Array, labels: Array) -> float:
         """The loss, averaged over digits; its gradients are in ``gradients``."""
         loss, gradient = self._loss(self.run(x), labels)
+        self.back(gradient)
+        return loss
+
+    def back(self, gradient: Array) -> None:
+        """From the loss's gradient at the outputs of the last ``run``, those at the parameters, into ``gradients``."""
         for back in reversed(self.backs):
             gradient = back(gradient)
-        return loss
 
     def _do(self, layer: Callable[..., tuple[Array, Back]], x: Array, *arguments: Any) -> Array:
         y, back = layer(x, *arguments)

@@ -110,11 +110,6 @@ def test_snapshots_cannot_go_on_from_a_checkpoint_without(
     assert "it has no snapshots" in capsys.readouterr().err
 
 
-def test_an_uninterrupted_training_is_not_changed_by_saving(params: Params, digits: Digits, tmp_path: Path) -> None:
-    variant = small(params.variants["modern"])
-    assert same(trained(variant, digits, Checkpoints(tmp_path, "small")), trained(variant, digits))
-
-
 def test_a_damaged_checkpoint_is_reported_and_the_one_before_is_used(
     params: Params, digits: Digits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

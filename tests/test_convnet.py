@@ -5,19 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor, nn
 
 from lenet import networks
-from lenet.arithmetic.randomness import derive
-from lenet.digits.data import Digits, shuffled, to_inputs
+from lenet.digits.data import Digits, to_inputs
 from lenet.digits.distortion import affine_maps, distort, draw
 from lenet.networks import layer_table
 from lenet.networks.convnet import ConvNet
 from lenet.params.schema import AffineDistortion, ConvNetwork, Params, Pixels, Variant
-from lenet.training import fingerprint, objective, optimizer
-from lenet.training.fit import fit
+from lenet.training import fingerprint
 
 PIXELS = Pixels(background=-0.1, ink=1.175)
 STILL = {"kind": "affine", "rotation": 0.0, "scale": 0.0, "squeeze": 0.0, "shear": 0.0, "translation": 0.0}
@@ -108,71 +105,6 @@ def test_weights_start_within_their_bounds(frontier: Variant) -> None:
     assert network.output.bias.eq(0).all()
     again = networks.build(frontier.network).initialise(frontier.initialisation, 3)
     assert fingerprint.tensors_sha256(again.state_dict()) == fingerprint.tensors_sha256(network.state_dict())
-
-
-def test_a_training_is_what_a_plain_loop_computes(frontier: Variant, digits: Digits) -> None:
-    """Distortions and norms' statistics included, each epoch's distortions from (seed, epoch) alone."""
-    training, validation = digits[70:400], digits[:70]
-    fitted = fit(frontier, 5, training, validation)
-    network = networks.build(frontier.network).initialise(frontier.initialisation, 5)
-    criterion = objective.build(frontier)
-    rule = optimizer.build(frontier.optimizer, network.parameters())
-    for epoch in (1, 2):
-        for group in rule.param_groups:
-            group["lr"] = frontier.optimizer.lr * (1 if epoch == 1 else frontier.schedule.final)
-        losses = []
-        maps = draw(330, frontier.distortion, generator(derive(5, "distortion", epoch)))
-        for part, its_maps in zip(shuffled(330, 5, epoch).split(32), maps.split(32), strict=True):
-            its = networks.passes([network], len(part))
-            fields = to_inputs(training.images[part], frontier.pixels)
-            its.inputs[0] = distort(fields, its_maps, frontier.pixels)
-            scores, its_labels = its.forward()[0], training.labels[part].long()
-            losses.append(criterion.loss(scores, its_labels).item())
-            its.backward(criterion.gradient(scores, its_labels)[None])
-            rule.step()
-        assert fitted.trace[epoch - 1].tolist() == losses
-    assert fingerprint.tensors_sha256(fitted.weights) == fingerprint.tensors_sha256(network.state_dict())
-    scores = networks.outputs(network, validation.images, frontier.pixels)
-    wrong = int((scores.argmax(1) != validation.labels).sum())
-    assert fitted.history[-1]["validation/error"] == wrong / 70
-
-
-def test_what_ran_before_changes_nothing_and_seeds_differ(frontier: Variant, digits: Digits) -> None:
-    def weights(seed: int) -> str:
-        return fingerprint.tensors_sha256(fit(frontier, seed, digits[70:400], digits[:70]).weights)
-
-    torch.manual_seed(3)
-    first = weights(1)
-    torch.rand(100)
-    assert weights(1) == first != weights(2)
-
-
-def test_gradients_are_those_of_the_formulas(frontier: Variant, digits: Digits) -> None:
-    """Against double precision, in training mode: the norms' statistics are of the batch."""
-    network = networks.build(frontier.network).initialise(frontier.initialisation, 2)
-    exact = plain(frontier.network)
-    renamed(exact, network)
-    exact.double()
-    inputs, labels = to_inputs(digits[:64].images, frontier.pixels), digits[:64].labels.long()
-    its = networks.passes([network], 64)
-    its.inputs[0] = inputs
-    its.backward(objective.build(frontier).gradient(its.forward()[0], labels)[None])
-    F.cross_entropy(exact(inputs[:, :, 2:-2, 2:-2].double()), labels).backward()
-    for (name, ours), theirs in zip(network.named_parameters(), exact.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        distance = (ours.grad.double() - theirs.grad).norm() / theirs.grad.norm()
-        assert distance < 2e-2, name  # norms magnify rounding
-
-
-def test_answers_do_not_depend_on_the_other_digits(frontier: Variant, digits: Digits) -> None:
-    network = networks.build(frontier.network).initialise(frontier.initialisation, 3)
-    with torch.no_grad():
-        network(to_inputs(digits[:500].images, frontier.pixels))
-    together = networks.outputs(network, digits[:20].images, frontier.pixels)
-    alone = torch.cat([networks.outputs(network, digits[i : i + 1].images, frontier.pixels) for i in range(20)])
-    assert torch.equal(together, alone)
-    assert network.training
 
 
 # distortions

@@ -1,27 +1,24 @@
-"""The two ways to compute one network: equal to the bit, near to plain torch in double precision, the same anywhere."""
+"""The two ways to compute one network: equal to the bit, near to formulas in double precision, the same anywhere."""
 
-import json
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conftest import OUTPUTS, POOLINGS, ROOT, randomised
+import reference
+from conftest import OUTPUTS, POOLINGS, randomised
 from lenet import networks
 from lenet.arithmetic import exact
 from lenet.arithmetic import nn as layers
 from lenet.digits.data import Digits, to_inputs
-from lenet.digits.datamodule import DigitsModule
 from lenet.networks import fast
 from lenet.networks.convnet import ConvNet
 from lenet.networks.lenet5 import ACTIVATIONS, LeNet5
-from lenet.params import loading
 from lenet.params.schema import Network, Params, Variant
 from lenet.runtime.errors import InputError
-from lenet.training.fit import fit, trainer
-from lenet.training.module import LeNet
+from lenet.training.fit import fit
 
 KINDS = pytest.mark.parametrize(
     ("activation", "pooling", "C3", "output"),
@@ -70,52 +67,12 @@ def test_passes_equal_the_modules(activation, pooling, C3, output) -> None:
             assert torch.equal(a, b), (name, n, scale)
 
 
-SQUASH = {
-    "sigmoid": torch.sigmoid,
-    "scaled-tanh": lambda a: 1.7159 * torch.tanh(2 * a / 3),
-    "tanh": torch.tanh,
-    "relu": torch.relu,
-}
-
-
-def in_double(network: LeNet5, kind: Network, inputs: Tensor, dscores: Tensor) -> list[Tensor]:
-    """The network in torch's own functions, in double precision, with autograd."""
-    p = {name: parameter.detach().double().requires_grad_() for name, parameter in network.named_parameters()}
-    squash = SQUASH[kind.activation]
-
-    def pool(x: Tensor, name: str) -> Tensor:
-        if kind.pooling.kind == "max":
-            return F.max_pool2d(x, 2)
-        means = F.avg_pool2d(x, 2) * (4 if kind.pooling.kind == "trainable-sum" else 1)
-        if not kind.pooling.kind.startswith("trainable"):
-            return means
-        return squash(means * p[f"{name}.weight"][:, None, None] + p[f"{name}.bias"][:, None, None])
-
-    kernels = p["C3.weight"]
-    if kind.C3 == "table":
-        held = iter(kernels)
-        rows = [
-            [next(held) if i in seen else torch.zeros_like(kernels[0]) for i in range(6)] for seen in network.C3.table
-        ]
-        kernels = torch.stack([torch.stack(row) for row in rows])
-    x = pool(squash(F.conv2d(inputs.double(), p["C1.weight"], p["C1.bias"])), "S2")
-    x = pool(squash(F.conv2d(x, kernels, p["C3.bias"])), "S4").flatten(1)
-    x = squash(F.linear(x, p["C5.weight"], p["C5.bias"]))
-    x = squash(F.linear(x, p["F6.weight"], p["F6.bias"]))
-    if kind.output.endswith("rbf"):
-        x = (x[:, None] - p.get("output.weight", network.output.weight.double())).square().sum(2)
-    else:
-        x = F.linear(x, p["output.weight"], p["output.bias"])
-    x = squash(x) if kind.output == "squashed" else x
-    return [x.detach(), *torch.autograd.grad(x, list(p.values()), dscores.double())]
-
-
 DISTANCE = {"sigmoid": 1e-4, "scaled-tanh": 1e-4, "tanh": 1e-4, "relu": 2e-3}
 """Of tensors, as fractions of their largest elements. ReLU's values share a grid of 2^−14 up to 64."""
 
 
 @KINDS
-def test_they_are_near_to_plain_torch_in_double_precision(activation, pooling, C3, output) -> None:
+def test_they_are_near_to_the_documents_formulas_in_double_precision(activation, pooling, C3, output) -> None:
     """The mathematics, of scores and of every gradient."""
     kind = Network(activation=activation, pooling=pooling, C3=C3, output=output)
     network = randomised(LeNet5(kind))
@@ -123,9 +80,13 @@ def test_they_are_near_to_plain_torch_in_double_precision(activation, pooling, C
         for parameter in network.parameters():
             parameter.mul_(0.5)
     inputs, dscores = drawn(3)
-    ours, truth = by_autograd(network, inputs, dscores), in_double(network, kind, inputs, dscores)
-    for name, a, b in zip(["scores", *dict(network.named_parameters())], ours, truth, strict=True):
-        largest, apart = float(b.abs().max()), float((a - b).abs().max())
+    held = {name: parameter.detach().double().numpy() for name, parameter in network.named_parameters()}
+    formulas = reference.Network({"network": kind.model_dump()}, held, network.output.weight.detach().double().numpy())
+    scores = formulas.run(inputs.double().numpy())
+    formulas.back(dscores.double().numpy())
+    truth = {"scores": scores} | {name: formulas.gradients[name] for name in held}
+    for (name, exact_), ours in zip(truth.items(), by_autograd(network, inputs, dscores), strict=True):
+        largest, apart = np.abs(exact_).max(), np.abs(exact_ - ours.numpy()).max()
         assert largest > 0, name
         assert apart < DISTANCE[activation] * largest, name
 
@@ -297,7 +258,7 @@ def test_outputs_of_passes_that_are_off_are_refused(params: Params, digits: Digi
 
 
 def test_networks_side_by_side_have_the_bits_of_each_alone(params: Params) -> None:
-    """Their outputs and gradients; and a number that has no place on a grid is told of one of them."""
+    """Their outputs and gradients."""
     for name in ("original-sigmoid", "original-tanh", "modern", "lecun1998"):
         kind = params.variants[name].network
         for count, n in ((2, 5), (5, 1)):
@@ -311,54 +272,3 @@ def test_networks_side_by_side_have_the_bits_of_each_alone(params: Params) -> No
             passes.backward(dscores)
             for i, network in enumerate(its):
                 assert equal([scores[i], *(parameter.grad for parameter in network.parameters())], alone[i]), (name, i)
-
-
-# trainings
-
-
-PARAMS = loading.load(ROOT / "params.yaml")
-
-
-def structure(variant: Variant) -> str:
-    """What a training consists of: the kinds that its block names, not their numbers."""
-
-    def words(value: object) -> object:
-        if isinstance(value, dict):
-            return {key: words(its) for key, its in value.items()}
-        return [words(its) for its in value] if isinstance(value, list) else value if isinstance(value, str) else None
-
-    return json.dumps([words(variant.model_dump(mode="json")), variant.batch_size == 1])
-
-
-ALL_KINDS = {structure(variant): name for name, variant in reversed(PARAMS.variants.items())}
-
-
-def small(variant: Variant) -> Variant:
-    """Two epochs of a few updates, the last of them smaller."""
-    size = variant.batch_size
-    count = 12 if size == 1 else 2 * size + size // 2 if size < 64 else size + 7
-    patterns = {"patterns": 5} if hasattr(variant.optimizer, "patterns") else {}
-    changes = {"epochs": 2, "train_size": count, "validation_size": min(30, variant.validation_size)}
-    return variant.model_copy(update=changes | {"optimizer": variant.optimizer.model_copy(update=patterns)})
-
-
-@pytest.mark.parametrize("name", ALL_KINDS.values())
-def test_a_plain_trainer_with_the_readable_module_ends_with_the_weights_of_fit(name: str, digits: Digits) -> None:
-    variant = small(PARAMS.variants[name])
-    fitted = fit(variant, 5, *digits.split(variant))
-    module = LeNet(variant, 5)
-    before = {key: tensor.clone() for key, tensor in module.network.state_dict().items()}
-    with trainer(2) as plain:
-        plain.fit(module, DigitsModule(variant, 5, digits))
-    weights = module.network.state_dict()
-    assert list(weights) == list(fitted.weights)
-    for key, tensor in weights.items():
-        assert torch.equal(tensor, fitted.weights[key]), key
-        assert not torch.equal(tensor, before[key]), key
-    metrics, last = plain.callback_metrics, fitted.history[-1]
-    if variant.validation_size:
-        assert metrics["validation/loss"].item() == last["validation/loss"]
-        assert metrics["validation/error"].item() == pytest.approx(last["validation/error"], rel=1e-6)
-    assert metrics["train/error"].item() == pytest.approx(last["train/error"], rel=1e-6)
-    assert metrics["train/loss"].item() == pytest.approx(last["train/loss"], rel=1e-5)
-    assert plain.global_step == fitted.trace.numel()

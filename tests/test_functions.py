@@ -205,11 +205,6 @@ def test_cosines_of_half_turns_are_correctly_rounded(x: float) -> None:
         assert ours == nearest(truth) or abs(ours - truth) < 1e-45  # next to a zero
 
 
-def test_cosines_of_known_angles() -> None:
-    assert [scalars.cosine_of_half_turns(x) for x in (0.0, 1 / 2, 1.0)] == pytest.approx([1, 0, -1], rel=0, abs=1e-45)
-    assert scalars.cosine_of_half_turns(0.25) == math.sqrt(0.5)
-
-
 @settings(deadline=None)
 @given(st.floats(0.5, 1.0), st.integers(0, 5000))
 def test_whole_powers_are_near_the_truth_and_exact_for_integers(base: float, exponent: int) -> None:

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lenet.arithmetic.nn import Linear
 from lenet.digits.data import Digits, to_inputs
-from lenet.networks.lenet5 import LeNet5, scaled_tanh
+from lenet.networks.lenet5 import LeNet5
 from lenet.params import schema
 from lenet.training import levenberg, optimizer
 
@@ -93,50 +92,6 @@ def test_the_memory_is_kept_by_another_optimizer() -> None:
 
 
 # curvatures
-
-
-@pytest.mark.parametrize("layer", ["F6", "C5"])
-def test_the_last_two_layers_have_the_exact_gauss_newton_diagonal(layer: str, inputs: Tensor, labels: Tensor) -> None:
-    """Σ_j 2·factor (∂x_j/∂θ)² over F6's states x: the loss is factor · ‖x − code‖²."""
-    network = lecun()
-    found = by_name(network, inputs, labels, MLE)
-    states: dict[str, Tensor] = {}
-    network.output.register_forward_hook(lambda module, given, _: states.update(x=given[0]))
-
-    for part in ("weight", "bias"):
-        parameter = network.get_parameter(f"{layer}.{part}")
-        exact = torch.zeros_like(parameter)
-        for one in inputs:
-            network(one[None])
-            for state in states["x"][0]:
-                exact += torch.autograd.grad(state, parameter, retain_graph=True)[0].square() / len(inputs)
-        near(found[f"{layer}.{part}"], exact)
-
-
-def test_a_chain_of_single_units_has_the_exact_diagonal() -> None:
-    chance = torch.Generator().manual_seed(2)
-    layers = [Linear(1, 1, least=1) for _ in range(5)]
-    with torch.no_grad():
-        for parameter in (p for layer in layers for p in layer.parameters()):
-            parameter.uniform_(-1, 1, generator=chance)
-    x, found = torch.randn(3, 1, generator=chance), {}
-    stages, states = [], x
-    for layer in layers:
-        stages.append(levenberg._Stage(layer, scaled_tanh, states))
-        states = stages[-1].states
-    at_state = torch.full_like(states, 2.0)
-    for stage in reversed(stages):
-        at_state = stage.back(at_state, found)
-    doubles = [[p.detach().double().requires_grad_() for p in layer.parameters()] for layer in layers]
-    for layer, its in zip(layers, doubles, strict=True):
-        for parameter, double in zip(layer.parameters(), its, strict=True):
-            slopes = []
-            for one in x.double():
-                y = one
-                for weight, bias in doubles:
-                    y = 1.7159 * torch.tanh(2 / 3 * (weight[0] * y + bias))
-                slopes.append(torch.autograd.grad(y.sum(), double)[0])
-            near(found[parameter], 2 * torch.stack(slopes).square().mean(0))
 
 
 def slope(state: np.ndarray) -> np.ndarray:

@@ -70,11 +70,6 @@ def test_moving_by_two_pixels_loses_no_ink_as_the_border_takes_it(fields: Tensor
             assert moved.unique().tolist() == pytest.approx([-0.1, 1.175])
 
 
-def test_half_a_pixel_is_the_mean_of_two_neighbours(fields: Tensor) -> None:
-    _, right, *_ = robustness.translations(0.5)
-    torch.testing.assert_close(robustness.warp(fields, right), (fields + shifted(fields, 1, 0)) / 2)
-
-
 def test_a_quarter_turn_is_rot90_either_way(fields: Tensor) -> None:
     for matrix, quarters in zip(robustness.rotations(90), (1, -1), strict=True):
         torch.testing.assert_close(robustness.warp(fields, matrix), torch.rot90(fields, quarters, (2, 3)))

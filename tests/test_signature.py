@@ -19,7 +19,6 @@ from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
 from lenet.tracking import journal
 from lenet.training import fingerprint, signature
-from lenet.training.fit import fit
 
 SOURCES = ROOT / "src" / "lenet"
 SMALL = {"train_size": 2100, "validation_size": 300}
@@ -445,14 +444,6 @@ def test_runs_from_before_signatures_are_read_and_keep_what_identified_them(
     assert again.record == entry.record
 
 
-def test_the_remedy_is_the_stage_of_the_signature_s_pipeline() -> None:
-    assert signing._stage_of(Path("signatures/modern.json"), "modern") == "signature@modern"
-    assert (
-        signing._stage_of(Path("experiments/ladder/signatures/x.json"), "x")
-        == "experiments/ladder/dvc.yaml:signature@x"
-    )
-
-
 def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(
     params: Params, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -497,15 +488,3 @@ def stages(folder: Path) -> set[str]:
     """The stages that `lenet repro` starts."""
     run(*lenet_command("repro", "--no-track"), cwd=folder, timeout=500)
     return {entry["stage"] for entry in json.loads((folder / ".dvc/tmp/lenet/logs/timeline.json").read_text())}
-
-
-def test_a_full_training_and_its_signature_use_one_fit(params: Params, digits: Digits) -> None:
-    """The miniature's files are those of ``fit`` on the miniature's digits."""
-    small_block = signature.miniature(small(params.variants["modern"]))
-    training, validation = digits.split(small(params.variants["modern"]))
-    part = training[: small_block.train_size], validation[: small_block.validation_size]
-    fitted = fit(small_block, signature.SEED, *part)
-    assert (
-        signature._files(small_block, fitted)["weights.safetensors"]
-        == (signature.sign(small(params.variants["modern"]), digits)["digests"]["files"]["weights.safetensors"])
-    )

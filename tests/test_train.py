@@ -16,9 +16,10 @@ from torch import nn
 import lenet
 import reference
 from conftest import ROOT, run
+from lenet import networks
 from lenet.arithmetic.randomness import derive
 from lenet.digits.data import Digits, shuffled, to_inputs
-from lenet.networks import fast
+from lenet.digits.distortion import distort, draw
 from lenet.networks.lenet5 import LeNet5
 from lenet.params.schema import Params, Variant
 from lenet.pipeline.train import train
@@ -78,22 +79,29 @@ def test_no_variable_of_the_environment_changes_a_training(
     assert len(seen[1]) == 2
 
 
-def test_a_training_is_what_a_plain_loop_computes(variant: Variant, digits: Digits) -> None:
-    """Weights bit for bit, history and trace, against the recipe written out without Lightning and its chunks."""
-    training, validation = digits[70:400], digits[:70]
+@pytest.mark.parametrize("name", ["original-sigmoid", "original-tanh", "modern", "frontier-distorted"])
+def test_a_training_is_what_a_plain_loop_computes(params: Params, digits: Digits, name: str) -> None:
+    """Weights bit for bit, history and trace, against the recipe written out without Lightning and its chunks.
+
+    Each epoch's distortions follow from (seed, epoch) alone.
+    """
+    variant, training, validation = small(params.variants[name]), digits[70:400], digits[:70]
     fitted = fit(variant, 5, training, validation)
-    network = LeNet5(variant.network).initialise(variant.initialisation, 5)
+    network = networks.build(variant.network).initialise(variant.initialisation, 5)
     criterion = objective.build(variant)
-    x, y = to_inputs(training.images, variant.pixels), training.labels.long()
-    held, answers = to_inputs(validation.images, variant.pixels), validation.labels.long()
     rule = optimizer.build(variant.optimizer, network.parameters())
     for epoch in (1, 2):
         rate = variant.optimizer.lr * (1 if epoch == 1 else variant.schedule.final)
         for group in rule.param_groups:
             group["lr"] = rate
+        x, y = to_inputs(training.images, variant.pixels), training.labels.long()
+        order = shuffled(330, 5, epoch)
+        if variant.distortion.kind == "affine":
+            chance = torch.Generator().manual_seed(derive(5, "distortion", epoch))
+            x[order] = distort(x[order], draw(330, variant.distortion, chance), variant.pixels)
         losses, wrong = [], 0
-        for part in shuffled(330, 5, epoch).split(32):
-            passes = fast.Passes([network], len(part))
+        for part in order.split(32):
+            passes = networks.passes([network], len(part))
             passes.inputs[0] = x[part]
             (scores,) = passes.forward()
             loss = criterion.loss(scores, y[part])
@@ -108,8 +116,7 @@ def test_a_training_is_what_a_plain_loop_computes(variant: Variant, digits: Digi
         assert row["learning_rate"] == pytest.approx(rate, rel=1e-15)
         assert row["train/error"] == wrong / 330
         assert row["train/loss"] == pytest.approx(sum(loss * size for loss, size in losses) / 330, rel=1e-6)
-        with torch.no_grad():
-            scores = network(held)
+        scores, answers = networks.outputs(network, validation.images, variant.pixels), validation.labels.long()
         assert row["validation/error"] == int((scores.argmax(1) != answers).sum()) / 70
         assert row["validation/loss"] == criterion.loss(scores, answers).item()
         assert row["weights.sha256"] == fingerprint.tensors_sha256(network.state_dict())
@@ -206,8 +213,9 @@ def test_the_number_of_threads_changes_no_bit(params: Params, digits: Digits, na
     assert found[0] == found[1]
 
 
-def test_seeds_differ_and_repeat(params: Params, digits: Digits) -> None:
-    variant = small(params.variants["modern"], epochs=1)
+@pytest.mark.parametrize("name", ["modern", "frontier-distorted"])
+def test_seeds_differ_and_repeat(params: Params, digits: Digits, name: str) -> None:
+    variant = small(params.variants[name], epochs=1)
 
     def weights(seed: int) -> str:
         return fingerprint.tensors_sha256(fit(variant, seed, digits[70:400], digits[:70]).weights)
