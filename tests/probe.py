@@ -1,7 +1,7 @@
 """What this machine makes of one variant of each kind of network: digests of a few updates of a few digits, as JSON.
 
 Tests run it as a program, with other settings, on other processors and devices. It imports what trainings compute with,
-and neither Lightning nor MLflow nor DVC. Usage: probe.py DIGITS [--threads N] [--device NAME] [--sign DIGITS]
+and neither Lightning nor MLflow nor DVC. Usage: probe.py DIGITS [--threads N] [--device NAME]
 """
 
 import argparse
@@ -37,7 +37,6 @@ def main() -> None:
     parser.add_argument("digits", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--sign", type=Path, help="all training digits: sign the variants, too (with Lightning)")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     digits, blocks = load_digits(given.digits), loading.load(PARAMS).variants
@@ -50,9 +49,6 @@ def main() -> None:
         "digests": {name: Probe(blocks[name], digits, given.device).digests() for name in VARIANTS}
         | {"disturbances": disturbances(digits[:8], blocks["modern"])},
     }
-    if given.sign:
-        torch.set_num_threads = lambda count: None  # trainings ask for one
-        found["signatures"] = signatures({name: blocks[name] for name in VARIANTS}, load_digits(given.sign))
     print(json.dumps(found))
 
 
@@ -152,13 +148,6 @@ def disturbances(digits: Digits, variant: Variant) -> dict[str, str]:
         name: sha256(*(kind.apply(fields, level, digits.index, variant.pixels) for level in kind.levels))
         for name, kind in robustness.DISTURBANCES.items()
     }
-
-
-def signatures(variants: dict[str, Variant], digits: Digits) -> dict[str, str]:
-    """What the pipelines sign variants with."""
-    from lenet.training import signature
-
-    return {name: signature.digest(signature.sign(variant, digits)) for name, variant in variants.items()}
 
 
 def sha256(*tensors: Tensor) -> str:

@@ -37,14 +37,13 @@ def predictions(variant: Variant, answers: np.ndarray) -> pd.DataFrame:
     return table.assign(**{f"output {digit}": outputs[:, digit] for digit in range(10)})
 
 
-@pytest.fixture
-def runs(tmp_path: Path, params: Params) -> Path:
+def make_runs(place: Path, params: Params) -> Path:
     """Runs of three seeds of two variants: original-tanh misses digits 0…9, modern misses seed digits."""
     for name, seed, missed in [
         *(("original-tanh", seed, range(10)) for seed in (1, 2, 3)),
         *(("modern", seed, range(seed)) for seed in (1, 2, 3)),
     ]:
-        folder = tmp_path / "runs" / f"{name}-{seed}"
+        folder = place / "runs" / f"{name}-{seed}"
         folder.mkdir(parents=True)
         Record(name, seed, params.variants[name], f"key {name} {seed}", "data", "signature", "weights").write(
             folder / "run.json"
@@ -56,7 +55,12 @@ def runs(tmp_path: Path, params: Params) -> Path:
         pd.DataFrame(errors).to_csv(folder / "history.csv", index=False)
         wrong = np.flatnonzero(answers != LABELS)
         save_file({"images": np.full((len(wrong), 28, 28), 7, np.uint8), "index": wrong}, folder / "missed.safetensors")
-    return tmp_path / "runs"
+    return place / "runs"
+
+
+@pytest.fixture
+def runs(tmp_path: Path, params: Params) -> Path:
+    return make_runs(tmp_path, params)
 
 
 def compared(params: Params, runs: Path, out: Path) -> dict[str, Any]:
@@ -65,14 +69,31 @@ def compared(params: Params, runs: Path, out: Path) -> dict[str, Any]:
     return results_table.load(out / "reports")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two(params: Params) -> Params:
     return params.model_copy(update={"compare": ("original-tanh", "modern"), "seeds": (1, 2, 3)})
 
 
-def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
-    content = compared(two, runs, tmp_path)
-    summary = json.loads((tmp_path / "summary.json").read_text())
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, two: Params) -> Path:
+    """A folder in which the runs are compared. Not to be changed."""
+    folder = tmp_path_factory.mktemp("shown")
+    compared(two, make_runs(folder, two), folder)
+    return folder
+
+
+@pytest.fixture
+def content(shown: Path) -> dict[str, Any]:
+    return results_table.load(shown / "reports")
+
+
+@pytest.fixture
+def page(shown: Path) -> str:
+    return (shown / "reports" / "comparison.html").read_text()
+
+
+def test_the_summary_and_the_report_hold_the_runs_numbers(shown: Path, content: dict) -> None:
+    summary = json.loads((shown / "summary.json").read_text())
     low, high = (summary["modern"].pop(f"test_error_{end}") for end in ("low", "high"))
     assert 0 < low < 0.01 < high < 0.1
     # modern misses 1, 2 and 3 of 200: mean error 1 %, standard deviation (n − 1) ½ %
@@ -95,9 +116,7 @@ def test_the_summary_and_the_report_hold_the_runs_numbers(two: Params, runs: Pat
     assert results_table.cells(content["variants"]["modern"]) == ("1 · 2 · 3", "1.00 ± 0.50", "2.00", "61,706")
 
 
-def test_the_report_needs_nothing_from_outside(two: Params, runs: Path, tmp_path: Path) -> None:
-    content = compared(two, runs, tmp_path)
-    page = (tmp_path / "reports" / "comparison.html").read_text()
+def test_the_report_needs_nothing_from_outside(content: dict, page: str) -> None:
     assert not re.search(r"""(src|href)=["'](?!data:|#)|https?://|@import|url\(|<script""", page)
     assert page.count("data:image/png;base64,") == len(content["hardest"]) == 10
     assert page.count("data:image/svg+xml;base64,") == 7
@@ -107,12 +126,11 @@ def test_the_report_needs_nothing_from_outside(two: Params, runs: Path, tmp_path
         assert f'id="{section}"' in page
 
 
-def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, runs: Path, tmp_path: Path) -> None:
-    content = compared(two, runs, tmp_path)
+def test_the_report_says_the_verdict_first_and_as_the_table_does(content: dict, page: str) -> None:
     (pair,) = content["pairs"]
     assert (pair["a"], pair["b"], pair["points"]) == ("original-tanh", "modern", pytest.approx(0.04))
     assert pair["p"] == pair["p_adjusted"] < 0.05
-    page = (tmp_path / "reports" / "comparison.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    page = page.replace("\N{NO-BREAK SPACE}", " ")
     assert pair["verdict"].startswith("modern beats original-tanh by 4.00 points (95 % CI ")
     assert (
         page.index("Of the two compared variants, modern has the lowest mean error")
@@ -127,8 +145,7 @@ def test_the_report_says_the_verdict_first_and_as_the_table_does(two: Params, ru
     assert comparison_page.p_value(pair["p"]) in page
 
 
-def test_the_report_s_words_are_the_numbers(two: Params, runs: Path, tmp_path: Path) -> None:
-    content = compared(two, runs, tmp_path)
+def test_the_report_s_words_are_the_numbers(content: dict) -> None:
     per_cent = "\N{NO-BREAK SPACE}%"
     last = f"modern ends with an error of 10.00{per_cent} on training digits"  # the last epoch, not the best
     assert f"{last}, before each update, and of 2.00{per_cent} on validation digits" in comparison_page.curves(content)
@@ -144,19 +161,17 @@ def test_the_report_s_words_are_the_numbers(two: Params, runs: Path, tmp_path: P
     assert comparison_page.ladder(one_sided).startswith("Only one of the two changes")
 
 
-def test_the_confusion_figure_is_of_one_run(
-    two: Params, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    content, seen = compared(two, runs, tmp_path), list[tuple[str, np.ndarray]]()
+def test_the_confusion_figure_is_of_one_run(content: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, np.ndarray]] = []
     drawn = figures.confusion
     monkeypatch.setattr(figures, "confusion", lambda counts: (seen.extend(counts), drawn(counts))[1])
     draw.pictures(content)
     assert [counts.sum() for _, counts in seen] == pytest.approx([200, 200])
 
 
-def test_confidence_and_classes_are_counted_from_the_predictions(two: Params, runs: Path, tmp_path: Path) -> None:
+def test_confidence_and_classes_are_counted_from_the_predictions(content: dict) -> None:
     """Of modern's 600 answers 6 are wrong, each with confidence 0.6; the rest are right with 0.9."""
-    found = compared(two, runs, tmp_path)["variants"]
+    found = content["variants"]
     assert [one["count"] for one in found["modern"]["calibration"]["bins"]] == [6, 594]
     gaps = [(seed * 0.6 + (200 - seed) * 0.1) / 200 for seed in (1, 2, 3)]
     assert found["modern"]["calibration"]["seeds"] == pytest.approx(gaps)
@@ -171,9 +186,11 @@ def test_confidence_and_classes_are_counted_from_the_predictions(two: Params, ru
     assert per_class["sd"][0] == pytest.approx(0, abs=1e-12)
 
 
-def test_robustness_is_shown_where_every_run_has_it(two: Params, runs: Path, tmp_path: Path) -> None:
-    assert compared(two, runs, tmp_path)["variants"]["modern"]["robustness"] is None
-    assert "<code>make repro</code> measures it" in (tmp_path / "reports" / "comparison.html").read_text()
+def test_robustness_is_shown_where_every_run_has_it(
+    two: Params, runs: Path, tmp_path: Path, content: dict, page: str
+) -> None:
+    assert content["variants"]["modern"]["robustness"] is None
+    assert "<code>make repro</code> measures it" in page
     for name, base in (("original-tanh", 0.05), ("modern", 0.01)):
         for seed in (1, 2, 3):
             curve = {"unit": "pixels", "levels": [0, 1, 2], "errors": [base, 2 * base, base * (3 + seed)]}
@@ -233,9 +250,10 @@ def put(folder: Path, name: str, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, runs: Path, tmp_path: Path) -> None:
-    assert compared(two, runs, tmp_path)["ladder"] is None
-    page = (tmp_path / "reports" / "comparison.html").read_text()
+def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(
+    two: Params, runs: Path, tmp_path: Path, content: dict, page: str
+) -> None:
+    assert content["ladder"] is None
     assert "<code>make ladder</code>" in page
     assert "<code>make sizes</code>" in page
     put(tmp_path, "ladder", LADDER)
@@ -248,7 +266,6 @@ def test_the_ladder_and_the_sizes_are_shown_where_there_are_any(two: Params, run
     page = (tmp_path / "reports" / "comparison.html").read_text()
     assert results_table.FORMER not in page
     assert list(results_table.table(content).columns[0].cells) == ["original-tanh", "modern", "frontier"]
-    page = (tmp_path / "reports" / "comparison.html").read_text()
     assert "Not computed yet: <code>make ladder" not in page
     assert "Only one of the two changes has a statistically significant effect: another (−3.00 points)." in page
     assert "what one thing is worth" in page
@@ -304,36 +321,26 @@ def test_a_faulty_result_of_an_experiment_is_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_the_report_is_a_function_of_the_runs(two: Params, runs: Path, tmp_path: Path) -> None:
-    for name, content in (("ladder", LADDER), ("sizes", SIZES), ("frontier", LADDER)):
-        put(tmp_path, name, content)
-    for folder in ("a", "b"):
-        compared(two, runs, tmp_path / folder)
-    names = sorted(f"reports/{path.name}" for path in (tmp_path / "a" / "reports").iterdir())
-    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
-    outs = pipeline["stages"]["compare"]["outs"]
-    assert names == sorted([*outs, *pipeline["plots"], "reports/comparison.html"])
-    for name in ("summary.json", *names):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-
-
-def test_another_matplotlib_changes_the_pictures_and_no_output(
+def test_the_report_is_a_function_of_the_runs_and_its_numbers_of_no_matplotlib(
     two: Params, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its stand-in has other fonts, lines and resolution. The stage's outputs are the same bytes."""
-    compared(two, runs, tmp_path / "a")
-    monkeypatch.setitem(rcParams, "font.family", "monospace")
-    monkeypatch.setitem(rcParams, "lines.linewidth", 5)
-    compared(two, runs, tmp_path / "b")
-    differ = {
-        str(path.relative_to(tmp_path / "a"))
-        for path in (tmp_path / "a").rglob("*.*")
-        if path.read_bytes() != (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
-    }
-    assert {"reports/comparison.html", "reports/estimates.png"} <= differ
-    stage = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]["compare"]
-    assert stage["outs"] == ["reports/comparison.json"]
+    """Another one's stand-in has other fonts, lines and resolution. The stage's outputs are the same bytes."""
+    for name, content in (("ladder", LADDER), ("sizes", SIZES), ("frontier", LADDER)):
+        put(tmp_path, name, content)
+    for folder in ("a", "b", "c"):
+        if folder == "c":
+            monkeypatch.setitem(rcParams, "font.family", "monospace")
+            monkeypatch.setitem(rcParams, "lines.linewidth", 5)
+        compared(two, runs, tmp_path / folder)
+    pipeline = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())
+    stage = pipeline["stages"]["compare"]
+    names = sorted(f"reports/{path.name}" for path in (tmp_path / "a" / "reports").iterdir())
+    assert names == sorted([*stage["outs"], *pipeline["plots"], "reports/comparison.html"])
     assert [list(out) for out in stage["metrics"]] == [["metrics/summary.json"]]
+    a, b, c = ([(tmp_path / f / name).read_bytes() for name in ("summary.json", *names)] for f in ("a", "b", "c"))
+    assert a == b
+    differ = {name for name, one, other in zip(("summary.json", *names), a, c, strict=True) if one != other}
+    assert {"reports/comparison.html", "reports/estimates.png"} <= differ
     assert not {"reports/comparison.json", "summary.json"} & differ
 
 
@@ -490,16 +497,11 @@ def test_outputs_of_runs_that_are_compared_no_longer_are_removed(two: Params, ru
     ]  # fmt: skip
 
 
-def test_png_bytes_hold_no_version_and_repeat(tmp_path: Path) -> None:
-    counts = np.arange(100).reshape(10, 10)
-    for name in ("a.png", "b.png"):
-        figures.save(figures.confusion([("x", counts)]), tmp_path / name)
-    content = (tmp_path / "a.png").read_bytes()
-    assert content == (tmp_path / "b.png").read_bytes()
-    assert b"atplotlib" not in content
-    drawn = figures.svg(figures.confusion([("x", counts)]))
-    assert drawn == figures.svg(figures.confusion([("x", counts)]))
-    assert not re.search(rb"<dc:date>|<dc:creator>|<!-- Created", drawn)
+def test_pictures_bytes_hold_no_version_and_no_time(tmp_path: Path) -> None:
+    figure = figures.confusion([("x", np.arange(100).reshape(10, 10))])
+    figures.save(figure, tmp_path / "a.png")
+    assert b"atplotlib" not in (tmp_path / "a.png").read_bytes()
+    assert not re.search(rb"<dc:date>|<dc:creator>|<!-- Created", figures.svg(figure))
 
 
 def test_errors_of_zero_can_be_drawn_on_logarithmic_scales() -> None:
