@@ -1,6 +1,6 @@
 """Job facsimile: the paper's figures (LeCun, Bottou, Bengio and Haffner 1998) drawn from our networks, as a page."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,29 +212,27 @@ def beside(maps: Float[Tensor, "n h w"], columns: int) -> np.ndarray:
 
 def states(found: Mapping[str, Float[Tensor, "1 ..."]]) -> Figure:
     """What each layer makes of one digit: a row for a layer, white −1.7 … black +1.7."""
-    figure = Figure(figsize=(10, 6), layout="constrained")
     heights = [1 if state.dim() == 4 else 0.3 for state in found.values()]
-    lines = figure.subplots(len(found), 1, height_ratios=heights)
-    for axes, (name, state) in zip(lines, found.items(), strict=True):
-        maps = state[0] if state.dim() == 4 else state[None]
-        axes.imshow(beside(maps, len(maps)), cmap="gray_r", vmin=-1.7159, vmax=1.7159)
-        bare(axes, "")
-        axes.spines[:].set_visible(False)
-        axes.set_ylabel(name, rotation=0, ha="right", va="center")
-    return figure
+    rows = {name: state[0] if state.dim() == 4 else state[None] for name, state in found.items()}
+    return lines(rows, 1.7159, heights, 6)
 
 
 def codes_and_states(images: UInt8[Tensor, "10 28 28"], found: Float[Tensor, "10 84"]) -> Figure:
     """Fig. 13's way: a digit of each class, F6's 84 states as a picture, and below them the class's code (Fig. 3)."""
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
     shape = (codes.HEIGHT, codes.WIDTH)
     rows = {
         "digit": 2.4 * images / 255 - 1.2,
         "F6": found.unflatten(1, shape),
         "code": codes.codes().unflatten(1, shape),
     }
-    for axes, (name, maps) in zip(figure.subplots(3, 1, height_ratios=(28, 17, 17)), rows.items(), strict=True):
-        axes.imshow(beside(maps, 10), cmap="gray_r", vmin=-1.2, vmax=1.2)
+    return lines(rows, 1.2, (28, 17, 17), 3.4)
+
+
+def lines(rows: Mapping[str, Float[Tensor, "n h w"]], most: float, heights: Sequence[float], height: float) -> Figure:
+    """Named rows of maps, white −most … black +most."""
+    figure = Figure(figsize=(10, height), layout="constrained")
+    for axes, (name, maps) in zip(figure.subplots(len(rows), 1, height_ratios=heights), rows.items(), strict=True):
+        axes.imshow(beside(maps, len(maps)), cmap="gray_r", vmin=-most, vmax=most)
         bare(axes, "")
         axes.spines[:].set_visible(False)
         axes.set_ylabel(name, rotation=0, ha="right", va="center")

@@ -5,8 +5,9 @@ The functions of bytes raise what is in FAULTY (files.py), with the place; ``rea
 
 import io
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -67,11 +68,11 @@ class Curve(_Part):
 
 
 class Robustness(RootModel[dict[str, Curve]]):
-    """robustness.json."""
+    """robustness.json: disturbance → unit, levels, errors."""
 
 
 class Summary(RootModel[dict[str, dict[str, float]]]):
-    """metrics/summary.json."""
+    """metrics/summary.json: variant → its few numbers."""
 
 
 def read(path: Path, how: Callable[[bytes], T]) -> T:
@@ -80,19 +81,9 @@ def read(path: Path, how: Callable[[bytes], T]) -> T:
         return how(path.read_bytes())
 
 
-def metrics(content: bytes) -> dict[str, Any]:
-    """A run's metrics file."""
-    return json_of(content, Metrics)
-
-
-def summary(content: bytes) -> dict[str, dict[str, float]]:
-    """metrics/summary.json: variant → its few numbers."""
-    return json_of(content, Summary)
-
-
-def robustness(content: bytes) -> dict[str, Any]:
-    """robustness.json: disturbance → unit, levels, errors."""
-    return json_of(content, Robustness)
+metrics = partial(json_of, kind=Metrics)
+summary = partial(json_of, kind=Summary)
+robustness = partial(json_of, kind=Robustness)
 
 
 def history(content: bytes) -> pd.DataFrame:
