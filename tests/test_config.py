@@ -136,13 +136,6 @@ def test_a_fault_names_path_value_and_what_is_legal(path: str, value: Any, words
         assert word in message, message
 
 
-def test_a_broken_block_that_is_not_selected_is_a_fault() -> None:
-    content = with_value("compare", ["modern"])
-    content["variants"]["original-tanh"]["epochs"] = -1
-    with pytest.raises(ParamsError, match=r"variants\.original-tanh\.epochs"):
-        loading.validate(content, "params.yaml")
-
-
 @pytest.mark.parametrize("content", [None, [], 3, "text", {}, {"variants": {"modern": None}}, {"variants": []}])
 def test_anything_else_is_a_fault_too(content: Any) -> None:
     with pytest.raises(ParamsError):

@@ -167,13 +167,6 @@ def test_a_digits_file_that_is_none_is_one_line(tmp_path: Path) -> None:
             load_digits(tmp_path / name)
 
 
-def test_slices_of_digits_keep_images_with_labels(digits: Digits) -> None:
-    part = digits[10:13]
-    assert len(part) == 3
-    assert torch.equal(part.images, digits.images[10:13])
-    assert torch.equal(part.labels, digits.labels[10:13])
-
-
 def test_every_variant_learns_from_its_training_digits_and_from_none_that_is_held_out(
     params: Params, digits: Digits
 ) -> None:

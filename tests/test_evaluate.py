@@ -9,8 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from lenet.digits.data import load_digits
@@ -54,19 +52,6 @@ def test_likelihood_and_calibration_are_the_same_in_any_order() -> None:
     assert len({sum(right[order].tolist()) for order in orders}) > 1
     for measure in (scoring.negative_log_likelihood, scoring.calibration_error):
         assert len({measure(probabilities[order], labels[order]) for order in orders}) == 1
-
-
-def test_calibration_pools_a_bin_before_it_takes_the_gap() -> None:
-    both = answers([[0.7, 0.3], [0.7, 0.3]])
-    assert scoring.calibration_error(both.probabilities, torch.tensor([0, 1])) == pytest.approx(0.2, abs=1e-6)
-
-
-@given(st.integers(0, 1000))
-def test_confident_truth_is_calibrated(seed: int) -> None:
-    labels = torch.randint(10, (50,), generator=torch.Generator().manual_seed(seed))
-    certain = torch.nn.functional.one_hot(labels, 10).float()
-    assert scoring.calibration_error(certain, labels) == 0
-    assert scoring.negative_log_likelihood(certain, labels) == 0
 
 
 def test_outputs_that_are_no_probabilities_have_no_likelihood() -> None:

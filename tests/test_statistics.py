@@ -201,10 +201,6 @@ def test_a_verdict_turns_the_difference_to_the_winner_s_side() -> None:
     assert json.dumps(asdict(found), allow_nan=False)
 
 
-def test_one_variant_has_no_pairs() -> None:
-    assert statistics.pairs({"a": wrong({1})}) == []
-
-
 @pytest.mark.parametrize(
     "bad",
     [np.zeros(5), np.zeros((0, 5)), np.full((2, 5), np.nan), np.full((2, 5), 2), [["x"]], [[True], [True, False]]],
