@@ -1,5 +1,7 @@
 # `make repro` and `make test` work on a fresh clone: they make .venv from requirements.lock when it is missing.
-PYTHON ?= python3
+# which Python: yours (make PYTHON=python3.12), else the one that .venv was made with, else python3
+MADE_WITH := $(shell sed -n 's/^executable = //p' .venv/pyvenv.cfg 2>/dev/null)
+PYTHON ?= $(or $(shell command -v "$(MADE_WITH)"),python3)
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # no usage telemetry from anything started here

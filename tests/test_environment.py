@@ -19,7 +19,7 @@ STUB = """#!/bin/sh
 case "$*" in
 *version_info\\ \\>=*) case $(cat "{home}/version") in 3.[0-9]) echo "it is too old" >&2; exit 1;; esac;;
 *version_info*) cat "{home}/version";;
-"-m venv"*) mkdir -p .venv/bin; cp "{home}/python" .venv/bin/python;;
+"-m venv"*) mkdir -p .venv/bin; cp "$0" .venv/bin/python; echo "executable = {home}/python" >.venv/pyvenv.cfg;;
 "-m pip --version") test -f .venv/bin/python && ! test -f "{home}/no-pip";;
 *) echo "$*" >>"{home}/done"; for n in $(seq 60); do echo "Collecting $n"; done; echo "Installing collected packages: …"
    test ! -f "{home}/interrupt";;
@@ -27,14 +27,19 @@ esac
 """
 
 
+def interpreter(home: Path, name: str, version: str) -> Path:
+    """A folder with a stub of that name and version."""
+    home.mkdir()
+    (home / name).write_text(STUB.format(home=home))
+    (home / name).chmod(0o755)
+    (home / "version").write_text(f"{version}\n")
+    return home
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
     """A folder with such an interpreter, and a checkout beside it."""
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "python").write_text(STUB.format(home=home))
-    (home / "python").chmod(0o755)
-    (home / "version").write_text("3.11\n")
+    home = interpreter(tmp_path / "home", "python", "3.11")
     checkout = tmp_path / "a checkout"
     checkout.mkdir()
     for name in ("Makefile", *map(str, LOCKS), "pyproject.toml"):
@@ -42,12 +47,12 @@ def home(tmp_path: Path) -> Path:
     return home
 
 
-def made(home: Path, checkout: str = "a checkout", status: int = 0) -> bool:
-    """Whether `make environment` has installed anything there."""
+def made(home: Path, checkout: str = "a checkout", status: int = 0, path: Path | None = None) -> bool:
+    """Whether `make environment` has installed anything there; given a path instead of PYTHON, it goes first."""
     (home / "done").unlink(missing_ok=True)
     done = subprocess.run(
-        ["make", "environment", f"PYTHON={home}/python"], cwd=home.parent / checkout, capture_output=True, text=True,
-        env={"PATH": os.environ["PATH"]},
+        ["make", "environment", *([] if path else [f"PYTHON={home}/python"])], cwd=home.parent / checkout,
+        env={"PATH": f"{path or home}{os.pathsep}{os.environ['PATH']}"}, capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode != 0) == bool(status), done.stderr
     assert ("  50 packages of " in done.stderr) == (home / "done").exists()  # where pip has something to do
@@ -106,6 +111,16 @@ def test_another_python_gets_another_one_and_one_that_is_too_old_none(home: Path
     assert not made(home)
     (home / "version").write_text("3.9\n")
     assert not made(home, status=2)
+
+
+def test_it_keeps_the_python_it_was_made_with_as_long_as_there_is_one(home: Path) -> None:
+    old = interpreter(home.parent / "old", "python3", "3.9")
+    assert not made(home, status=2, path=old)
+    assert made(home)
+    assert not made(home, path=old)
+    shutil.move(home / "python", home / "python3")
+    (home / "version").write_text("3.13\n")
+    assert made(home, path=home)
 
 
 def test_one_that_was_interrupted_is_made_anew(home: Path) -> None:
