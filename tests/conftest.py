@@ -9,22 +9,52 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-from jaxtyping import install_import_hook
+import jaxtyping
+import pytest
 
 SHAPED = ("arithmetic", "digits", "networks", "training", "evaluation")
-with install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
+CHECKED = 16
+CALLS: Counter[CodeType] = Counter()
+"""Calls of each function in a test so far, up to CHECKED."""
+
+
+def first_calls(jaxtyped: Callable[..., Callable], **options: object) -> Callable:
+    """Shapes are checked in a test's first calls of a function: in all calls it takes most of a training's time."""
+
+    def decorate(function: Any) -> Any:
+        if isinstance(function, type):
+            return jaxtyped(**options)(function)
+        checked = None
+
+        @wraps(function)
+        def call(*args: object, **kwargs: object) -> object:
+            nonlocal checked
+            if CALLS[function.__code__] == CHECKED:
+                return function(*args, **kwargs)
+            CALLS[function.__code__] += 1
+            checked = checked or jaxtyped(**options)(function)
+            return checked(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+jaxtyping.jaxtyped = partial(first_calls, jaxtyping.jaxtyped)
+with jaxtyping.install_import_hook([f"lenet.{name}" for name in SHAPED], "beartype.beartype"):
     from lenet.pipeline import (
         evaluate,  # noqa: F401
         train,  # noqa: F401  these import the others; shapes in signatures are checked in tests
     )
 
-import pytest
 import requests
 import torch
 from filelock import FileLock
@@ -56,6 +86,7 @@ PROBE = (sys.executable, str(ROOT / "tests" / "probe.py"))
 @pytest.fixture(autouse=True)
 def _own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     own_surroundings(monkeypatch)
+    CALLS.clear()
 
 
 def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
