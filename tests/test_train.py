@@ -230,8 +230,8 @@ def test_seeds_differ_and_repeat(params: Params, digits: Digits, name: str) -> N
 def test_every_variant_learns(params: Params, digits: Digits) -> None:
     for name in ("original-sigmoid", "original-tanh", "modern"):
         variant = params.variants[name].model_copy(update={"epochs": 3})
-        last = fit(variant, 1, digits[1000:7000], digits[:1000]).history[-1]
-        assert last["validation/error"] < (0.3 if name == "original-sigmoid" else 0.08), name
+        last = fit(variant, 1, digits[500:1700], digits[:500]).history[-1]
+        assert last["validation/error"] < 0.2, name
 
 
 def test_no_validation_digits_means_no_validation_metric(params: Params, digits: Digits) -> None:
