@@ -73,24 +73,6 @@ def test_a_closure_is_evaluated_with_gradients() -> None:
     assert weight.item() == 2.0 - 4.0 / 2
 
 
-def test_there_is_no_step_before_curvatures_are_known() -> None:
-    weight = nn.Parameter(torch.tensor([2.0]))
-    weight.grad = torch.tensor([1.0])
-    with pytest.raises(KeyError, match="curvature"):
-        optimizer.StochasticDiagonalLM([weight], lr=1.0, mu=1.0).step()
-
-
-def test_the_memory_is_kept_by_another_optimizer() -> None:
-    section = schema.DiagonalLevenbergMarquardt(
-        kind="diagonal-levenberg-marquardt", lr=0.1, mu=0.5, patterns=1, criterion="constant"
-    )
-    weights = [nn.Parameter(torch.tensor([1.0, 1.0])) for _ in range(2)]
-    first, second = (optimizer.build(section, [weight]) for weight in weights)
-    first.set_curvatures([torch.tensor([0.5, 1.5])])
-    optimizer.restore(second, optimizer.memory(first))
-    assert second.step_sizes()[0].tolist() == first.step_sizes()[0].tolist() == pytest.approx([0.1, 0.05])
-
-
 # curvatures
 
 

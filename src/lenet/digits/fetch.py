@@ -6,10 +6,9 @@ import os
 import subprocess
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import requests
@@ -47,10 +46,8 @@ class SourceError(Exception):
     """A source that cannot give a file, and why."""
 
 
-class Source(Protocol):
-    """Gives the bytes of a file, or raises SourceError; its string names it in messages."""
-
-    def __call__(self, name: str) -> bytes: ...
+Source = Callable[[str], bytes]
+"""Gives the bytes of a file, or raises SourceError; its string names it in messages."""
 
 
 def fetch(out: Path) -> None:

@@ -51,11 +51,11 @@ def train(
         with checkpoint.kept(record.name, record.key) as checkpoints:
             with (
                 tracking.training(record, experiment) as run,
-                progress.training(record.name, variant) as display,
+                progress.training(record.name, variant) as (observers, shown),
             ):
                 start = checkpoints.latest(with_snapshots=snapshots)
                 fitted = fit(
-                    variant, seed, *digits.split(variant), display.observers, [*display.callbacks, checkpoints],
+                    variant, seed, *digits.split(variant), observers, [*shown, checkpoints],
                     start, snapshots, RunLogger(run),
                 )  # fmt: skip
                 processes.check()

@@ -2,9 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,26 +13,20 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from lenet.params.schema import Variant
 from lenet.training.fast_module import FastLeNet
 
-
-@dataclass(frozen=True)
-class Display:
-    """How a training reports: observers of the history's rows, and Lightning callbacks."""
-
-    observers: Sequence[Callable[[Mapping[str, Any]], None]] = ()
-    callbacks: Sequence[pl.Callback] = ()
+Observers = list[Callable[[Mapping[str, Any]], None]]
 
 
 @contextmanager
-def training(name: str, variant: Variant) -> Iterator[Display]:
-    """The display of one training, fit for where standard error goes."""
+def training(name: str, variant: Variant) -> Iterator[tuple[Observers, list[pl.Callback]]]:
+    """The display of one training, fit for where standard error goes: observers of rows, and Lightning's callbacks."""
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            yield Display(callbacks=[_Bar(bar, name, variant)])
+            yield [], [_Bar(bar, name, variant)]
     else:
-        yield Display(observers=[_Lines(name, variant)])
+        yield [_Lines(name, variant)], []
 
 
 def state(row: Mapping[str, Any], epochs: int, rate: float) -> str:
