@@ -111,7 +111,10 @@ def test_make_help_lists_the_targets() -> None:
 
 
 def test_ci_and_the_workflow_run_the_same_commands() -> None:
-    assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    assert "bash .ci/run" in workflow
+    pythons = ", ".join(re.findall(r'"(3[.]\d+)"', workflow))
+    assert f"(tested: {pythons})" in (ROOT / "README.md").read_text()
     assert "run: make docs" in (ROOT / ".github/workflows/docs.yml").read_text()
     assert re.search(
         r"^check: .*docs ##.*\n(.*\n)*docs: .*\n\tmkdocs build --strict", (ROOT / "Makefile").read_text(), re.M
