@@ -86,21 +86,13 @@ def judge_rerun(then: tuple[Account, Outcome], now: tuple[Account, Outcome], mis
     stages = _stages(inputs, before, new_inputs, after)
     epoch = judge.parting(before.epochs, after.epochs) if before.epochs and after.epochs else None
     grade, how = _grade(before, after, misses_of_seeds)
-    found = Verdict(grade, how, stages, first_step(before, after), epoch, [])
-    if grade != "bitwise":
-        return Verdict(grade, how, stages, found.step, epoch, [*causes(inputs, new_inputs)])
-    if found.step or found.epoch:
-        raise _contradiction(found.parting)
-    if stages[2].same is False:
-        raise _contradiction(f"what evaluate made: {stages[2].change}")
+    differing = [*causes(inputs, new_inputs)] if grade != "bitwise" else []
+    found = Verdict(grade, how, stages, first_step(before, after), epoch, differing)
+    if grade == "bitwise" and (found.step or found.epoch or stages[2].same is False):
+        evaluated = f"what evaluate made: {stages[2].change}"
+        other = found.parting.removeprefix("first to differ: ") if found.step or found.epoch else evaluated
+        raise InputError(f"the weights are the same, bit for bit, but not {other}: one of the two was not computed")
     return found
-
-
-def _contradiction(what: str) -> InputError:
-    return InputError(
-        f"the weights are the same, bit for bit, but not {what.removeprefix('first to differ: ')}: "
-        "one of the two was not computed"
-    )
 
 
 def _stages(inputs: Account, before: Outcome, new_inputs: Account, after: Outcome) -> list[Part]:
