@@ -123,9 +123,10 @@ def rerun(
         now = probed | evidence.recorded(again), evidence.outcome(again)
         judged = verdict.judge_rerun((inputs, then), now, _misses_of_seeds(run))
         report = Rerun(run, str(found), flight, judged, seconds, None)
-        if not track:
-            return report
-        return _recorded(report, again, files)
+        if track:
+            tags = {"grade": judged.grade, "how": judged.summary}
+            report = replace(report, id=tracking.reran(run, again, tags, report.to_json(), files))
+        return report
 
 
 def _block(run: Tracked) -> dict[str, Any] | None:
@@ -187,11 +188,3 @@ def _misses_of_seeds(run: Tracked) -> list[int]:
         if re.fullmatch(rf"{re.escape(variant)}-\d+", path.stem):
             found.append(readers.read(path, readers.metrics)["test"]["misses"])
     return found
-
-
-def _recorded(report: Rerun, again: Tracked, files: Mapping[str, Path]) -> Rerun:
-    """The report, with the id of the rerun's own run in MLflow where it could be recorded."""
-    assert report.verdict is not None
-    tags = {"grade": report.verdict.grade, "how": report.verdict.summary}
-    run_id = tracking.reran(report.run, again, tags, report.to_json(), files)
-    return replace(report, id=run_id)
