@@ -65,7 +65,7 @@ def test_the_longest_trainings_start_first_and_what_is_short_fills_the_cores(par
         graph.add_edge("compare", f"evaluate@{name}-{seed}")
     waiting = set(graph)
     costs = {name: scheduling._cost(params, name) for name in waiting}
-    scheduler = scheduling._Scheduler(Path(), graph, waiting, 2, costs, scheduling.Timeline())
+    scheduler = scheduling._Scheduler(Path(), graph, waiting, 2, costs, [])
     order = []
     while scheduler.waiting:  # as if each stage ended at once
         order.append(next(scheduler._ready()))
