@@ -461,9 +461,7 @@ def server_answers(port: int) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
-    """Until something is so."""
-    end = time.monotonic() + seconds
+def wait_for(condition: Callable[[], object]) -> None:
+    """Until something is so; a test's own time limit ends it, as a busy machine takes its time."""
     while not condition():
-        assert time.monotonic() < end
         time.sleep(0.05)

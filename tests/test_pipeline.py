@@ -6,7 +6,6 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import networkx
@@ -128,11 +127,9 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(published: Path, copy
     assert current(folder) == keys(folder)
     assert all("test/misses" in found.data.metrics for found in runs)
 
-    # a second time nothing, fast, however it is asked for
+    # a second time nothing, however it is asked for
     lock = (folder / "dvc.lock").read_bytes()
-    start = time.monotonic()
     assert "up to date" in run(*lenet_command("repro"), cwd=folder).stderr
-    assert time.monotonic() - start < 15  # the target, 3 s on an idle machine, is a benchmark's
     assert ran(run("dvc", "repro", cwd=folder).stdout) == []
     assert (folder / "dvc.lock").read_bytes() == lock
     assert len(tracked(folder)) == len(VARIANTS)
@@ -191,63 +188,60 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(published: Path, copy
 
 
 STEP = {"to": "tutorial-mse", "change": "softmax", "parts": ["network.output", "objective"]}
-LADDER = {"seeds": [2], "train": ["tutorial-mse"], "chains": [{"start": "original-tanh", "steps": [STEP]}]}
+LADDER = {"seeds": [1], "train": ["tutorial-mse"], "chains": [{"start": "original-tanh", "steps": [STEP]}]}
 
 
 def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(copy: Path, monkeypatch) -> None:
     """And without tracking no store is made."""
     folder, ladder, untracked = copy, copy / "experiments" / "ladder", {"LENET_TRACK": "0"}
-    for path in (*folder.glob("ml*"), *folder.glob("runs/*"), *folder.glob("metrics/*")):
+    for path in (*folder.glob("ml*"), folder / "runs"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    edit_params(folder, lambda content: content.update(seeds=[2], compare=["original-tanh"]))
+    edit_params(folder, lambda content: content.update(compare=["original-tanh"]))
     edit_params(ladder, lambda content: content.update(LADDER))
-    before = {*stages(folder)}
-    run(*lenet_command("repro", "tutorial-mse-2"), cwd=folder, **untracked)
-    named = {"signature@tutorial-mse", "train@tutorial-mse-2", "evaluate@tutorial-mse-2"}
-    assert ({*stages(folder)}, {*stages(ladder)}) == (before, named)
-    climb = lenet_command("repro", "ladder")
-    run(*climb, cwd=folder, **untracked)
-    assert {*stages(folder)} == before | {"train@original-tanh-2", "evaluate@original-tanh-2"}
+    run(*lenet_command("repro", "tutorial-mse-1"), cwd=folder, **untracked)
+    named = {"signature@tutorial-mse", "train@tutorial-mse-1", "evaluate@tutorial-mse-1"}
+    assert {*stages(ladder)} == named
+    assert not (folder / "runs").exists()
+    run(*lenet_command("repro", "ladder"), cwd=folder, **untracked)
     assert {*stages(ladder)} == named | {"publish"}
+    assert [path.name for path in (folder / "runs").iterdir()] == ["original-tanh-1"]
     step = json.loads((ladder / "result.json").read_text())["steps"][0]
     assert (step["from"], step["to"]) == ("original-tanh", "tutorial-mse")
     errors = {
-        name: json.loads((home / "metrics" / f"{name}-2.json").read_text())["test"]["error"]
+        name: json.loads((home / "metrics" / f"{name}-1.json").read_text())["test"]["error"]
         for home, name in ((folder, "original-tanh"), (ladder, "tutorial-mse"))
     }
     assert step["difference"] == pytest.approx(errors["tutorial-mse"] - errors["original-tanh"])
     assert "up to date" in run("dvc", "status", cwd=ladder).stdout
     monkeypatch.chdir(folder)
-    weights = ladder / "runs" / "tutorial-mse-2" / "weights.safetensors"
+    weights = ladder / "runs" / "tutorial-mse-1" / "weights.safetensors"
     kept = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
-    told = [line for line in doctor.pipeline(loading.load(), ()) if "tutorial-mse-2/weights" in line]
+    told = [line for line in doctor.pipeline(loading.load(), ()) if "tutorial-mse-1/weights" in line]
     assert told
-    assert "experiments/ladder/dvc.yaml:train@tutorial-mse-2" in told[0]
+    assert "experiments/ladder/dvc.yaml:train@tutorial-mse-1" in told[0]
     weights.write_bytes(kept)
 
     # without arguments the root's pipeline runs nothing of it, nor speaks of it, nor removes it
-    assert ran(run("dvc", "repro", cwd=folder, **untracked).stdout) == ["compare"]
+    assert ran(run("dvc", "repro", "--dry", cwd=folder).stdout) == ["compare"]
     assert "tutorial" not in run("dvc", "status", "-v", cwd=folder).stdout
-    run(*climb, cwd=folder, **untracked)  # at most publish again: the folder of the root's metrics has a summary now
     assert "up to date" in run(*lenet_command("repro", "ladder"), cwd=folder, **untracked).stderr
-    assert (folder / "runs" / "original-tanh-2" / "run.json").exists()
-    assert (ladder / "runs" / "tutorial-mse-2" / "run.json").exists()
+    assert (ladder / "runs" / "tutorial-mse-1" / "run.json").exists()
     assert not list(folder.glob("ml*"))
 
     # an experiment of DVC's, in a copy, uses the digits and runs of the main checkout, and leaves the link alone
     commit(folder, "results")
-    words = "dvc", "exp", "run", "--temp", "-n", "slower", "-S", "variants.tutorial-mse.optimizer.lr=0.002"
+    words = "dvc", "exp", "run", "--temp", "-n", "other", "-S", "chains=[{start: tutorial-mse, steps: []}]"
     run(*words, cwd=ladder, **untracked)
-    (ref,) = run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/slower", cwd=ladder).stdout.split()
+    (ref,) = run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/other", cwd=ladder).stdout.split()
     assert run("git", "ls-tree", ref, "src", cwd=ladder).stdout.startswith("120000 blob")
     at = json.loads(run("git", "show", f"{ref}:./result.json", cwd=ladder).stdout)
-    assert at["steps"][0]["difference"] != step["difference"]
+    assert at["steps"] == []
     assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
 
     unknown = run(*lenet_command("repro", "modern-9"), cwd=folder, status=2)
-    assert "modern-9: no such run; legal: original-tanh-2, frontier, ladder, paper, sizes, sweeps" in unknown.stderr
+    assert "modern-9: no such run; legal: original-tanh-1, frontier, ladder, paper, sizes, sweeps" in unknown.stderr
     (folder / "dvc.yaml").write_text("stages: 3")
     broken = run(*lenet_command("repro"), cwd=folder, status=2)
     assert broken.stderr.startswith("lenet: error: DVC: ")
@@ -271,8 +265,8 @@ def test_a_second_lenet_repro_is_refused_while_one_runs(copy: Path) -> None:
         wait_for(lambda: psutil.Process(first.pid).children(recursive=True))
         family = psutil.Process(first.pid).children(recursive=True)
         first.kill()
-    wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family), 20)
-    run(*lenet_command("repro"), cwd=folder)
+    wait_for(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    run(*lenet_command("repro", "modern-1"), cwd=folder)
     assert len(keys(folder) - before) == 1
     assert current(folder) == keys(folder)
 
@@ -311,11 +305,13 @@ def test_queued_experiments_run_their_own_code_and_record_into_the_same_store(co
         run("dvc", "exp", "run", "--queue", "-n", name, "-S", "variants.modern.optimizer.lr=0.0033", cwd=folder)
         model.write_text(text)
     run("dvc", "queue", "start", cwd=folder)
-    deadline = time.monotonic() + 200
-    while "Success" not in (status := run("dvc", "queue", "status", cwd=folder).stdout) or status.count("Success") < 2:
+
+    def both_succeeded() -> bool:
+        status = run("dvc", "queue", "status", cwd=folder).stdout
         assert "Failed" not in status, status
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
+        return status.count("Success") == 2
+
+    wait_for(both_succeeded)
     runs = {found.data.tags.get("dvc.experiment"): found for found in tracked(folder, "tags.variant = 'modern'")}
     assert set(runs) == {None, "first", "second"}
     assert runs["first"].data.params["optimizer.lr"] == runs["second"].data.params["optimizer.lr"] == "0.0033"
@@ -362,10 +358,7 @@ def test_a_killed_training_is_recorded_as_such_and_goes_on(copy: Path) -> None:
         with subprocess.Popen(["dvc", "repro"], cwd=folder, env=environment, text=True, **pipes) as dvc:
             assert dvc.stderr
             assert any("/5000  loss" in line for line in dvc.stderr)  # maybe from a checkpoint on
-            deadline = time.monotonic() + 60
-            while "RUNNING" not in statuses():  # the record follows beside it
-                assert time.monotonic() < deadline
-                time.sleep(0.2)
+            wait_for(lambda: "RUNNING" in statuses())  # the record follows beside it
             training = next(p for p in psutil.Process(dvc.pid).children(recursive=True) if "train" in p.cmdline())
             (training if victim == "training" else dvc).send_signal(number)
             training.wait(20)

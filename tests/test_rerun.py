@@ -285,7 +285,7 @@ def test_many_are_interrupted_at_once(folder: Path, how: signal.Signals) -> None
     assert process.returncode == 128 + how
     assert "Traceback" not in said
     assert runs(folder, "lenet5-reruns") == []  # neither has been computed
-    wait_for(lambda: not strays(folder), 30)
+    wait_for(lambda: not strays(folder))
     assert leftovers(folder) == []
 
 
@@ -336,7 +336,7 @@ def test_killed_at_any_step_it_leaves_everything_of_the_user_s_as_it_was(
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "Traceback" not in output
-    wait_for(lambda: not strays(folder), 30)
+    wait_for(lambda: not strays(folder))
     if how != signal.SIGKILL:
         assert leftovers(folder) == []
     run(*lenet_command("clean"), cwd=folder)

@@ -484,7 +484,7 @@ def postgresql() -> Iterator[int]:
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen([f"{programs}/postgres", *words], stdout=log, stderr=log, cwd=folder, **owner)
         try:
-            wait_for(lambda: b"ready to accept connections" in (folder / "log").read_bytes(), 30)
+            wait_for(lambda: b"ready to accept connections" in (folder / "log").read_bytes())
             yield port
         finally:
             server.send_signal(signal.SIGQUIT)  # at once; nothing of it is kept
