@@ -6,6 +6,7 @@ other files, and a second checkout would compile all of it again.
 
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from functools import cache
@@ -17,6 +18,7 @@ from numba.core import caching
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = ("arithmetic/exact.py", "arithmetic/functions.py", "kernels/*.py")
+KEPT = 16  # versions of the code
 
 
 @cache
@@ -32,6 +34,8 @@ def home() -> Path | None:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError:
         return None
+    for old in sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
