@@ -232,12 +232,13 @@ def test_an_experiment_runs_what_it_needs_of_the_root_and_no_more(copy: Path, mo
 
     # an experiment of DVC's, in a copy, uses the digits and runs of the main checkout, and leaves the link alone
     commit(folder, "results")
-    words = "dvc", "exp", "run", "--temp", "-n", "other", "-S", "chains=[{start: tutorial-mse, steps: []}]"
+    back = "{to: original-tanh, change: tanh, parts: [network.output, objective]}"
+    words = "dvc", "exp", "run", "--temp", "-n", "other", "-S", f"chains=[{{start: tutorial-mse, steps: [{back}]}}]"
     run(*words, cwd=ladder, **untracked)
     (ref,) = run("git", "for-each-ref", "--format=%(refname)", "refs/exps/**/other", cwd=ladder).stdout.split()
     assert run("git", "ls-tree", ref, "src", cwd=ladder).stdout.startswith("120000 blob")
     at = json.loads(run("git", "show", f"{ref}:./result.json", cwd=ladder).stdout)
-    assert at["steps"] == []
+    assert at["steps"][0]["difference"] == pytest.approx(-step["difference"])
     assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
 
     unknown = run(*lenet_command("repro", "modern-9"), cwd=folder, status=2)
