@@ -51,10 +51,17 @@ def test_a_short_schedule_keeps_the_pieces_that_are_reached(params: Params) -> N
     assert [(step.epochs, step.factor) for step in found.schedule.steps] == [(2, 1.0), (1, 0.4)]
 
 
-def test_it_is_the_same_twice_and_of_this_block_and_these_digits(params: Params, digits: Digits) -> None:
+@pytest.fixture(scope="module")
+def one(params: Params, digits: Digits) -> dict[str, Any]:
+    """The signature of a small `modern`."""
+    return signature.sign(small(params.variants["modern"]), digits)
+
+
+def test_it_is_the_same_twice_and_of_this_block_and_these_digits(
+    params: Params, digits: Digits, one: dict[str, Any]
+) -> None:
     variant = small(params.variants["modern"])
-    one, two = (signature.sign(variant, digits) for _ in range(2))
-    assert one == two
+    assert signature.sign(variant, digits) == one
     assert one["block"] == fingerprint.block_sha256(variant)
     assert {"history.csv", "run.json", "snapshots.safetensors", "trace", "weights.safetensors"} == set(
         one["digests"]["files"]
@@ -64,12 +71,16 @@ def test_it_is_the_same_twice_and_of_this_block_and_these_digits(params: Params,
     assert other["digests"]["rates"] != one["digests"]["rates"]  # of every epoch, not of the miniature's alone
 
 
-def test_it_sees_the_last_digits_of_the_order_and_of_the_data(params: Params, digits: Digits) -> None:
+def test_it_sees_the_last_digits_of_the_order_and_of_the_data(
+    params: Params, digits: Digits, one: dict[str, Any]
+) -> None:
     variant = small(params.variants["modern"])
-    base = signature.sign(variant, digits)["digests"]
     labels, index = digits.labels.clone(), digits.index.clone()
     index[2399] += 1
-    assert signature.sign(variant, Digits(digits.images, labels, index))["digests"]["presented"] != base["presented"]
+    assert (
+        signature.sign(variant, Digits(digits.images, labels, index))["digests"]["presented"]
+        != one["digests"]["presented"]
+    )
     labels[-1] ^= 1
     changed = Digits(digits.images, labels, digits.index)
     assert signature.digits_sha256(changed) != signature.digits_sha256(digits)
@@ -351,13 +362,22 @@ def test_trials_of_one_structure_are_signed_once(
     assert signing.of_trial(faster, digits) == first
 
 
+@pytest.fixture(scope="module")
+def staged(params: Params, prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Params, Path]:
+    """Params of a small `modern`, and a folder with its signature as its stage writes and keeps it."""
+    block = params.model_copy(update={"variants": {"modern": small(params.variants["modern"], epochs=1)}})
+    folder = tmp_path_factory.mktemp("staged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signing, "home", lambda: folder / "signed")
+        signing.stage(block, "modern", prepared / "train.safetensors", folder / "signatures" / "modern.json")
+    return block, folder
+
+
 @pytest.fixture
-def signed(params: Params, prepared: Path, digits: Digits, home: Path, tmp_path: Path) -> tuple[Params, Path]:
-    """Params of a small `modern`, and its signature as its stage writes it."""
-    one = params.model_copy(update={"variants": {"modern": small(params.variants["modern"], epochs=1)}})
-    path = tmp_path / "signatures" / "modern.json"
-    signing.stage(one, "modern", prepared / "train.safetensors", path)
-    return one, path
+def signed(staged: tuple[Params, Path], home: Path, tmp_path: Path) -> tuple[Params, Path]:
+    """Those params, and a signature of the test's own."""
+    shutil.copytree(staged[1], tmp_path, dirs_exist_ok=True)
+    return staged[0], tmp_path / "signatures" / "modern.json"
 
 
 def test_the_key_of_a_run_follows_its_signature(signed: tuple[Params, Path], prepared: Path, tmp_path: Path) -> None:
