@@ -33,7 +33,7 @@ Fields = Float[Tensor, "n 1 32 32"]
 Index = Int64[Tensor, " n"]
 Matrix = Float[Tensor, "2 3"]
 Level = int | float
-BATCH = 200  # digits at a time: the fastest, of many passes over buffers that fit into a core's cache
+BATCH = networks.EVALUATION_BATCH
 
 
 def translations(pixels: Level) -> list[Matrix]:

@@ -157,55 +157,34 @@ def convolve(x, weight, bias, ends, seen, apart, length, line, step, kind, inner
 
 @rounding
 def pool(value, outer, by_max, share, line, half, y):
-    """Fields of 2×2 pixels of outer · value to their largest, or to share · their sum [network, map, pixel, digit]."""
-    networks, maps, _, digits = y.shape
+    """Fields of 2×2 pixels of outer · value to their largest, or to share · their sum [network, map, field, digit]."""
+    networks, maps, fields, digits = y.shape
     for s in range(networks):
         for m in range(maps):
-            for h in range(half):
-                for w in range(half):
-                    at = 2 * h * line + 2 * w * digits
-                    upper, lower, out = value[s, m, at:], value[s, m, at + line :], y[s, m, h * half + w]
-                    upper2, lower2 = upper[digits:], lower[digits:]
-                    for p in range(digits):
-                        a, b, c, d = upper[p] * outer, lower[p] * outer, upper2[p] * outer, lower2[p] * outer
-                        if by_max:
-                            a, c = max(a, b), max(c, d)
-                            out[p] = max(a, c)
-                        else:
-                            out[p] = ((a + b) + (c + d)) * share
+            for field in range(fields):
+                at = 2 * (field // half) * line + 2 * (field % half) * digits
+                upper, lower, out = value[s, m, at:], value[s, m, at + line :], y[s, m, field]
+                upper2, lower2 = upper[digits:], lower[digits:]
+                for p in range(digits):
+                    a, b, c, d = upper[p] * outer, lower[p] * outer, upper2[p] * outer, lower2[p] * outer
+                    if by_max:
+                        out[p] = max(max(a, b), max(c, d))
+                    else:
+                        out[p] = ((a + b) + (c + d)) * share
 
 
 @rounding
-def spread_mean(dy, share, line, half, grad):
-    """From gradients at pooled pixels, those at the pixels of their fields [network, map, pixel · digit]."""
+def spread(dy, value, outer, by_max, share, line, half, grad):
+    """From gradients at pooled pixels, those at their fields: share · each, or all of it to the first largest pixel."""
     networks, maps, _, digits = dy.shape
     for s in range(networks):
         for m in range(maps):
-            for h in range(half):
-                for w in range(half):
-                    at = 2 * h * line + 2 * w * digits
-                    its, upper, lower = dy[s, m, h * half + w], grad[s, m, at:], grad[s, m, at + line :]
-                    upper2, lower2 = upper[digits:], lower[digits:]
-                    for p in range(digits):
-                        g = f32(its[p]) * share
-                        upper[p] = g
-                        lower[p] = g
-                        upper2[p] = g
-                        lower2[p] = g
-
-
-@rounding
-def spread_max(dy, value, outer, line, half, grad):
-    """The same where the first of the largest pixels receives all of it."""
-    networks, maps, _, digits = dy.shape
-    for s in range(networks):
-        for m in range(maps):
-            for h in range(half):
-                for w in range(half):
-                    at = 2 * h * line + 2 * w * digits
-                    its, upper, lower = dy[s, m, h * half + w], grad[s, m, at:], grad[s, m, at + line :]
-                    above, below = value[s, m, at:], value[s, m, at + line :]
-                    upper2, lower2, above2, below2 = upper[digits:], lower[digits:], above[digits:], below[digits:]
+            for field in range(half * half):
+                at = 2 * (field // half) * line + 2 * (field % half) * digits
+                its, upper, lower = dy[s, m, field], grad[s, m, at:], grad[s, m, at + line :]
+                above, below = value[s, m, at:], value[s, m, at + line :]
+                upper2, lower2, above2, below2 = upper[digits:], lower[digits:], above[digits:], below[digits:]
+                if by_max:
                     for p in range(digits):
                         g = f32(its[p])
                         a, b, c, d = above[p] * outer, above2[p] * outer, below[p] * outer, below2[p] * outer
@@ -216,6 +195,13 @@ def spread_max(dy, value, outer, line, half, grad):
                         upper2[p] = g if second else ZERO
                         lower[p] = g if third else ZERO
                         lower2[p] = ZERO if (a == most) | second | third else g
+                else:
+                    for p in range(digits):
+                        g = f32(its[p]) * share
+                        upper[p] = g
+                        upper2[p] = g
+                        lower[p] = g
+                        lower2[p] = g
 
 
 @rounding

@@ -301,10 +301,9 @@ class _Convolution:
         kernels.pool(self.value, self.squash.outer, self.by_max, self.share, self.line, self.half, self.y.value)
 
     def backward(self) -> None:
-        if self.by_max:
-            kernels.spread_max(self.y.grad, self.value, self.squash.outer, self.line, self.half, self.dvalue)
-        else:
-            kernels.spread_mean(self.y.grad, self.share, self.line, self.half, self.dvalue)
+        kernels.spread(
+            self.y.grad, self.value, self.squash.outer, self.by_max, self.share, self.line, self.half, self.dvalue
+        )
         kernels.pull_convolution(
             self.dvalue, self.value, self.line, self.used, self.squash.kind, self.squash.factor, self.bits, self.d,
             self.dbias, self.magnitudes,
