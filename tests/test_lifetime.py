@@ -76,7 +76,7 @@ def start(project: Path, *command: str) -> tuple[subprocess.Popen[bytes], psutil
             command, cwd=project, env=os.environ | ENVIRONMENT, stdout=log, stderr=log, start_new_session=True
         )
     pid = project / "stage.pid"
-    wait_for(lambda: pid.exists() and pid.read_text(), 60)
+    wait_for(lambda: pid.exists() and pid.read_text())
     return top, psutil.Process(int(pid.read_text()))
 
 
@@ -104,9 +104,9 @@ def test_killing_leaves_no_orphan_and_no_output(project: Path, victim: str, numb
         time.sleep(1)
         assert not gone(stage)
         stage.send_signal(number)
-    wait_for(lambda: gone(stage), 8)
+    wait_for(lambda: gone(stage))
     top.wait(20)
-    wait_for(lambda: not psutil.pid_exists(dvc.pid), 20)  # it holds its lock until then
+    wait_for(lambda: not psutil.pid_exists(dvc.pid))  # it holds its lock until then
     assert not (project / "out").exists()
     assert not (project / "dvc.lock").exists()
     (project / "seconds").write_text("0")
