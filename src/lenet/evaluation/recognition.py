@@ -22,12 +22,12 @@ FILES = ("weights.safetensors", "run.json")
 
 SOURCES = (
     "__init__.py", "arithmetic", "digits/__init__.py", "digits/data.py", "evaluation/__init__.py",
-    "evaluation/recognition.py", "networks", "params", "runs/__init__.py", "runs/record.py", "runtime/__init__.py",
-    "runtime/errors.py", "runtime/files.py", "training/__init__.py", "training/objective.py",
+    "evaluation/recognition.py", "kernels", "networks", "params", "runs/__init__.py", "runs/record.py",
+    "runtime/__init__.py", "runtime/errors.py", "runtime/files.py", "training/__init__.py", "training/objective.py",
 )  # fmt: skip
 """The package's folders and modules that run a network."""
 
-_PACKAGES = ("torch", "numpy", "safetensors", "pydantic", "ruamel.yaml", "jaxtyping", "packaging")
+_PACKAGES = ("torch", "numpy", "numba", "llvmlite", "safetensors", "pydantic", "ruamel.yaml", "jaxtyping", "packaging")
 
 
 class Recogniser:
