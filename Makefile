@@ -25,9 +25,9 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 MADE_FOR := $(CURDIR) $(VERSION)
 INSTALL = $(BIN)/python -m pip install --progress-bar off --root-user-action ignore --disable-pip-version-check
 # a line for so many of pip's, and its end
-TOLD = || echo FAILED; } | { n=0; while read -r word rest; do case $$word in \
-	Collecting|Ignoring|Requirement) n=$$((n + 1)); test $$((n % 25)) != 0 || echo "  $$n packages of $$of" >&2;; \
-	Installing) echo "  unpacking them" >&2;; FAILED) exit 1;; esac; done; }
+TOLD = || echo FAILED; } | { n=0; while read -r word rest; do case $$word$$rest in \
+	Collecting*|Ignoring*|Requirement*) n=$$((n + 1)); test $$((n % 25)) != 0 || echo "  $$n packages of $$of" >&2;; \
+	Installingcollected*) echo "  unpacking them" >&2;; FAILED*) exit 1;; esac; done; }
 KEEPS = test -f .venv/.complete && test "$$(cat .venv/.complete)" = "$(MADE_FOR)"
 
 .venv/.complete: requirements.lock requirements-torch.lock pyproject.toml $(shell $(KEEPS) || echo anew)

@@ -68,7 +68,7 @@ def table(content: dict[str, Any]) -> Table:
     return view
 
 
-FORMER = "Computed with the former arithmetic, on one processor; its bits are not portable."
+FORMER = "Computed before the portable arithmetic; another processor may give slightly different numbers."
 
 
 def is_former(study: Mapping[str, Any]) -> bool:

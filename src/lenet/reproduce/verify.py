@@ -67,7 +67,9 @@ def verify(params: Params, revision: str, folder: Path, names: Sequence[str] = (
     for name, path in weights.items():
         with reading(path):
             digest = fingerprint.tensors_sha256(load_file(path))
-        part, *_ = judge.compare({str(path): before[name]["run"]["weights.sha256"]}, {str(path): digest})
+        part, *_ = judge.compare(
+            *({str(path.relative_to(folder)): its} for its in (before[name]["run"]["weights.sha256"], digest))
+        )
         if not part.same and (objects := remedies.behind(path)):
             part = replace(part, change=remedies.remove(objects))
         found.append(part)
