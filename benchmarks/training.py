@@ -74,7 +74,7 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
     """The path of the train stage: ``fit`` inside its MLflow run."""
     _store()
     clock, variant = Clock(), block(name, batch_size, digits, epochs)
-    record = Record("benchmark", 1, variant, key=f"benchmark-{time.time_ns()}", data="", signature="")
+    record = Record("benchmark", 1, variant, key=f"{time.time_ns():x}", data="", signature="")
     with tracking.training(record, "lenet5" if track else None) as run:
         fit(variant, 1, some(digits), some(digits)[:0], callbacks=[clock], logger=RunLogger(run))
     return epochs * digits / clock.seconds

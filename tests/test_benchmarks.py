@@ -172,13 +172,14 @@ def test_it_measures_prints_and_warns_with_status_zero(folder: Path, params: Par
 
 
 @pytest.mark.parametrize("way", ["ours", "passes", "readable", "bare", "usual"])
-def test_every_way_trains(folder: Path, monkeypatch, way: str) -> None:
+def test_every_way_trains(folder: Path, monkeypatch, capfd, way: str) -> None:
     monkeypatch.chdir(folder)
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
         monkeypatch.setenv(name, "")  # so that they are taken back, which the way sets for its process
     training.some.cache_clear()
     training._store.cache_clear()
     assert getattr(training, way)("modern", 64, 128) > 0
+    assert "goes on without its MLflow record" not in capfd.readouterr().err
 
 
 def test_the_readable_module_trains_under_lightnings_defaults(folder: Path) -> None:
