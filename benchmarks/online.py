@@ -102,7 +102,7 @@ def by_passes(start: Start) -> Tensor:
     for x, y in zip(start.inputs.split(1), start.labels.split(1), strict=True):
         its.inputs[0] = x
         found.append(its.forward()[0])
-        its.backward(criterion.gradient(found[-1], y)[None])
+        its.backward(criterion.gradient(found[-1], y, 1)[None])
         rule.step()
     return torch.cat(found)
 

@@ -25,7 +25,6 @@ from lenet.networks import layer_table
 from lenet.params import loading
 from lenet.params.schema import Variant
 from lenet.runs.record import Record, Row
-from lenet.tracking.logger import RunLogger
 from lenet.training import fingerprint, objective, optimizer, signature
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fast_module import FastLeNet
@@ -76,7 +75,7 @@ def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, trac
     clock, variant = Clock(), block(name, batch_size, digits, epochs)
     record = Record("benchmark", 1, variant, key=f"{time.time_ns():x}", data="", signature="")
     with tracking.training(record, "lenet5" if track else None) as run:
-        fit(variant, 1, some(digits), some(digits)[:0], callbacks=[clock], logger=RunLogger(run))
+        fit(variant, 1, some(digits), some(digits)[:0], [run.row], [clock])
     return epochs * digits / clock.seconds
 
 
@@ -90,7 +89,7 @@ def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) ->
     for epoch in range(1, epochs + 1):
         for batch in shuffled(digits, 1, epoch)[: digits // batch_size * batch_size].split(batch_size):
             to_inputs(data.images[batch], variant.pixels, out=ours.inputs[0])
-            ours.backward(criterion.gradient(ours.forward()[0], data.labels[batch].long())[None])
+            ours.backward(criterion.gradient(ours.forward()[0], data.labels[batch].long(), batch_size)[None])
             rule.step()
     return epochs * digits / (time.perf_counter() - start)
 

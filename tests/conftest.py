@@ -201,8 +201,8 @@ class Stop(Exception):
 class Stopping(checkpoint.Checkpoints):
     """Stops the training after so many saves."""
 
-    def __init__(self, folder: Path, name: str, saves: int) -> None:
-        super().__init__(folder, name)
+    def __init__(self, folder: Path, name: str, saves: int, seed: int | None = None) -> None:
+        super().__init__(folder, name, seed)
         self.saves = saves
 
     def save(self, state: checkpoint.State) -> None:

@@ -93,7 +93,7 @@ class Probe:
         labels = self.presented.labels(slice(0, len(self.digits)))
         scores = torch.rand(len(labels), 10, generator=torch.Generator().manual_seed(SEED)) * 16
         scores, labels = scores.to(self.device), labels.to(self.device)
-        yield from (self.objective.losses(scores, labels), self.objective.gradient(scores, labels))
+        yield from (self.objective.losses(scores, labels), self.objective.gradient(scores, labels, len(labels)))
 
     def network(self) -> networks.AnyNet:
         """It before the first update."""
@@ -125,7 +125,7 @@ class Probe:
             passes = networks.passes([network], len(labels), flat)
             passes.inputs[0] = self.presented.inputs(part)
             (scores,) = passes.forward()
-            passes.backward(self.objective.gradient(scores, labels)[None])
+            passes.backward(self.objective.gradient(scores, labels, len(labels))[None])
             rule.step()
             yield from (scores, self.objective.loss(scores, labels))
 

@@ -197,7 +197,7 @@ def test_the_stage_removes_its_checkpoints_when_it_is_complete(
 
     monkeypatch.setattr(Checkpoints, "save", noted)
     one = params.model_copy(update={"variants": {"modern": small(params.variants["modern"])}})
-    train.train(one, "modern", 4, prepared / "train.safetensors", None, tmp_path / "modern-4", experiment=None)
+    train.train(one, "modern", {4: tmp_path / "modern-4"}, prepared / "train.safetensors", None, experiment=None)
     assert len(saved) >= 3
     assert not saved[0].exists()
 

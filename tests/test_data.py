@@ -19,7 +19,7 @@ from lenet.digits import prepare
 from lenet.digits.data import IMAGES, LABELS, Digits, load_digits, read_idx, shuffled, to_inputs
 from lenet.params.schema import Data, Params, Pixels
 from lenet.runtime.errors import InputError
-from lenet.training.fast_module import FastLeNet
+from lenet.training.fast_module import FastLeNet, Training
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -186,11 +186,12 @@ def test_an_epoch_presents_each_training_digit_exactly_once(params: Params, digi
     """By the loader that the pipeline trains with, from its first step and from one in the middle."""
     variant = params.variants[name].model_copy(update={"train_size": 1030, "validation_size": 70})
     training, validation = digits.split(variant)
-    module = FastLeNet(variant, 3, training, validation)
+    its = Training(variant, 3, len(training))
+    module = FastLeNet(variant, [its], training, validation)
     for step in (0, 2):
-        module.step = step
-        seen = [place for chunk in module.train_dataloader() for place in module.presented.order[chunk].tolist()]
-        every = module.presented.order.tolist()
+        its.step = step
+        seen = [place for chunk in module.train_dataloader() for place in its.presented.order[chunk].tolist()]
+        every = its.presented.order.tolist()
         assert sorted(every) == list(range(1030))
         assert seen == every[step * variant.batch_size :]
-        assert torch.equal(module.presented.digits.index, training.index)
+        assert torch.equal(its.presented.digits.index, training.index)

@@ -66,7 +66,7 @@ def trained(project: Path, params: Params, small_digits: Path) -> dict[str, Reco
             if label == "tanh":
                 patch.setattr(fingerprint, "environment", lambda: ["torch==2.13.0"])
             folder = project / label / f"{name}-1"
-            train(block, name, 1, small_digits / "train.safetensors", None, folder, "lenet5")
+            train(block, name, {1: folder}, small_digits / "train.safetensors", None, "lenet5")
             if label != "tanh":
                 evaluate.evaluate(folder, small_digits / "test.safetensors", project / label / "modern-1.json", True)
             found[label] = Record.read(folder / "run.json")

@@ -209,7 +209,7 @@ def work(made: Project, *stages: str, seeds: tuple[int, ...] = (1, 2)) -> None:
         for seed in seeds:
             folder = runs / f"modern-{seed}"
             if stage == "train":
-                train.train(made.params, "modern", seed, made.digits / "train.safetensors", None, folder, "lenet5")
+                train.train(made.params, "modern", {seed: folder}, made.digits / "train.safetensors", None, "lenet5")
             elif stage == "evaluate":
                 evaluate.evaluate(folder, made.digits / "test.safetensors", metrics / f"modern-{seed}.json", True)
     if "compare" in stages:

@@ -66,7 +66,7 @@ def test_the_gradient_is_the_loss_s(params: Params, loss: dict, output: str) -> 
     value = criterion.loss(ours, labels)
     assert value.item() == pytest.approx(expected.item(), rel=1e-6)
     (slope,) = torch.autograd.grad(expected, exact)
-    gradient = criterion.gradient(scores.detach(), labels)
+    gradient = criterion.gradient(scores.detach(), labels, len(labels))
     torch.testing.assert_close(gradient.double(), slope, rtol=1e-5, atol=2e-7)
     assert torch.equal(torch.autograd.grad(3 * value, ours)[0], gradient * 3)
 
@@ -85,10 +85,10 @@ def test_maximum_a_posteriori_has_a_class_for_rubbish(params: Params) -> None:
     distances = torch.tensor([[math.log(2)] + [math.log(4)] * 9])
     assert map_.loss(distances, torch.tensor([0])).item() == pytest.approx(math.log(2) + math.log(23 / 8))
     assert map_.loss(distances, torch.tensor([5])).item() == pytest.approx(math.log(4) + math.log(23 / 8))
-    gradient = map_.gradient(distances, torch.tensor([0]))
+    gradient = map_.gradient(distances, torch.tensor([0]), 1)
     assert gradient[0].tolist() == pytest.approx([1 - 4 / 23] + [-2 / 23] * 9, abs=1e-6)
     # wrong classes that are further away than rubbish are hardly pushed any further
-    far = map_.gradient(torch.tensor([[0.0] + [50.0] * 9]), torch.tensor([0]))
+    far = map_.gradient(torch.tensor([[0.0] + [50.0] * 9]), torch.tensor([0]), 1)
     assert far[0, 1:].abs().max() < 1e-20
 
 

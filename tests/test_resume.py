@@ -106,7 +106,7 @@ def test_stages_killed_anywhere_end_with_the_same_bits_in_the_same_run(
     exec(HARDEST, vars(robustness))  # as its own sources have it
     monkeypatch.setattr(signing, "checked", lambda path, *_: signature.digest(json.loads(path.read_text())))
     data, signed = killed / "data", killed / "signatures" / f"{variant}.json"
-    train.train(loading.load(), variant, 1, data / "train.safetensors", signed, straight / name, None)
+    train.train(loading.load(), variant, {1: straight / name}, data / "train.safetensors", signed, None)
     evaluate.evaluate(straight / name, data / "test.safetensors", straight / "metrics.json", False)
     for path in sorted((straight / name).iterdir()):
         assert (killed / "runs" / name / path.name).read_bytes() == path.read_bytes(), path.name

@@ -386,8 +386,8 @@ def signed(staged: tuple[Params, Path], home: Path, tmp_path: Path) -> tuple[Par
 def test_the_key_of_a_run_follows_its_signature(signed: tuple[Params, Path], prepared: Path, tmp_path: Path) -> None:
     params, path = signed
     content, data = json.loads(path.read_text()), prepared / "train.safetensors"
-    train.train(params, "modern", 3, data, path, tmp_path / "with", None)
-    train.train(params, "modern", 3, data, None, tmp_path / "without", None)
+    train.train(params, "modern", {3: tmp_path / "with"}, data, path, None)
+    train.train(params, "modern", {3: tmp_path / "without"}, data, None, None)
     for name in ("run.json", "history.csv", "trace", "weights.safetensors"):
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
     run_json = json.loads((tmp_path / "with" / "run.json").read_text())["run"]
@@ -430,7 +430,7 @@ def test_a_stale_signature_stops_a_training_in_one_line(
     text = edit(path.read_text())
     path.write_text(text) if text else path.unlink()
     with pytest.raises(InputError) as caught:
-        train.train(params, "modern", 3, prepared / "train.safetensors", path, tmp_path / "out", None)
+        train.train(params, "modern", {3: tmp_path / "out"}, prepared / "train.safetensors", path, None)
     assert said in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
     assert str(caught.value).endswith(f"run `dvc repro {tmp_path}/dvc.yaml:signature@modern`")
@@ -476,7 +476,7 @@ def test_where_the_arithmetic_is_off_nothing_is_trained_or_signed(
     monkeypatch.setattr("lenet.arithmetic.conformance.check", off)
     data = prepared / "train.safetensors"
     with pytest.raises(InputError, match="is off: add"):
-        train.train(params, "modern", 3, data, None, tmp_path / "out", None)
+        train.train(params, "modern", {3: tmp_path / "out"}, data, None, None)
     with pytest.raises(InputError, match="is off: add"):
         signing.stage(params, "modern", data, tmp_path / "modern.json")
     assert not list(tmp_path.iterdir())

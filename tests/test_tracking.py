@@ -59,7 +59,7 @@ def tracked(store: Path, params: Params, small_digits: Path) -> tuple[MlflowClie
 
 
 def train_once(params: Params, digits: Path, folder: Path, name: str = "modern") -> None:
-    train(small_params(params), name, 1, digits / "train.safetensors", None, folder, "lenet5")
+    train(small_params(params), name, {1: folder}, digits / "train.safetensors", None, "lenet5")
 
 
 def test_a_run_has_every_contract_tag(tracked, digits: Digits) -> None:

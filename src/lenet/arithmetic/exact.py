@@ -22,6 +22,8 @@ What rounding costs: an operand is off by at most 2^(e − b − 1), half a unit
 INPUT_BITS that is 2^−23 and 2^−21 of the bound of a tensor's magnitudes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from math import frexp, isfinite
 
@@ -39,7 +41,23 @@ SMALLEST, LARGEST = -100, 100  # exponents; smaller magnitudes than 2^−100 lie
 
 
 class NotFinite(ArithmeticError):
-    """Numbers that are infinite, not a number, or beyond 2^100. The message says which."""
+    """Numbers that are infinite, not a number, or beyond 2^100. The message says which.
+
+    Attributes:
+        place: of several things computed side by side, whose numbers they are.
+    """
+
+    place = 0
+
+
+@contextmanager
+def at(place: int) -> Iterator[None]:
+    """A NotFinite raised in the block is of this one of several things computed side by side."""
+    try:
+        yield
+    except NotFinite as error:
+        error.place = place
+        raise
 
 
 def length(terms: int) -> int:

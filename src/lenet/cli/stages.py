@@ -81,10 +81,10 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 
 @job
 @click.argument("variant")
-@click.argument("seed", type=click.IntRange(min=0))
+@click.argument("seeds", metavar="SEED…", type=click.IntRange(min=0), nargs=-1, required=True)
 @digits_option("--data", layout.TRAIN, "The training digits.")
 @click.option("--signature", type=HERE, help="The variant's signature; by default it is computed first.")
-@click.option("--out", type=HERE, help="The run's folder; by default runs/VARIANT-SEED.")
+@click.option("--out", type=HERE, help="The run's folder, of one seed; by default runs/VARIANT-SEED.")
 @click.option("--experiment", help="The MLflow experiment of the run; by default that of the run's folder.")
 @click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
 @tracking_option
@@ -92,7 +92,7 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 def train(
     params: "Params",
     variant: str,
-    seed: int,
+    seeds: tuple[int, ...],
     data: Path,
     signature: Path | None,
     out: Path | None,
@@ -100,16 +100,20 @@ def train(
     snapshots: bool,
     track: bool,
 ) -> None:
-    """Stage: train a variant with a seed.
+    """Stage: train a variant with a seed, or with several side by side.
 
     \b
     Example: lenet train modern 1 --out /tmp/modern-1
+             lenet train modern 1 2 3
     """
     from lenet.pipeline import train as module
 
-    place = out or _home_of(variant) / layout.RUNS / f"{variant}-{seed}"
-    record = (experiment or layout.mlflow_experiment(place)) if track else None
-    module.train(params, variant, seed, data, signature, place, record, snapshots)
+    if out and len({*seeds}) > 1:
+        raise InputError(f"--out is the folder of one run, and there are {len(seeds)} seeds")
+    runs = _home_of(variant) / layout.RUNS
+    outs = {seed: out or runs / f"{variant}-{seed}" for seed in seeds}
+    record = (experiment or layout.mlflow_experiment(outs[seeds[0]])) if track else None
+    module.train(params, variant, outs, data, signature, record, snapshots)
 
 
 @job

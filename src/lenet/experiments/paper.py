@@ -27,7 +27,7 @@ from lenet.runtime import layout
 from lenet.runtime.errors import ParamsError
 from lenet.runtime.files import json_of, read_json, reading
 from lenet.training import optimizer
-from lenet.training.levenberg import curvatures
+from lenet.training.levenberg import at_start, curvatures
 from lenet.training.module import LeNet
 from lenet.training.optimizer import StochasticDiagonalLM
 
@@ -131,7 +131,8 @@ def step_sizes(variant: Variant, seed: int, digits: Digits) -> list[float]:
     module = LeNet(variant, seed)
     rule = optimizer.build(variant.optimizer, module.network.parameters())
     assert isinstance(rule, StochasticDiagonalLM)
-    rule.set_curvatures(module.curvatures(present(variant, seed, digits.split(variant)[0], 1)))
+    presented = present(variant, seed, digits.split(variant)[0], 1)
+    rule.set_curvatures(at_start(module.network, seed, 1, presented))
     sizes = torch.cat([size.flatten() for size in rule.step_sizes()])
     return [float(sizes.min()), float(sizes.max())]
 

@@ -149,7 +149,8 @@ def convolve(x, weight, bias, ends, seen, apart, length, line, step, kind, inner
                 its[:] = 0.0
                 for k in range(ends[m], ends[m + 1]):
                     for i in range(TAPS):
-                        _add_shifted(its, x[s, seen[k] * (size + 4 * line) + start + i * line :], weight[s, k, i], step)
+                        at = seen[k] * (size + (TAPS - 1) * line) + start + i * line
+                        _add_shifted(its, x[s, at:], weight[s, k, i], step)
                 out = value[s, m, start : start + its.size]
                 _shift(its, f32(bias[s, m]), out)
                 squash(kind, inner, out)
@@ -239,7 +240,7 @@ def convolution_weights(d, x, ends, seen, apart, length, line, step, dweight):
                 its = d[s, m, first : first + min(length, size - start)]
                 for k in range(ends[m], ends[m + 1]):
                     for i in range(TAPS):
-                        at = seen[k] * (size + 4 * line) + start + i * line
+                        at = seen[k] * (size + (TAPS - 1) * line) + start + i * line
                         _add_products(dweight[s, k, i], its, x[s, at:], step)
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from lenet.arithmetic import exact
 from lenet.digits.data import to_inputs
 from lenet.networks import fast
 from lenet.networks.convnet import ConvNet
@@ -39,15 +40,19 @@ class Autograd:
     def forward(self) -> Float[Tensor, "networks n 10"]:
         """The outputs for ``inputs``."""
         with torch.set_grad_enabled(self.networks[0].training):
-            self.scores = [network(its) for network, its in zip(self.networks, self.inputs, strict=True)]
+            self.scores = []
+            for i, (network, its) in enumerate(zip(self.networks, self.inputs, strict=True)):
+                with exact.at(i):
+                    self.scores.append(network(its))
         return torch.stack([scores.detach() for scores in self.scores])
 
     def backward(self, dscores: Float[Tensor, "networks n 10"]) -> None:
         """Set the parameters' ``grad`` from the loss's gradient at the outputs of the last ``forward``."""
-        parameters, gradients = zip(*self.flat.pairs(), strict=True)
-        found = torch.autograd.grad(self.scores, parameters, [*dscores])
-        for gradient, its in zip(gradients, found, strict=True):
-            gradient.copy_(its)
+        for i, (scores, its) in enumerate(zip(self.scores, dscores, strict=True)):
+            with exact.at(i):
+                found = torch.autograd.grad(scores, self.flat.parameters[i], its)
+            for gradient, part in zip(self.flat.gradients[i], found, strict=True):
+                gradient.copy_(part)
         self.flat.give()
 
 

@@ -46,8 +46,9 @@ class Flat:
         self.parameters = [list(network.parameters()) for network in networks]
         self.shapes = [parameter.shape for parameter in self.parameters[0]]
         row = _row(self.parameters[0]) if len(networks) == 1 else None
-        rows = [torch.cat([p.detach().flatten() for p in its]) for its in self.parameters] if row is None else [row]
-        self.matrix = nn.Parameter(torch.stack(rows) if row is None else row[None])
+        if row is None:
+            row = torch.stack([torch.cat([p.detach().flatten() for p in its]) for its in self.parameters])
+        self.matrix = nn.Parameter(row.view(len(networks), -1))
         self.matrix.grad = torch.zeros_like(self.matrix)
         self.gradients = [self.views(row) for row in self.matrix.grad]
         for its, row in zip(self.parameters, self.matrix.detach(), strict=True):
@@ -182,7 +183,8 @@ class Magnitudes:
         fits = self.table < LIMIT
         if not fits.all():
             row, network = np.argwhere(~fits)[-1 if backwards else 0]
-            exact.exponent(float(self.table[row, network]), self.names[row])
+            with exact.at(int(network)):
+                exact.exponent(float(self.table[row, network]), self.names[row])
 
 
 class _Weights:

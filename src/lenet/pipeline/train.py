@@ -1,5 +1,8 @@
-"""Stage train: one variant, one seed → weights, history, trace and run record, tracked."""
+"""Stage train: one variant, a seed or several → weights, history, trace and run record of each, tracked."""
 
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from lenet import tracking
@@ -9,59 +12,72 @@ from lenet.params.schema import Params, Variant
 from lenet.pipeline import signing
 from lenet.runs.record import Record
 from lenet.runtime import processes
-from lenet.tracking.logger import RunLogger
+from lenet.runtime.errors import Diverged
 from lenet.training import checkpoint, fingerprint, progress
-from lenet.training.fit import fit, write
+from lenet.training.fast_module import Training
+from lenet.training.fit import fit_all, fitted, write
 
 
 def train(
     params: Params,
     name: str,
-    seed: int,
+    outs: Mapping[int, Path],
     data: Path,
     signature: Path | None,
-    out: Path,
     experiment: str | None,
     snapshots: bool = False,
 ) -> None:
-    """Train variant ``name`` with ``seed`` and write ``out``/{weights.safetensors, history.csv, trace, run.json}.
+    """Train variant ``name`` and write each seed's {weights.safetensors, history.csv, trace, run.json}.
 
-    Nothing is written there unless the training ends; until then its checkpoints lie elsewhere, and a training that was
-    killed goes on from them. A second training into the same folder has to wait for the first.
+    Several seeds are trained side by side, with the bits that each has alone; one that diverges leaves the others
+    alone. Nothing is written into a folder unless its training ends; until then its checkpoints lie elsewhere, and a
+    training that was killed goes on from them. A second training into the same folder has to wait for the first.
 
     Args:
         params: the whole of params.yaml.
         name: the variant.
-        seed: the run's seed.
+        outs: the runs' folders, by seed.
         data: the file of training digits.
         signature: the file of the variant's signature; None: it is signed first.
-        out: the run's folder.
-        experiment: the MLflow experiment that records the run; None for no record.
-        snapshots: write ``out``/snapshots.safetensors, too: the weights of each epoch's end.
+        experiment: the MLflow experiment that records the runs; None for no record.
+        snapshots: write snapshots.safetensors, too: the weights of each epoch's end.
 
     Raises:
-        InputError: unknown variant, unfit data, a stale signature, an arithmetic that is off, or the folder is in use.
+        InputError: unknown variant, unfit data, a stale signature, an arithmetic that is off, or a folder is in use.
+        Diverged: at least one of them has; the others are complete.
     """
     variant = params.variant(name)
     conformance.check()
-    with processes.sole_writer(out):
+    with ExitStack() as stack:
+        for out in outs.values():
+            stack.enter_context(processes.sole_writer(out))
         digits = load_digits(data)
         signed = signing.checked(signature, name, variant, digits) if signature else signing.of(variant, digits)
-        record = identify(name, seed, variant, digits, signed)
-        with checkpoint.kept(record.name, record.key) as checkpoints:
-            with (
-                tracking.training(record, experiment) as run,
-                progress.training(record.name, variant) as (observers, shown),
-            ):
-                start = checkpoints.latest(with_snapshots=snapshots)
-                fitted = fit(
-                    variant, seed, *digits.split(variant), observers, [*shown, checkpoints],
-                    start, snapshots, RunLogger(run),
-                )  # fmt: skip
-                processes.check()
-                write(out, record, fitted)
-                run.trained(out)
-            checkpoints.remove()
+        train_set, validation_set = digits.split(variant)
+        records = {seed: identify(name, seed, variant, digits, signed) for seed in outs}
+        names = {seed: record.name for seed, record in records.items()}
+        kept = {s: stack.enter_context(checkpoint.kept(names[s], records[s].key, s)) for s in outs}
+        runs = {s: stack.enter_context(tracking.training(record, experiment)) for s, record in records.items()}
+        observers, shown = stack.enter_context(progress.training(names, variant))
+        watching = {seed: [runs[seed].row, *observers[seed]] for seed in outs}
+        trainings = [
+            Training(variant, seed, len(train_set), watching[seed], kept[seed].latest(snapshots), snapshots)
+            for seed in outs
+        ]
+        for its in fit_all(variant, trainings, train_set, validation_set, [*shown, *kept.values()]):
+            processes.check()
+            if its.fault:
+                runs[its.seed].end("FAILED")
+                if len(outs) == 1:
+                    raise its.fault
+                print(f"lenet: {names[its.seed]}: {its.fault}", file=sys.stderr)
+            else:
+                write(outs[its.seed], records[its.seed], fitted(its))
+                runs[its.seed].trained(outs[its.seed])
+                runs[its.seed].end("FINISHED")
+                kept[its.seed].remove()
+        if diverged := [names[its.seed] for its in trainings if its.fault]:
+            raise Diverged(f"of {len(outs)} trainings these have diverged: {', '.join(diverged)}")
 
 
 def identify(name: str, seed: int, variant: Variant, digits: Digits, signature: str) -> Record:

@@ -25,6 +25,7 @@ from lenet.sweep import storage as storages
 from lenet.sweep.study import STATES, Judge, Plan, earlier, objective_values, packages
 from lenet.tracking import this_process
 from lenet.training import checkpoint, signature
+from lenet.training.fit import fit
 
 POLL = 0.5  # seconds between looks for a trial
 BEAT = 10.0  # seconds between signs of life
@@ -120,7 +121,7 @@ class Worker:
                     start = checkpoints.latest()
                     for row in start.history if start else []:
                         observe(row)
-                    training.fit(block, plan.run_seed, *self.digits.split(block), [observe], [checkpoints], start=start)
+                    fit(block, plan.run_seed, *self.digits.split(block), [observe], [checkpoints], start=start)
                 except (KeyboardInterrupt, SystemExit):
                     raise
                 except BaseException:

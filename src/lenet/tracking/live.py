@@ -60,13 +60,17 @@ class Run:
             with self.recorder.harmless():
                 self.entry.add(epoch, numbers)
 
+    def row(self, row: Mapping[str, float | int | str]) -> None:
+        """Note the history's row of an epoch."""
+        self.epoch(int(row["epoch"]), {name: value for name, value in row.items() if isinstance(value, float)})
+
     def trained(self, folder: Path) -> None:
         """Hand over what the training left in ``folder``."""
         self.files = {name: folder / name for name in TRAINED}
 
     def end(self, status: str) -> None:
-        """Close the run as FINISHED, FAILED or KILLED; after a fault too."""
-        if self.entry:
+        """Close the run as FINISHED, FAILED or KILLED, unless it is closed; after a fault too."""
+        if self.entry and self.entry.status == "RUNNING":
             with self.recorder.harmless():
                 self.entry.end(status)
             with self.recorder.harmless():

@@ -33,10 +33,11 @@ class Checkpoints(pl.Callback):
     Args:
         folder: where to; nothing else may be in it. None: nothing is saved, and there is nothing to go on from.
         name: of the training, for messages.
+        seed: which of several trainings side by side; None: the only one.
     """
 
-    def __init__(self, folder: Path | None, name: str) -> None:
-        self.folder, self.name = folder, name
+    def __init__(self, folder: Path | None, name: str, seed: int | None = None) -> None:
+        self.folder, self.name, self.seed = folder, name, seed
         self.saved = time.monotonic()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -51,7 +52,9 @@ class Checkpoints(pl.Callback):
     def _save_if_due(self, module: pl.LightningModule) -> None:
         if self.folder and time.monotonic() - self.saved >= SECONDS:
             try:
-                self.save(cast(FastLeNet, module).state())
+                self.save(cast(FastLeNet, module).state(self.seed))
+            except KeyError:  # it has ended
+                self.saved = inf
             except (OSError, SafetensorError) as error:
                 self._warn(f"no checkpoint can be saved ({error}); it goes on without")
                 self.saved = inf
@@ -96,18 +99,21 @@ class Checkpoints(pl.Callback):
 
 
 @contextmanager
-def kept(name: str, key: str) -> Iterator[Checkpoints]:
-    """The checkpoints of the training of this name and ``run.key``; another process's of the same are left alone."""
+def kept(name: str, key: str, seed: int | None = None) -> Iterator[Checkpoints]:
+    """The checkpoints of the training of this name and ``run.key``; another process's of the same are left alone.
+
+    ``seed``: which of several trainings side by side.
+    """
     folder = home() / f"{name}-{key}"
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except (Timeout, OSError):
-        yield Checkpoints(None, name)
+        yield Checkpoints(None, name, seed)
         return
     try:
-        yield Checkpoints(folder, name)
+        yield Checkpoints(folder, name, seed)
     finally:
         lock.release()
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jaxtyping import Float32
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,9 +20,10 @@ from torch import Tensor
 from lenet.digits.data import Digits
 from lenet.params.schema import Variant
 from lenet.runs.record import History, Record
+from lenet.runtime.errors import Diverged
 from lenet.runtime.files import whole, write_text
 from lenet.training import fingerprint
-from lenet.training.fast_module import FastLeNet, Observer, State
+from lenet.training.fast_module import FastLeNet, Observer, State, Training
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(pl.Trainer).parameters.items()}
 
@@ -47,7 +47,6 @@ def fit(
     callbacks: Sequence[pl.Callback] = (),
     start: State | None = None,
     snapshots: bool = False,
-    logger: Logger | None = None,
 ) -> Fitted:
     """Train one variant with one seed, on one thread.
 
@@ -57,21 +56,58 @@ def fit(
         train: the digits to learn from.
         validation: the digits held out; may be none.
         observers: called with the history's row after each epoch.
-        callbacks: Lightning callbacks, for example a progress display, a pruner or Checkpoints.
+        callbacks: Lightning callbacks, for example a progress display or Checkpoints.
         start: where a training of the same arguments was stopped; None for the beginning.
         snapshots: whether to keep the weights of each epoch's end.
-        logger: where Lightning logs each epoch's numbers; None for nowhere.
 
     Returns:
         The last epoch's weights; nothing is selected.
     """
-    module = FastLeNet(variant, seed, train, validation, observers, start, snapshots)
-    with trainer(variant.epochs, callbacks, logger, reload_dataloaders_every_n_epochs=1) as its:
-        if start:
-            done = dict.fromkeys(("ready", "started", "processed", "completed"), start.epoch)
+    training = Training(variant, seed, len(train), observers, start, snapshots)
+    for _ in fit_all(variant, [training], train, validation, callbacks):
+        if training.fault:
+            raise training.fault
+    return fitted(training)
+
+
+def fit_all(
+    variant: Variant,
+    trainings: Sequence[Training],
+    train: Digits,
+    validation: Digits,
+    callbacks: Sequence[pl.Callback] = (),
+) -> Iterator[Training]:
+    """Train one variant with several seeds side by side, on one thread: each gets the bits that it gets alone.
+
+    Those that stand at different places, as they were stopped, are trained one group after another.
+
+    Yields:
+        Each training when it has ended: one that has diverged as soon as that is known, with its ``fault``.
+    """
+    waiting = list(trainings)
+    while waiting:
+        position = waiting[0].position
+        group = [training for training in waiting if training.position == position]
+        module = FastLeNet(variant, group, train, validation)
+        with trainer(variant.epochs, callbacks, reload_dataloaders_every_n_epochs=1) as its:
+            done = dict.fromkeys(("ready", "started", "processed", "completed"), position[0])
             its.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
-        its.fit(module)
-    return Fitted(module.network.state_dict(), module.history, module.trace, module.snapshots)
+            try:
+                its.fit(module)
+            except Diverged:
+                if not any(training.fault for training in group):
+                    raise
+        ended = [training for training in group if training.fault or len(training.history) == variant.epochs]
+        for training in group:
+            if training not in ended:
+                training.start = module.state(training.seed)
+        yield from ended
+        waiting = [training for training in waiting if training not in ended]
+
+
+def fitted(training: Training) -> Fitted:
+    """What a training that has come to its end leaves."""
+    return Fitted(training.network.state_dict(), training.history, training.trace, training.snapshots)
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:
@@ -97,9 +133,7 @@ def to_csv(rows: History) -> str:
 
 
 @contextmanager
-def trainer(
-    epochs: int, callbacks: Sequence[pl.Callback] = (), logger: Logger | None = None, **options: Any
-) -> Iterator[pl.Trainer]:
+def trainer(epochs: int, callbacks: Sequence[pl.Callback] = (), **options: Any) -> Iterator[pl.Trainer]:
     """A Trainer that shows and keeps nothing of its own, and that no variable of the environment changes.
 
     Lightning's hints are silent meanwhile.
@@ -114,7 +148,7 @@ def trainer(
             "plugins": [LightningEnvironment()],
             "max_epochs": epochs,
             "callbacks": list(callbacks),
-            "logger": logger or False,
+            "logger": False,
             "enable_checkpointing": False,
             "enable_model_summary": False,
             "enable_progress_bar": False,

@@ -6,6 +6,7 @@ squashing functions (Gauss–Newton) and the cross terms between the places wher
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int64
@@ -14,8 +15,10 @@ from torch.func import functional_call
 
 from lenet.arithmetic import exact
 from lenet.arithmetic import nn as layers
+from lenet.arithmetic.randomness import derive
+from lenet.digits.epochs import Presentation
 from lenet.networks.lenet5 import LeNet5, RadialBasis, Subsampling
-from lenet.params.schema import Criterion, MaximumLikelihood
+from lenet.params.schema import Criterion, DiagonalLevenbergMarquardt, MaximumLikelihood
 from lenet.training import objective
 
 
@@ -53,6 +56,16 @@ def curvatures(
         for stage in reversed(stages):
             at_state = stage.back(at_state, found)
         return [found[parameter] for parameter in network.parameters()]
+
+
+def at_start(network: nn.Module, seed: int, epoch: int, presented: Presentation) -> list[Tensor]:
+    """The same at an epoch's start, from as many of the digits that it presents as the block has ``patterns``."""
+    variant = presented.variant
+    section, criterion = cast(DiagonalLevenbergMarquardt, variant.optimizer), cast(Criterion, variant.objective)
+    chance = torch.Generator().manual_seed(derive(seed, "curvature", epoch))
+    some = torch.randperm(len(presented.order), generator=chance)[: section.patterns]
+    inputs, labels = presented.inputs(some), presented.labels(some)
+    return curvatures(cast(LeNet5, network), inputs, labels, criterion, section.criterion)
 
 
 class _Stage:

@@ -11,11 +11,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lenet import THREADS, networks
 from lenet.arithmetic import conformance, exact
-from lenet.arithmetic.randomness import derive
 from lenet.digits.datamodule import Batch, DigitsModule
-from lenet.digits.epochs import Presentation
-from lenet.networks.lenet5 import LeNet5
-from lenet.params.schema import Criterion, DiagonalLevenbergMarquardt, Variant
+from lenet.params.schema import DiagonalLevenbergMarquardt, Variant
 from lenet.runtime.errors import Diverged, InputError
 from lenet.training import levenberg, objective, optimizer
 
@@ -173,16 +170,8 @@ class LeNet(pl.LightningModule):
         if isinstance(self.variant.optimizer, DiagonalLevenbergMarquardt):
             digits = cast(DigitsModule, getattr(self.trainer, "datamodule"))  # noqa: B009  Lightning sets it
             rule = cast(optimizer.StochasticDiagonalLM, self.optimizers(use_pl_optimizer=False))
-            rule.set_curvatures(self.curvatures(digits.present(self.current_epoch)))
-
-    def curvatures(self, presented: Presentation) -> list[Tensor]:
-        """The second derivatives by each parameter at an epoch's start, from some of the digits that it presents."""
-        section = cast(DiagonalLevenbergMarquardt, self.variant.optimizer)
-        chance = torch.Generator().manual_seed(derive(self.seed, "curvature", self.current_epoch + 1))
-        some = torch.randperm(len(presented.order), generator=chance)[: section.patterns]
-        network, criterion = cast(LeNet5, self.network), cast(Criterion, self.variant.objective)
-        inputs, labels = presented.inputs(some), presented.labels(some)
-        return levenberg.curvatures(network, inputs, labels, criterion, section.criterion)
+            presented = digits.present(self.current_epoch)
+            rule.set_curvatures(levenberg.at_start(self.network, self.seed, self.current_epoch + 1, presented))
 
 
 class OneThread(pl.Callback):

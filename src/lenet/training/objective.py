@@ -26,13 +26,14 @@ class Objective:
 
     Attributes:
         losses: scores and labels → each sample's loss.
-        gradient: scores and labels → the gradient of the mean loss at the scores, derived by hand.
+        gradient: scores, labels and a number of samples → the gradient at the scores of the mean loss over so many
+            samples, derived by hand.
         decide: scores → the answered class of each sample.
         probabilities: scores → class probabilities; None where the outputs are none.
     """
 
     losses: Callable[[Scores, Labels], Losses]
-    gradient: Callable[[Scores, Labels], Scores]
+    gradient: Callable[[Scores, Labels, int], Scores]
     decide: Callable[[Scores], Labels]
     probabilities: Callable[[Scores], Scores] | None
 
@@ -44,7 +45,7 @@ class Objective:
 class _MeanLoss(Function):
     @staticmethod
     def forward(ctx: Any, scores: Tensor, labels: Tensor, objective: Objective) -> Tensor:
-        ctx.gradient = objective.gradient(scores, labels) if ctx.needs_input_grad[0] else None
+        ctx.gradient = objective.gradient(scores, labels, len(labels)) if ctx.needs_input_grad[0] else None
         return exact.mean(objective.losses(scores, labels), "the loss")
 
     @staticmethod
@@ -91,7 +92,7 @@ def build(variant: Variant) -> Objective:
     return Objective(losses, gradient, decide, probabilities)
 
 
-Pair = tuple[Callable[[Scores, Labels], Losses], Callable[[Scores, Labels], Scores]]
+Pair = tuple[Callable[[Scores, Labels], Losses], Callable[[Scores, Labels, int], Scores]]
 
 
 def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | None) -> Pair:
@@ -101,9 +102,9 @@ def _mse(section: MeanSquaredError, probabilities: Callable[[Scores], Scores] | 
         excess = _excess(probabilities(scores) if probabilities else scores, labels, section.off, section.on)
         return exact.total_each(excess * excess, 1, "the loss").float()
 
-    def gradient(scores: Scores, labels: Labels) -> Scores:
+    def gradient(scores: Scores, labels: Labels, count: int) -> Scores:
         outputs = probabilities(scores) if probabilities else scores
-        slope = _excess(outputs, labels, section.off, section.on) * (2 / len(labels))
+        slope = _excess(outputs, labels, section.off, section.on) * (2 / count)
         if probabilities:  # through the softmax
             common = exact.total_each(slope * outputs, 1, "the loss").float()
             slope = outputs * (slope - common[:, None])
@@ -118,8 +119,8 @@ def _cross_entropy(section: CrossEntropy, probabilities: Callable[[Scores], Scor
     def losses(logits: Scores, labels: Labels) -> Losses:
         return functions.minus_log_softmax(logits, labels)
 
-    def gradient(logits: Scores, labels: Labels) -> Scores:
-        return _less_right(softmax(logits), labels).mul_(1 / len(labels))
+    def gradient(logits: Scores, labels: Labels, count: int) -> Scores:
+        return _less_right(softmax(logits), labels).mul_(1 / count)
 
     return losses, gradient
 
@@ -133,8 +134,8 @@ def _mle(section: MaximumLikelihood, probabilities: None) -> Pair:
     def losses(distances: Scores, labels: Labels) -> Losses:
         return distances.gather(1, labels[:, None])[:, 0] * section.factor
 
-    def gradient(distances: Scores, labels: Labels) -> Scores:
-        return _less_right(torch.zeros_like(distances), labels).mul_(-section.factor / len(labels))
+    def gradient(distances: Scores, labels: Labels, count: int) -> Scores:
+        return _less_right(torch.zeros_like(distances), labels).mul_(-section.factor / count)
 
     return losses, gradient
 
@@ -143,8 +144,8 @@ def _map(section: MaximumAPosteriori, probabilities: None) -> Pair:
     def losses(distances: Scores, labels: Labels) -> Losses:
         return functions.minus_log_softmax(_with_rubbish(section, distances), labels)
 
-    def gradient(distances: Scores, labels: Labels) -> Scores:
-        return _less_right(shares(section, distances), labels).mul_(-section.factor / len(labels))
+    def gradient(distances: Scores, labels: Labels, count: int) -> Scores:
+        return _less_right(shares(section, distances), labels).mul_(-section.factor / count)
 
     return losses, gradient
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lenet.params.schema import Variant
 from lenet.training.fast_module import FastLeNet
@@ -17,16 +17,24 @@ Observers = list[Callable[[Mapping[str, Any]], None]]
 
 
 @contextmanager
-def training(name: str, variant: Variant) -> Iterator[tuple[Observers, list[pl.Callback]]]:
-    """The display of one training, fit for where standard error goes: observers of rows, and Lightning's callbacks."""
+def training(names: Mapping[int, str], variant: Variant) -> Iterator[tuple[dict[int, Observers], list[pl.Callback]]]:
+    """The display of trainings of a variant, fit for where standard error goes.
+
+    Args:
+        names: by seed.
+        variant: the block.
+
+    Returns:
+        Each seed's observers of rows, and Lightning's callbacks.
+    """
     if sys.stderr.isatty():
         columns = (
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"), TimeRemainingColumn(),
         )  # fmt: skip
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            yield [], [_Bar(bar, name, variant)]
+            yield {seed: [] for seed in names}, [_Bars(bar, names, variant)]
     else:
-        yield [_Lines(name, variant)], []
+        yield {seed: [_Lines(name, variant)] for seed, name in names.items()}, []
 
 
 def state(row: Mapping[str, Any], epochs: int, rate: float) -> str:
@@ -51,13 +59,13 @@ class _Lines:
         print(f"{self.name}: {state(row, self.variant.epochs, rate)}", file=sys.stderr, flush=True)
 
 
-class _Bar(pl.Callback):
-    """Follows batches, touching the screen ten times a second at most."""
+class _Bars(pl.Callback):
+    """Follows batches, touching the screen ten times a second at most: a bar for each training."""
 
-    def __init__(self, bar: Progress, name: str, variant: Variant) -> None:
+    def __init__(self, bar: Progress, names: Mapping[int, str], variant: Variant) -> None:
         self.bar, self.variant = bar, variant
         total = variant.epochs * variant.train_size
-        self.task: TaskID = bar.add_task(name, total=total, state="")
+        self.tasks = {seed: bar.add_task(name, total=total, state="") for seed, name in names.items()}
         self.start = self.shown = time.monotonic()
 
     def on_train_batch_end(
@@ -69,11 +77,13 @@ class _Bar(pl.Callback):
             return
         assert isinstance(pl_module, FastLeNet)
         self.shown = now
-        seen = min(pl_module.step * self.variant.batch_size, self.variant.train_size)
-        done = trainer.current_epoch * self.variant.train_size + seen
-        row = {
-            "epoch": trainer.current_epoch + 1,
-            "train/loss": float(pl_module.trace[trainer.current_epoch, : pl_module.step].mean()),
-            "train/error": pl_module.wrong / seen,
-        }
-        self.bar.update(self.task, completed=done, state=state(row, self.variant.epochs, done / (now - self.start)))
+        for its in pl_module.trainings:
+            seen = min(its.step * self.variant.batch_size, self.variant.train_size)
+            done = trainer.current_epoch * self.variant.train_size + seen
+            row = {
+                "epoch": trainer.current_epoch + 1,
+                "train/loss": float(its.trace[trainer.current_epoch, : its.step].mean()),
+                "train/error": its.wrong / seen,
+            }
+            shown = state(row, self.variant.epochs, done / (now - self.start))
+            self.bar.update(self.tasks[its.seed], completed=done, state=shown)
