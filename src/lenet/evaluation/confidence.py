@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from math import fsum
 
 import numpy as np
-from scipy.special import softmax
 
 from lenet.params.schema import MaximumAPosteriori, MaximumLikelihood, MeanSquaredError, Variant
 
@@ -37,6 +36,8 @@ def of(outputs: np.ndarray, variant: Variant) -> np.ndarray:
     """
     objective = variant.objective
     if isinstance(objective, MaximumLikelihood | MaximumAPosteriori):
+        from scipy.special import softmax
+
         return softmax(-objective.factor * outputs, axis=1).max(1).round(9)
     if variant.network.output == "softmax" or not isinstance(objective, MeanSquaredError):
         return outputs.max(1)

@@ -7,14 +7,16 @@ import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, RootModel, model_validator
 from safetensors.numpy import load
 
 from lenet.runtime.files import json_of, reading
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 T = TypeVar("T")
 WEIGHTS = "weights.sha256"  # of each epoch's end, the one column of the history that holds no numbers
@@ -86,14 +88,14 @@ summary = partial(json_of, kind=Summary)
 robustness = partial(json_of, kind=Robustness)
 
 
-def history(content: bytes) -> pd.DataFrame:
+def history(content: bytes) -> "pd.DataFrame":
     """history.csv: a row an epoch."""
     table = _table(content)
     _refuse(table, "epoch", table["epoch"] != np.arange(1, len(table) + 1), "not the epoch of this line")
     return table
 
 
-def predictions(content: bytes) -> pd.DataFrame:
+def predictions(content: bytes) -> "pd.DataFrame":
     """predictions.csv: index, label, answer and, where they were kept, outputs of each test digit."""
     table = _table(content)
     for name in COUNTS:
@@ -115,8 +117,10 @@ def missed(content: bytes) -> dict[int, np.ndarray]:
     return dict(zip(index.tolist(), images, strict=True))
 
 
-def _table(content: bytes) -> pd.DataFrame:
+def _table(content: bytes) -> "pd.DataFrame":
     """A CSV file with one line at least, in which each cell is a finite number, but for the weights' digests."""
+    import pandas as pd  # takes a third of a second, and most stages read no table
+
     if not content.endswith(b"\n"):
         raise ValueError(f"line {len(content.splitlines()) or 1}: cut off")
     table = pd.read_csv(io.BytesIO(content), float_precision="round_trip", skip_blank_lines=False)
@@ -129,7 +133,7 @@ def _table(content: bytes) -> pd.DataFrame:
     return table
 
 
-def _refuse(table: pd.DataFrame, column: str, faulty: pd.Series, what: str) -> None:
+def _refuse(table: "pd.DataFrame", column: str, faulty: "pd.Series", what: str) -> None:
     """Raise ValueError for the first faulty line."""
     if faulty.any():
         row = int(faulty.to_numpy().argmax())

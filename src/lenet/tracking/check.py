@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lenet.evaluation.judge import disagreements
 from lenet.params.schema import Params
 from lenet.runs import current, readers
 from lenet.runs.record import Record
@@ -79,6 +78,8 @@ def check(params: Params) -> Iterator[str]:
 
 def _comparison(client: "MlflowClient", records: Sequence[Record]) -> Iterator[str]:
     """The record of the present comparison, where it is of the present runs."""
+    from lenet.evaluation.judge import disagreements
+
     if not is_of(REPORTS, METRICS, records):
         return
     found = store.search(client, f"tags.kind = 'comparison' and tags.`run.key` = '{identity_of(records)}'")
@@ -94,6 +95,8 @@ def _name(run: "MlflowRun") -> str:
 
 
 def _compare(client: "MlflowClient", run: "MlflowRun", record: Record, files: Mapping[str, Path]) -> Iterator[str]:
+    from lenet.evaluation.judge import disagreements  # pandas and SciPy, which no training needs
+
     if run.info.status != "FINISHED":
         yield f"status {run.info.status}, not FINISHED"
     parameters = expected_params(record.variant, record.seed, record.parameters)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from zipfile import BadZipFile
 
-from lenet.evaluation import judge
 from lenet.params.schema import Params
 from lenet.runs import readers
 from lenet.runs.record import History, Record
@@ -183,6 +182,8 @@ def _known(
     params: Params,
 ) -> Tracked:
     """All that MLflow, the files here and the training's journal know of a run; MLflow first."""
+    from lenet.evaluation import judge  # pandas and SciPy, which no training needs
+
     if not re.fullmatch(NAME, name):
         raise InputError(f"the run {name!r} has no name of a training; legal: <variant>-<seed>")
     entry = journal.read(journal.folder_of(name, key))

@@ -8,12 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
-from lenet.evaluation import recognition, scoring
+from lenet.evaluation import recognition
 from lenet.params.loading import flatten
 from lenet.params.schema import Variant
-from lenet.report import figures
 from lenet.runs import readers
 from lenet.runs.record import Record
 from lenet.runtime import layout, snapshot
@@ -30,7 +27,6 @@ TRAINED = (*recognition.FILES, "history.csv", "trace")
 """What a training leaves in its folder."""
 EVALUATED = ("predictions.csv", "missed.safetensors", "robustness.json")
 """What evaluate adds to it; its metrics file lies elsewhere."""
-MISSES_SHOWN = 120  # in the figure of misclassified digits
 
 T = TypeVar("T")
 
@@ -187,20 +183,16 @@ class Mirror:
 
     def _add_files(self, files: Mapping[str, Path]) -> None:
         """The files themselves, and the figures drawn from them where these or their sources are new."""
+        from lenet.tracking import drawing  # matplotlib: half a second, at a training's end
+
         fresh = self._upload(dict(files))
-        drawn = {
-            "learning_curve": (("history.csv",), _learning_curve),
-            "C1_kernels": (("weights.safetensors",), _kernels),
-            "confusion": (("predictions.csv",), _confusion),
-            "misclassified": (("predictions.csv", "missed.safetensors"), _misclassified),
-        }
         with tempfile.TemporaryDirectory() as scratch:
             paths = {}
-            for name, (sources, draw) in drawn.items():
+            for name, (sources, draw) in drawing.FIGURES.items():
                 place = f"figures/{name}.png"
                 if files.keys() >= {*sources} and (place not in self.artifacts.sizes or fresh & {*sources}):
                     paths[place] = Path(scratch) / f"{name}.png"
-                    figures.save(draw(self.entry.record.name, files), paths[place])
+                    drawing.save(draw(self.entry.record.name, files), paths[place])
             self._upload(paths)
 
     def _upload(self, paths: Mapping[str, Path]) -> set[str]:
@@ -292,27 +284,6 @@ class _Artifacts:
         with tempfile.TemporaryDirectory() as scratch:
             there = Path(self.client.download_artifacts(self.run_id, place, scratch)).read_bytes()
         return there == path.read_bytes()
-
-
-def _learning_curve(name: str, files: Mapping[str, Path]) -> Any:
-    return figures.learning_curve(readers.read(files["history.csv"], readers.history).to_dict("records"))
-
-
-def _kernels(name: str, files: Mapping[str, Path]) -> Any:
-    return figures.kernels(files["weights.safetensors"])
-
-
-def _confusion(name: str, files: Mapping[str, Path]) -> Any:
-    answers = readers.read(files["predictions.csv"], readers.predictions)
-    return figures.confusion([(name, scoring.confusion(answers["answer"].to_numpy(), answers["label"].to_numpy()))])
-
-
-def _misclassified(name: str, files: Mapping[str, Path]) -> Any:
-    missed = readers.read(files["missed.safetensors"], readers.missed)
-    answers = readers.read(files["predictions.csv"], readers.predictions).set_index("index").loc[[*missed]]
-    captions = [f"{row.label}→{row.answer} #{row.Index}" for row in answers.itertuples()]
-    images = np.array([*missed.values()]).reshape(-1, 28, 28)
-    return figures.gallery(images[:MISSES_SHOWN], captions[:MISSES_SHOWN])
 
 
 def _changed(wanted: Mapping[str, T], there: Mapping[str, T]) -> dict[str, T]:
