@@ -3,7 +3,7 @@
 A signature says what the code makes of a block (training/signature.py). A pipeline keeps those of its variants in
 ``signatures/``, in Git; ``train`` depends on them in place of source files, and makes sure that they are what the
 present code gives. What it gave is kept beside checkpoints, so that a variant's other seeds, and a study's other
-trials of one structure, pay nothing.
+trials of one structure, pay nothing. What computes one imports Lightning, for seconds, and only then.
 """
 
 import json
@@ -18,10 +18,11 @@ from lenet.arithmetic import conformance
 from lenet.digits.data import Digits, load_digits
 from lenet.params.loading import flatten
 from lenet.params.schema import Params, Variant
+from lenet.runs.record import Record
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, reason, write_json
-from lenet.training import fingerprint, signature
+from lenet.training import fingerprint
 
 
 def stage(params: Params, name: str, data: Path, out: Path) -> None:
@@ -36,21 +37,25 @@ def stage(params: Params, name: str, data: Path, out: Path) -> None:
     Raises:
         InputError: unknown variant, unfit data, or an arithmetic that is off.
     """
+    from lenet.training import signature
+
     conformance.check()
     variant = params.variant(name)
     digits = load_digits(data)
     content = signature.sign(variant, digits)
-    write_json(_kept(variant, signature.digits_sha256(digits)), content)
+    write_json(_kept(variant, fingerprint.digits_sha256(digits)), content)
     write_json(out, content)
 
 
 def of(variant: Variant, digits: Digits) -> str:
     """The signature of a block, by the present code, as ``run.key`` takes it; of a block without a stage, too."""
-    return signature.digest(_content(variant, digits))
+    return fingerprint.json_sha256(_content(variant, digits))
 
 
 def of_trial(variant: Variant, digits: Digits) -> str:
     """The signature of a trial of a study: that of its structure, which it shares with many others."""
+    from lenet.training import signature
+
     return of(signature.structure(variant), digits)
 
 
@@ -75,14 +80,28 @@ def checked(path: Path, name: str, variant: Variant, digits: Digits) -> str:
         raise InputError(f"{path}: {said}; {remedy}") from None
     if block != fingerprint.block_sha256(variant):
         raise InputError(f"{path} is stale: it is of another block than variants.{name}; {remedy}")
-    if data != signature.digits_sha256(digits):
+    if data != fingerprint.digits_sha256(digits):
         raise InputError(f"{path} is stale: it is of other training digits; {remedy}")
     here = _content(variant, digits)
     if here != content:
         one, other = flatten(here["digests"]), flatten(digests)
         parts = ", ".join(name for name in sorted({*one, *other}) if one.get(name) != other.get(name)) or "its form"
         raise InputError(f"{path} is stale: this code gives other {parts}; {remedy}")
-    return signature.digest(content)
+    return fingerprint.json_sha256(content)
+
+
+def identify(name: str, seed: int, variant: Variant, digits: Digits, signature: str) -> Record:
+    """The record of a training that has yet to run.
+
+    Args:
+        name: the variant's name.
+        seed: the run's seed.
+        variant: the resolved block.
+        digits: all training digits.
+        signature: the block's.
+    """
+    data = fingerprint.data_sha256(*digits.split(variant))
+    return Record(name, seed, variant, fingerprint.run_key(variant, seed, data, signature), data, signature)
 
 
 def home() -> Path:
@@ -92,12 +111,14 @@ def home() -> Path:
 
 def _content(variant: Variant, digits: Digits) -> dict[str, Any]:
     """The signature of a block, computed unless this very code gave it before on these digits."""
-    kept = _kept(variant, signature.digits_sha256(digits))
+    kept = _kept(variant, fingerprint.digits_sha256(digits))
     kept.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(kept.with_suffix(".lock")):  # of two that need it, one computes it
         try:
             return json.loads(kept.read_text(encoding="utf-8"))
         except FAULTY:
+            from lenet.training import signature
+
             content = signature.sign(variant, digits)
             write_json(kept, content)
             return content

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from lenet import tracking
 from lenet.arithmetic import conformance
-from lenet.digits.data import Digits, load_digits
-from lenet.params.schema import Params, Variant
+from lenet.digits.data import load_digits
+from lenet.params.schema import Params
 from lenet.pipeline import signing
-from lenet.runs.record import Record
 from lenet.runtime import processes
 from lenet.runtime.errors import Diverged
-from lenet.training import checkpoint, fingerprint, progress
+from lenet.training import checkpoint, progress
 from lenet.training.fast_module import Training
 from lenet.training.fit import fit_all, fitted, write
 
@@ -54,7 +53,7 @@ def train(
         digits = load_digits(data)
         signed = signing.checked(signature, name, variant, digits) if signature else signing.of(variant, digits)
         train_set, validation_set = digits.split(variant)
-        records = {seed: identify(name, seed, variant, digits, signed) for seed in outs}
+        records = {seed: signing.identify(name, seed, variant, digits, signed) for seed in outs}
         names = {seed: record.name for seed, record in records.items()}
         kept = {s: stack.enter_context(checkpoint.kept(names[s], records[s].key, s)) for s in outs}
         runs = {s: stack.enter_context(tracking.training(record, experiment)) for s, record in records.items()}
@@ -78,17 +77,3 @@ def train(
                 kept[its.seed].remove()
         if diverged := [names[its.seed] for its in trainings if its.fault]:
             raise Diverged(f"of {len(outs)} trainings these have diverged: {', '.join(diverged)}")
-
-
-def identify(name: str, seed: int, variant: Variant, digits: Digits, signature: str) -> Record:
-    """The record of a training that has yet to run.
-
-    Args:
-        name: the variant's name.
-        seed: the run's seed.
-        variant: the resolved block.
-        digits: all training digits.
-        signature: the block's.
-    """
-    data = fingerprint.data_sha256(*digits.split(variant))
-    return Record(name, seed, variant, fingerprint.run_key(variant, seed, data, signature), data, signature)

@@ -9,7 +9,6 @@ from filelock import FileLock, Timeout
 from lenet.digits.data import Digits, load_digits
 from lenet.params.schema import Params
 from lenet.pipeline import signing
-from lenet.pipeline.train import identify
 from lenet.reproduce import workplace
 from lenet.runtime.errors import InputError
 from lenet.training import checkpoint
@@ -56,4 +55,4 @@ def _key(params: Params, name: str, digits: Digits) -> str | None:
     if variant_name not in params.variants:
         return None
     variant = params.variants[variant_name]
-    return identify(variant_name, int(seed), variant, digits, signing.of(variant, digits)).key
+    return signing.identify(variant_name, int(seed), variant, digits, signing.of(variant, digits)).key

@@ -114,7 +114,7 @@ class Worker:
         try:
             block = Variant.model_validate(trial.user_attrs["block"])
             signed = signing.of_trial(block, self.digits)
-            record = training.identify(plan.variant, plan.run_seed, block, self.digits, signed)
+            record = signing.identify(plan.variant, plan.run_seed, block, self.digits, signed)
             self.storage.set_trial_user_attr(trial._trial_id, "fingerprints", record.fingerprints)
             with checkpoint.kept(f"{record.name}-trial", record.key) as checkpoints:
                 try:

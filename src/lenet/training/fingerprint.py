@@ -45,6 +45,11 @@ def data_sha256(train: Digits, validation: Digits) -> str:
     )
 
 
+def digits_sha256(digits: Digits) -> str:
+    """SHA-256 over all training digits' images and labels, in their order: as a signature has it."""
+    return tensors_sha256({"images": digits.images, "labels": digits.labels})
+
+
 def block_sha256(variant: Variant) -> str:
     """SHA-256 of a resolved block."""
     return json_sha256(variant.model_dump(mode="json"))

@@ -28,7 +28,7 @@ from lenet.runtime.errors import Diverged
 from lenet.training import objective, optimizer
 from lenet.training.checkpoint import Checkpoints
 from lenet.training.fast_module import UPDATES, FastLeNet, State
-from lenet.training.fingerprint import block_sha256, json_sha256, sha256_of, tensors_sha256
+from lenet.training.fingerprint import block_sha256, digits_sha256, json_sha256, sha256_of, tensors_sha256
 from lenet.training.fit import Fitted, fit, trainer, write
 from lenet.training.module import LeNet
 
@@ -91,11 +91,6 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
 def digest(content: dict[str, Any]) -> str:
     """What a signature boils down to: the part of ``run.key``."""
     return json_sha256(content)
-
-
-def digits_sha256(digits: Digits) -> str:
-    """SHA-256 over all training digits' images and labels, in their order."""
-    return tensors_sha256({"images": digits.images, "labels": digits.labels})
 
 
 def miniature(variant: Variant, presentations: int = PRESENTATIONS) -> Variant:
