@@ -182,7 +182,8 @@ def diff(params: "Params", references: tuple[str, ...], code: bool) -> None:
 def clean(params: "Params", dry_run: bool) -> None:
     """Remove what killed commands have left.
 
-    Removes folders of reruns, and checkpoints that no training of params.yaml would continue from.
+    Removes folders of reruns, trained results that no stage has taken, and checkpoints that no training of params.yaml
+    would continue from.
 
     \b
     Example: lenet clean --dry-run

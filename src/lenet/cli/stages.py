@@ -87,6 +87,7 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 @click.option("--out", type=HERE, help="The run's folder, of one seed; by default runs/VARIANT-SEED.")
 @click.option("--experiment", help="The MLflow experiment of the run; by default that of the run's folder.")
 @click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
+@click.option("--ahead", is_flag=True, help="For `lenet repro`: keep the results for the runs' stages.")
 @tracking_option
 @stage
 def train(
@@ -98,6 +99,7 @@ def train(
     out: Path | None,
     experiment: str | None,
     snapshots: bool,
+    ahead: bool,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed, or with several side by side.
@@ -106,14 +108,19 @@ def train(
     Example: lenet train modern 1 --out /tmp/modern-1
              lenet train modern 1 2 3
     """
-    from lenet.pipeline import train as module
+    from lenet.pipeline import ahead as kept
 
-    if out and len({*seeds}) > 1:
+    if out and len({*seeds}) > 1 and not ahead:
         raise InputError(f"--out is the folder of one run, and there are {len(seeds)} seeds")
     runs = _home_of(variant) / layout.RUNS
     outs = {seed: out or runs / f"{variant}-{seed}" for seed in seeds}
     record = (experiment or layout.mlflow_experiment(outs[seeds[0]])) if track else None
-    module.train(params, variant, outs, data, signature, record, snapshots)
+    if ahead:
+        kept.train(params, variant, seeds, data, signature, record, snapshots)
+    elif len(outs) > 1 or not kept.take(params, variant, seeds[0], data, signature, outs[seeds[0]], snapshots):
+        from lenet.pipeline import train as module
+
+        module.train(params, variant, outs, data, signature, record, snapshots)
 
 
 @job

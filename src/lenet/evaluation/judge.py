@@ -7,15 +7,18 @@ came of it (weights, history, answers, metrics). What it does not name, or names
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import load_file
 
-from lenet.evaluation import scoring
 from lenet.params.loading import flatten
 from lenet.runs import readers
 from lenet.runs.record import Record
+from lenet.runtime.files import json_of
+from lenet.training import fingerprint
 
 Account = Mapping[str, Any]
 DIGEST = re.compile(r"\b([0-9a-f]{16})[0-9a-f]{16,}\b")
@@ -127,6 +130,18 @@ def contradictions(told: Mapping[str, Account]) -> Iterator[str]:
             yield from (f"{place}: {line}" for line in disagreements({name: word}, {name: right}, f"by {first}"))
 
 
+def weights_told(paths: Mapping[str, Path]) -> dict[str, Account]:
+    """What each file of a training, by name, tells of its weights. What it raises is of FAULTY (runtime/files.py)."""
+    rows = readers.history(paths["history.csv"].read_bytes())
+    digest = fingerprint.tensors_sha256(load_file(paths["weights.safetensors"]))
+    told = {
+        "weights.safetensors": digest,
+        "run.json": json_of(paths["run.json"].read_bytes())["run"][readers.WEIGHTS],
+        "history.csv": rows.iloc[-1].get(readers.WEIGHTS, digest),
+    }
+    return {file: {readers.WEIGHTS: word} for file, word in told.items()}
+
+
 def files(
     name: str, record: Record | None = None, history: pd.DataFrame | None = None, metrics: Account | None = None,
     predictions: pd.DataFrame | None = None, missed: Mapping[int, np.ndarray] | None = None,
@@ -141,6 +156,8 @@ def files(
         weights = {f"run.{readers.WEIGHTS}": history[readers.WEIGHTS].iloc[-1]} if readers.WEIGHTS in history else {}
         found["history.csv"] = columns | weights
     if predictions is not None:
+        from lenet.evaluation import scoring  # Numba, which who reads no answers does not need
+
         wrong = predictions.loc[predictions["answer"] != predictions["label"], "index"].tolist()
         found["predictions.csv"] = {
             "test.misses": len(wrong),

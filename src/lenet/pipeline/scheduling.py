@@ -2,16 +2,21 @@
 
 DVC itself decides what is stale and records what was done; here is only the order. It takes its lock around its
 bookkeeping alone, so several `dvc repro --single-item STAGE` may run at once in one workspace.
+
+Seeds of one variant train in one process, ahead of their stages, which then take the results (ahead.py). A seed that
+has none, for whatever reason, is trained by its stage, as `dvc repro` does it.
 """
 
+import heapq
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil, inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +27,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from lenet.params import loading
 from lenet.params.schema import Params
+from lenet.pipeline import ahead
 from lenet.report import results_table
 from lenet.runs import current
 from lenet.runtime import layout, processes, remedies, snapshot
@@ -31,10 +37,12 @@ from lenet.runtime.screen import Screen
 
 if TYPE_CHECKING:
     import networkx
+    from dvc.stage import PipelineStage
 
 HOST_WORK = 16  # an update takes its host as long as the arithmetic of so many digits
 BUSY = ("Unable to acquire lock", "is busy, it is being blocked by")  # says a DVC that another, maybe dying, one stops
 ATTEMPTS = 10
+SLACK = 1.1  # groups of trainings may last so much longer than trainings one by one: a group costs less than its sum
 
 
 class StageFailed(Exception):
@@ -56,9 +64,9 @@ class Running:
         return f"{time.monotonic() - self.since:.0f} s"
 
     def progress(self) -> str:
-        """The latest epoch that the stage has told of."""
+        """The latest epoch that the stage has told of, a line for each training."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line for line in reversed(lines) if ": epoch " in line), "")
+        return "\n".join({line.partition(":")[0]: line for line in lines if ": epoch " in line}.values())
 
 
 Ended = list[tuple[str, float, float]]
@@ -82,6 +90,7 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
         StageFailed: a stage ended with an error; the stages beside it were let finish.
     """
     with processes.sole_pipeline():
+        ahead.salvage()
         ended: Ended = []
         for home, its in _by_home(params, names).items():
             _bring(params, home, its, jobs, ended)
@@ -117,7 +126,8 @@ def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, ended: E
         _Scheduler(home, graph, first, jobs, {}, ended).run()
         graph, waiting = _stale(home, names)
     if waiting:
-        _Scheduler(home, graph, waiting, jobs, {name: _cost(params, name) for name in waiting}, ended).run()
+        costs = {name: _cost(params, name) for name in waiting}
+        _Scheduler(home, graph, waiting, jobs, costs, ended, _groups(graph, costs, jobs)).run()
 
 
 def _mark_current(params: Params) -> None:
@@ -158,10 +168,59 @@ def _stale(home: Path, names: Sequence[str]) -> "tuple[networkx.DiGraph, set[str
             own = {runs.get(name, name) for name in names} or own
             needed = own.union(*(networkx.descendants(graph, name) for name in own))
             changed = {name.rpartition(":")[2] for name in busy(repo.status)}
+            for stage in repo.index.stages:
+                if stage.name in changed & needed and _has_to_train(stage):
+                    graph.nodes[stage.name].update(command=stage.cmd, folder=stage.wdir)
     except DvcException as error:
         raise InputError("; ".join(filter(None, [remedies.of_dvc(error), snapshot.silence()]))) from None
     needed_by = graph.reverse(copy=False)
     return graph, needed & changed.union(*(networkx.descendants(needed_by, name) for name in changed))
+
+
+def _has_to_train(stage: "PipelineStage") -> bool:
+    """Whether a stage is a training that neither DVC's cache nor a killed `lenet repro` has done already."""
+    from dvc.exceptions import DvcException
+    from dvc.stage.cache import RunCacheNotFoundError
+
+    kind, run = _parts(stage.name)
+    if kind != "train" or ahead.waits(run):
+        return False
+    try:
+        stage.save_deps()
+        stage.repo.stage_cache.restore(stage, dry=True)
+    except RunCacheNotFoundError:
+        return True
+    except DvcException:  # what it depends on is not there yet
+        pass
+    return False
+
+
+def _groups(graph: "networkx.DiGraph", costs: Mapping[str, float], jobs: int) -> list[list[str]]:
+    """Trainings in groups of one variant, as large as still keep all cores busy to the end."""
+    variants: dict[str, list[str]] = {}
+    for name in sorted((name for name in costs if "command" in graph.nodes[name]), key=_by_seed):
+        variants.setdefault(name.rpartition("-")[0], []).append(name)
+
+    def of(size: int) -> list[list[str]]:
+        found = []
+        for names in variants.values():
+            count = ceil(len(names) / size)
+            found += [names[len(names) * n // count : len(names) * (n + 1) // count] for n in range(count)]
+        return found
+
+    def end(groups: list[list[str]]) -> float:
+        cores = [0.0] * jobs  # when each is free; the longest go first
+        for cost in sorted((sum(costs[name] for name in group) for group in groups), reverse=True):
+            heapq.heapreplace(cores, cores[0] + cost)
+        return max(cores)
+
+    sizes = range(max(map(len, variants.values()), default=1), 0, -1)
+    return next(found for size in sizes if end(found := of(size)) <= SLACK * end(of(1)))
+
+
+def _by_seed(name: str) -> tuple[str, int]:
+    variant, _, seed = name.rpartition("-")
+    return variant, int(seed)
 
 
 def _signatures(graph: "networkx.DiGraph", waiting: set[str]) -> set[str]:
@@ -212,20 +271,34 @@ class _Scheduler:
         jobs: int,
         costs: dict[str, float],
         ended: Ended,
+        groups: Sequence[Sequence[str]] = (),
     ) -> None:
         self.home = home
         self.graph, self.waiting, self.jobs, self.costs, self.ended = graph, set(waiting), jobs, costs, ended
         self.running: list[Running] = []
         self.total, self.failed = len(waiting), False
+        self.ahead = dict(self._add(group) for group in groups if len(group) > 1)
         self.console = Screen(stderr=True)
         self.logs = processes.locks() / "logs"
+
+    def _add(self, group: Sequence[str]) -> tuple[str, tuple[str, str]]:
+        """Put trainings side by side before their stages, which are short then and come first; its name and command."""
+        first, *others = group
+        seeds = [str(_by_seed(name)[1]) for name in others]
+        name = "+".join([first, *seeds])
+        for stage in group:
+            self.graph.add_edges_from((name, needed) for needed in [*self.graph.successors(stage)])
+            self.graph.add_edge(stage, name)
+        self.waiting.add(name)
+        self.costs |= {name: sum(self.costs[stage] for stage in group)} | dict.fromkeys(group, inf)
+        command = f"{self.graph.nodes[first]['command']} {' '.join(seeds)} --ahead"
+        return name, (command, self.graph.nodes[first]["folder"])
 
     def run(self) -> None:
         self.logs.mkdir(exist_ok=True)
         try:
             with Live(console=self.console, get_renderable=self._view, refresh_per_second=4, transient=True):
-                while self.running or (self.waiting and not self.failed):
-                    self._start()
+                while self._start():
                     time.sleep(0.1)
                     self._finish()
         finally:
@@ -239,14 +312,21 @@ class _Scheduler:
         if self.failed:
             raise StageFailed
 
-    def _start(self) -> None:
-        while not self.failed and len(self.running) < self.jobs and (name := next(self._ready(), None)):
+    def _start(self) -> bool:
+        """Start what is ready as long as cores are free; tell whether anything runs."""
+        while len(self.running) < self.jobs and (name := next(self._ready(), None)):
             self.waiting.remove(name)
             self.running.append(self._launch(name))
+        return bool(self.running)
 
     def _ready(self) -> Iterator[str]:
+        """Of those that may start the next first. After a failure only what has been computed is still taken in."""
         busy = self.waiting | {stage.name for stage in self.running}
-        return (name for name in sorted(self.waiting, key=self._order) if busy.isdisjoint(self.graph.successors(name)))
+        for name in sorted(self.waiting, key=self._order):
+            stage, run = _parts(name)
+            may_start = not self.failed or (stage == "train" and ahead.waits(run))
+            if may_start and busy.isdisjoint(self.graph.successors(name)):
+                yield name
 
     def _order(self, name: str) -> tuple[float, list[str]]:
         return -self.costs.get(name, 0), name.split("-")[::-1]
@@ -255,11 +335,14 @@ class _Scheduler:
         log = self.logs / "-".join([*self.home.parts[1:], f"{name}.log"])
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the stages call `python`
         # DVC runs commands by SHELL, and a service's account may have one that runs none
-        environment = os.environ | {"PYTHONUNBUFFERED": "1", "PATH": programs, "SHELL": "/bin/sh"}
+        environment = os.environ | {"PYTHONUNBUFFERED": "1", "PATH": programs, "SHELL": "/bin/sh", ahead.AHEAD: "1"}
+        command, folder = [sys.executable, "-m", "dvc", "repro", "--single-item", name], str(self.home)
+        if name in self.ahead:
+            words, folder = self.ahead[name]
+            command = ["/bin/sh", "-c", words]
         with log.open("wb") as output:
-            command = [sys.executable, "-m", "dvc", "repro", "--single-item", name]
             process = subprocess.Popen(
-                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment, cwd=self.home
+                command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment, cwd=folder
             )
         return Running(name, process, log, attempt=attempt)
 
@@ -272,6 +355,8 @@ class _Scheduler:
             text = stage.log.read_text(encoding="utf-8", errors="replace")
             if status and any(words in text for words in BUSY) and stage.attempt < ATTEMPTS:
                 self.running.append(self._launch(stage.name, stage.attempt + 1))
+            elif status and stage.name in self.ahead:  # each seed's own stage does it again, or says what is wrong
+                self.console.print(f"{stage.name} did not end well; its log is {stage.log}")
             elif status:
                 self.failed = True
                 self.console.print(Text.assemble((f"{stage.name} failed", "red"), f"; its log, {stage.log}:"))
@@ -295,7 +380,7 @@ class _Scheduler:
     def _view(self) -> Table | str:
         if not self.console.is_terminal:
             return ""
-        done = self.total - len(self.waiting) - len(self.running)
+        done = self.total - len(({*self.waiting} | {stage.name for stage in self.running}) - {*self.ahead})
         view = Table.grid(padding=(0, 2))
         view.add_row(f"{done} of {self.total} stages", "", "")
         for stage in self.running:

@@ -2,20 +2,24 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from lenet.digits.data import Digits, load_digits
 from lenet.params.schema import Params
-from lenet.pipeline import signing
+from lenet.pipeline import ahead, signing
 from lenet.reproduce import workplace
+from lenet.runtime import processes
 from lenet.runtime.errors import InputError
 from lenet.training import checkpoint
 
 
 def clean(params: Params, data: Path, dry_run: bool) -> Iterator[tuple[Path, str]]:
-    """Remove folders of reruns that are gone, and checkpoints that no training of params.yaml would go on from.
+    """Remove what is left of killed commands: folders, results that no stage has taken, and dead checkpoints.
+
+    Checkpoints that a training of params.yaml would go on from stay.
 
     Args:
         params: the variants.
@@ -25,8 +29,14 @@ def clean(params: Params, data: Path, dry_run: bool) -> Iterator[tuple[Path, str
     Yields:
         What is removed, or would be, and why.
     """
-    for folder in workplace.orphans(remove=not dry_run):
-        yield folder, "left by a killed rerun"
+    for home, what in ((workplace.home(), "rerun"), (ahead.workshop(), "`lenet repro`")):
+        for folder in processes.orphans(home, remove=not dry_run):
+            yield folder, f"left by a killed {what}"
+    with suppress(InputError), processes.sole_pipeline():  # or their stages are about to take them
+        for folder in sorted(ahead.home().glob("*/")):
+            yield folder, "a result that no stage has taken"
+            if not dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
     folders = [folder for folder in sorted(checkpoint.home().glob("*-*-*")) if folder.is_dir()]
     try:
         digits = load_digits(data) if folders else None

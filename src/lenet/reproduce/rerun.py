@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
-
 from lenet import tracking
 from lenet.evaluation import judge
 from lenet.params.loading import flatten
@@ -23,7 +21,6 @@ from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, json_of, reason
 from lenet.tracking import Tracked
-from lenet.training import fingerprint
 
 
 @dataclass(frozen=True)
@@ -156,12 +153,7 @@ def _read(name: str, files: Mapping[str, Path]) -> Tracked:
         record = json_of(files["run.json"].read_bytes())
         parameters, tags = flatten(record["parameters"]), tracking.digest_tags(record["run"])
         rows = readers.history(files["history.csv"].read_bytes()).to_dict("records")
-        weights = fingerprint.tensors_sha256(load_file(files["weights.safetensors"]))
-        told = {
-            "weights.safetensors": {"weights.sha256": weights},
-            "run.json": {"weights.sha256": tags["weights.sha256"]},
-            "history.csv": {"weights.sha256": rows[-1].get("weights.sha256", weights)},
-        }
+        told = judge.weights_told(files)
     except FAULTY as error:
         raise InputError(
             f"{name}: the rerun's files are not whole ({reason(error)}); its sources are at fault"

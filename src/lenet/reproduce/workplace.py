@@ -17,16 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
-from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from lenet.digits import fetch
 from lenet.params import loading
 from lenet.reproduce.sources import Sources
-from lenet.runtime import layout
+from lenet.runtime import layout, processes
 from lenet.runtime.errors import InputError, ParamsError
 from lenet.runtime.requirements import LOCKS
 
@@ -130,24 +128,17 @@ def of(sources: Sources, build_environment: bool) -> Iterator[Workplace]:
     Raises:
         InputError: the sources cannot be had or the environment not be built.
     """
-    orphans(remove=True)
-    with _alone():
-        folder = Path(mkdtemp(dir=home()))
-        lock = FileLock(folder / ".lock")
-        lock.acquire()
-    try:
-        place = Workplace(folder / "project", Path(sys.executable))
-        place.project.mkdir()
-        sources.unpack(place.project)
-        _make_dvc(place.project)
-        if build_environment:
-            place = Workplace(place.project, _build_environment(place))
-        yield place
-    except OSError as error:
-        raise InputError(f"{folder}: {error.strerror or error}") from None
-    finally:
-        _remove(folder)
-        lock.release()
+    with processes.own_folder(home()) as folder:
+        try:
+            place = Workplace(folder / "project", Path(sys.executable))
+            place.project.mkdir()
+            sources.unpack(place.project)
+            _make_dvc(place.project)
+            if build_environment:
+                place = Workplace(place.project, _build_environment(place))
+            yield place
+        except OSError as error:
+            raise InputError(f"{folder}: {error.strerror or error}") from None
 
 
 @cache
@@ -159,27 +150,6 @@ def raw_is_whole() -> bool:
 def home() -> Path:
     """The folder of all of them."""
     return layout.kept("reruns")
-
-
-def orphans(remove: bool) -> list[Path]:
-    """The folders whose rerun is gone; removed, if asked for."""
-    found = []
-    with _alone():
-        for folder in sorted(home().glob("*/")):
-            try:
-                with FileLock(folder / ".lock", timeout=0):
-                    found.append(folder)
-                    if remove:
-                        _remove(folder)
-            except (Timeout, OSError):
-                continue
-    return found
-
-
-def _alone() -> FileLock:
-    """While a folder is made it is not locked yet: nobody may take it for an orphan."""
-    home().mkdir(parents=True, exist_ok=True)
-    return FileLock(home().with_suffix(".lock"))
 
 
 def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | None) -> None:
@@ -253,12 +223,3 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder; DVC makes some of its files read-only."""
-    for _ in range(3):  # a process that is just ending may still write there
-        shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(POLL)

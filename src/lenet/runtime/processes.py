@@ -1,12 +1,14 @@
-"""How long a stage may live: no longer than the command that started it, and alone on its outputs."""
+"""How long a stage may live: no longer than the command that started it, alone on its outputs, in its own folder."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from types import FrameType
 
@@ -76,6 +78,52 @@ def _hold(name: str, patience: float, what: str) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(f"{what} by process {owner.read_text()}; wait for it, or end it") from None
+
+
+@contextmanager
+def own_folder(home: Path) -> Iterator[Path]:
+    """A new folder of this process's in ``home``, removed at the end; what a SIGKILL leaves, the next one removes."""
+    orphans(home, remove=True)
+    with alone(home):
+        folder = next(place for number in count(1) if not (place := home / str(number)).exists())
+        folder.mkdir(mode=0o700)
+        lock = FileLock(folder / ".lock")
+        lock.acquire()
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+        lock.release()
+
+
+def orphans(home: Path, remove: bool) -> list[Path]:
+    """The folders in ``home`` whose process is gone; removed, if asked for."""
+    found = []
+    with alone(home):
+        for folder in sorted(home.glob("*/")):
+            try:
+                with FileLock(folder / ".lock", timeout=0):
+                    found.append(folder)
+                    if remove:
+                        _remove(folder)
+            except (Timeout, OSError):
+                continue
+    return found
+
+
+def alone(home: Path) -> FileLock:
+    """A lock on a folder of folders: one that is being made is not whole yet, and no orphan."""
+    home.mkdir(parents=True, exist_ok=True)
+    return FileLock(home.with_suffix(".lock"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder; DVC makes some of its files read-only."""
+    for _ in range(3):  # a process that is just ending may still write there
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
 
 
 def _ancestors() -> list[psutil.Process]:

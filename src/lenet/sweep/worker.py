@@ -17,7 +17,6 @@ from lenet.arithmetic import conformance
 from lenet.digits.data import Digits, load_digits
 from lenet.params.schema import Variant
 from lenet.pipeline import signing
-from lenet.pipeline import train as training
 from lenet.runs.record import Row
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
