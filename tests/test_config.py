@@ -211,7 +211,7 @@ def test_a_run_s_parameters_nested_too_deeply_to_be_written_are_one_line(tmp_pat
     for _ in range(900):
         nested = [nested]
     with pytest.raises(InputError, match="nested too deeply"):
-        workplace.select(tmp_path, "modern", 1, {"x": nested})
+        workplace.select(tmp_path, "modern", [1], {"x": nested})
 
 
 def bomb(levels: int, tag: str = "", item: str = "") -> str:
@@ -222,7 +222,7 @@ def bomb(levels: int, tag: str = "", item: str = "") -> str:
 
 READERS = {
     "loading.load": loading.load,
-    "workplace.select": lambda path: workplace.select(path.parent, "modern", 1, None),
+    "workplace.select": lambda path: workplace.select(path.parent, "modern", [1], None),
 }
 
 
@@ -303,7 +303,7 @@ def test_of_a_rerun_s_sources_the_root_alone_is_run_with_the_run_s_variant(tmp_p
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copytree(ROOT / "experiments" / "ladder", tmp_path / "experiments" / "ladder", symlinks=True)
     before = loading.load(tmp_path / "params.yaml").variants["tutorial"]
-    workplace.select(tmp_path, "tutorial", 3, None)
+    workplace.select(tmp_path, "tutorial", [3], None)
     after = loading.load(tmp_path / "params.yaml")
     assert (list(after.runs()), after.variants["tutorial"]) == ([("tutorial", 3)], before)
     assert not (tmp_path / "experiments").exists()

@@ -503,8 +503,8 @@ def test_a_bad_run_ends_a_command_with_status_2_and_one_line(client, monkeypatch
     for words, said in (
         ("diff modern-1 future-1", "modern-1: no present run of this name"),
         ("rerun modern-7", "modern-7: no present run of this name"),
-        ("rerun", "name one RUN"),
-        ("rerun modern-1 --all", "name one RUN"),
+        ("rerun", "name a RUN"),
+        ("rerun modern-1 --all", "name a RUN"),
         ("rerun --all --filter nonsense", "--filter 'nonsense'"),
     ):
         line = refused(words, monkeypatch, capsys)

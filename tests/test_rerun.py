@@ -293,7 +293,8 @@ def test_an_id_of_a_store_is_no_option(tmp_path: Path, monkeypatch: pytest.Monke
     """Else ``--all`` as a run's id would begin reruns without end."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     monkeypatch.chdir(tmp_path)
-    found = many._one("modern-1", "--all", [], [])
+    how = many.How("bitwise", False, False, False, False)
+    (found,) = many._process([("modern-1", "--all")], how, 1, [])
     assert (found.status, "'--all' names no run" in found.fault) == (2, True)
 
 

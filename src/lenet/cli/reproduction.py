@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @job
-@click.argument("reference", metavar="[RUN]", required=False)
+@click.argument("references", metavar="[RUN]…", nargs=-1)
 @click.option(
     "--preflight", is_flag=True, help="Stop before the first stage; exit status 0 if bitwise is possible, else 3."
 )
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 @click.option(
     "--trust-sources", is_flag=True, help="Execute sources from the tracking store even if no commit here has them."
 )
-@click.option("--all", "everything", is_flag=True, help="Rerun all finished runs, as many at once as there are cores.")
+@click.option("--all", "everything", is_flag=True, help="Rerun all finished runs.")
 @click.option("--filter", "condition", help="With --all: only runs that match this MLflow filter.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), help="With --all: reruns at a time; by default the number of cores."
+    "--jobs", type=click.IntRange(min=1), help="Of several: stages at a time; by default the number of cores."
 )
 @tracking_option
 @stage
 @merged
 def rerun(
     params: "Params",
-    reference: str | None,
+    references: tuple[str, ...],
     preflight: bool,
     env: bool,
     accept: str,
@@ -52,10 +52,10 @@ def rerun(
     jobs: int | None,
     track: bool,
 ) -> None:
-    """Repeat a recorded run, and grade the result.
+    """Repeat recorded runs, and grade the results.
 
-    The run is rebuilt from its own sources, parameters and data. Sources are executed only if a commit of this
-    repository has them, or with --trust-sources.
+    A run is rebuilt from its own sources, parameters and data; seeds of one variant by the same sources together.
+    Sources are executed only if a commit of this repository has them, or with --trust-sources.
 
     A RUN is an MLflow run id, a run.key, the first 8 characters or more of either, or VARIANT-SEED of the present
     results. Your files are not touched.
@@ -66,17 +66,16 @@ def rerun(
     Example: lenet rerun modern-1
              lenet rerun --all --filter "tags.variant = 'modern'" --accept within-noise
     """
-    from lenet.reproduce import view
+    from lenet.reproduce import many, view
 
-    if everything == bool(reference) or (condition and not everything):
-        raise InputError("name one RUN, or --all, which --filter can restrict")
-    options = [*(["--preflight"] if preflight else []), *(["--env"] if env else []), "--accept", accept]
-    options += [*([] if track else ["--no-track"]), *(["--trust-sources"] if trust_sources else [])]
+    if everything == bool(references) or (condition and not everything):
+        raise InputError("name a RUN, or --all, which --filter can restrict")
+    how = many.How(accept, preflight, env, track, trust_sources)
     try:
-        if everything:
-            raise SystemExit(view.show_all(params, condition, options, jobs or cores(), as_json))
-        how = {"only_preflight": preflight, "build_environment": env, "track": track, "trust": trust_sources}
-        raise SystemExit(view.show(params, str(reference), accept, as_json, **how))
+        if len(references) == 1:
+            raise SystemExit(view.show(params, references[0], how, as_json))
+        runs = many.all_runs(params, condition) if everything else [(one, one) for one in references]
+        raise SystemExit(view.show_all(params, runs, how, jobs or cores(), as_json))
     except KeyboardInterrupt:
         print("lenet: interrupted; nothing is left of this rerun", file=sys.stderr)
         raise SystemExit(130) from None

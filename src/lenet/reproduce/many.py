@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,34 @@ from typing import Any
 
 from lenet import tracking
 from lenet.params.schema import Params
+from lenet.reproduce import rerun
 from lenet.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class How:
+    """How runs are to be rerun, as the command line says it.
+
+    Attributes:
+        accept: the grade for exit status 0.
+        only_preflight, build_environment, track, trust: as ``rerun.together`` has them.
+    """
+
+    accept: str
+    only_preflight: bool
+    build_environment: bool
+    track: bool
+    trust: bool
+
+    def switches(self) -> dict[str, bool]:
+        """The arguments of ``rerun.together``."""
+        return {name: value for name, value in vars(self).items() if name != "accept"}
+
+    def words(self) -> list[str]:
+        """The options of `lenet rerun`."""
+        words = ["--preflight"] * self.only_preflight + ["--env"] * self.build_environment
+        words += ["--no-track"] * (not self.track) + ["--trust-sources"] * self.trust
+        return [*words, "--accept", self.accept]
 
 
 @dataclass(frozen=True)
@@ -41,17 +68,16 @@ class OneOfMany:
         return str(verdict["grade"] if verdict else f"possible: {self.report['preflight']['best']}")
 
 
-def rerun_all(
-    params: Params, condition: str | None, options: Sequence[str], jobs: int, tell: Callable[[OneOfMany], None]
-) -> list[OneOfMany]:
-    """Rerun all finished trainings that meet a condition, each in a process of its own.
+Run = tuple[str, str]
+"""A run's name, and a reference to it."""
+
+
+def all_runs(params: Params, condition: str | None) -> list[Run]:
+    """All finished trainings that meet a condition, the oldest first.
 
     Args:
         params: the whole of params.yaml; its compared runs are meant where there is no store and no condition.
         condition: in MLflow's filter language.
-        options: of each `lenet rerun`.
-        jobs: how many at once.
-        tell: called with each result as it comes.
 
     Raises:
         InputError: no run meets the condition.
@@ -63,22 +89,74 @@ def rerun_all(
         ]
     if not runs:
         raise InputError(f"no finished run meets {condition!r} in {tracking.shown()}")
+    return runs
+
+
+def rerun_all(
+    params: Params, runs: Sequence[Run], how: How, jobs: int, tell: Callable[[OneOfMany], None]
+) -> list[OneOfMany]:
+    """Rerun several runs: seeds of one block by the same sources together, each other group in a process of its own.
+
+    Args:
+        params: the whole of params.yaml.
+        runs: which.
+        how: as the command line says it.
+        jobs: how many stages or reruns at once.
+        tell: called with each result as it comes.
+    """
+    kins: dict[Hashable, list[Run]] = {}
+    for name, reference in runs:
+        try:
+            kin = rerun.kin(reference, params)
+        except InputError:  # its own rerun says it
+            kin = None
+        kins.setdefault(kin or reference, []).append((name, reference))
+    together = [group for group in kins.values() if len(group) > 1]
+    if together == [[*runs]]:
+        results = _together(params, together[0], how, jobs)
+        for result in results:
+            tell(result)
+    else:
+        alone = [group for group in kins.values() if len(group) == 1]
+        results = _apart(together, how, 1, jobs, tell) + _apart(alone, how, jobs, 1, tell)
+    return sorted(results, key=lambda result: result.name)
+
+
+def _together(params: Params, group: Sequence[Run], how: How, jobs: int) -> list[OneOfMany]:
+    def tell(what: object) -> None:
+        if isinstance(what, str):
+            print(what, file=sys.stderr, flush=True)
+
+    found = rerun.together([reference for _, reference in group], params, tell, jobs, **how.switches())
+    return [
+        OneOfMany(name, reference, 2, None, str(one)) if isinstance(one, InputError) else
+        OneOfMany(name, reference, one.exit_status(how.accept), one.to_json() | {"seconds": round(one.seconds, 1)}, "")
+        for (name, reference), one in zip(group, found, strict=True)
+    ]  # fmt: skip
+
+
+def _apart(
+    groups: Sequence[Sequence[Run]], how: How, workers: int, jobs: int, tell: Callable[[OneOfMany], None]
+) -> list[OneOfMany]:
+    """Rerun groups in processes, so many at once, each with so many jobs."""
     results, under_way = [], list[subprocess.Popen[str]]()
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(_one, name, reference, options, under_way) for name, reference in runs]
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(_process, group, how, jobs, under_way) for group in groups]
         try:
             for done in as_completed(waiting):
-                results.append(done.result())
-                tell(results[-1])
+                results += done.result()
+                for result in done.result():
+                    tell(result)
         finally:  # interrupted, none is left and none begins
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(under_way):
                 process.terminate()
-    return sorted(results, key=lambda result: result.name)
+    return results
 
 
-def _one(name: str, reference: str, options: Sequence[str], under_way: "list[subprocess.Popen[str]]") -> OneOfMany:
-    command = [sys.executable, "-m", "lenet", "rerun", "--json", *options, "--", reference]
+def _process(group: Sequence[Run], how: How, jobs: int, under_way: "list[subprocess.Popen[str]]") -> list[OneOfMany]:
+    references = [reference for _, reference in group]
+    command = [sys.executable, "-m", "lenet", "rerun", "--json", *how.words(), "--jobs", str(jobs), "--", *references]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         under_way.append(process)
         output, said = process.communicate()
@@ -87,7 +165,10 @@ def _one(name: str, reference: str, options: Sequence[str], under_way: "list[sub
         report = json.loads(output)
     except ValueError:
         report = None
-    return OneOfMany(name, reference, process.returncode, report, said.strip().splitlines()[-1] if said else "")
+    if isinstance(report, list):
+        return [OneOfMany(**one) for one in report]
+    fault = said.strip().splitlines()[-1] if said else ""
+    return [OneOfMany(name, reference, process.returncode, report, fault) for name, reference in group]
 
 
 def worst(results: Sequence[OneOfMany]) -> int:

@@ -1,19 +1,22 @@
-"""One run again, from beginning to end."""
+"""Runs again, from beginning to end."""
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lenet import tracking
 from lenet.evaluation import judge
+from lenet.evaluation.judge import Account
 from lenet.params.loading import flatten
 from lenet.params.schema import Params
 from lenet.reproduce import evidence, preflight, probe, sources, verdict, workplace
+from lenet.reproduce.evidence import Outcome
 from lenet.reproduce.preflight import Preflight
-from lenet.reproduce.sources import Snapshot
+from lenet.reproduce.sources import Snapshot, Sources
 from lenet.reproduce.verdict import Verdict
 from lenet.reproduce.workplace import Workplace
 from lenet.runs import readers
@@ -21,6 +24,9 @@ from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import FAULTY, json_of, reason
 from lenet.tracking import Tracked
+
+AHEAD = "src/lenet/pipeline/ahead.py"
+"""Sources with this file train several seeds side by side."""
 
 
 @dataclass(frozen=True)
@@ -62,68 +68,159 @@ class Rerun:
         }
 
 
-def rerun(
-    reference: str,
-    params: Params,
-    tell: Callable[[object], None],
-    *,
-    only_preflight: bool = False,
-    build_environment: bool = False,
-    track: bool = False,
-    trust: bool = False,
-) -> Rerun:
+def rerun(reference: str, params: Params, tell: Callable[[object], None], **how: bool) -> Rerun:
     """Build a run's sources, parameters and data again, execute its stages, and compare what comes out.
 
     Args:
         reference: an MLflow run id, a ``run.key``, or ``<variant>-<seed>``.
         params: the whole of params.yaml, for a run of which the metrics file alone is there.
         tell: called with what there is to see on the way: the preflight, and lines of progress.
-        only_preflight: stop before any stage. Sources that no commit here vouches for are not executed at all.
-        build_environment: run in a new virtual environment of the run's own lock.
-        track: record the rerun in MLflow.
-        trust: execute the run's sources though no commit here vouches for them.
+        how: as ``together`` has it.
 
     Raises:
         InputError: no such run, nothing to compare with, sources that are not trusted, an operation that does not
             conform, a result that contradicts itself, or it cannot be built or executed here.
     """
+    (found,) = together([reference], params, tell, 1, **how)
+    if isinstance(found, InputError):
+        raise found
+    return found
+
+
+def together(
+    references: Sequence[str],
+    params: Params,
+    tell: Callable[[object], None],
+    jobs: int,
+    *,
+    only_preflight: bool = False,
+    build_environment: bool = False,
+    track: bool = False,
+    trust: bool = False,
+) -> list[Rerun | InputError]:
+    """Rerun several seeds of one block by the same sources in one folder. What one of them ends with is no other's.
+
+    Args:
+        references: of runs that ``kin`` says the same of; each as ``rerun`` has it.
+        params: the whole of params.yaml.
+        tell: called with what there is to see on the way.
+        jobs: how many stages may run side by side.
+        only_preflight: stop before any stage. Sources that no commit here vouches for are not executed at all.
+        build_environment: run in a new virtual environment of the run's own lock.
+        track: record the reruns in MLflow.
+        trust: execute the runs' sources though no commit here vouches for them.
+
+    Returns:
+        What each has to tell, or why it could not be rerun.
+    """
+    results: dict[str, Rerun | InputError] = {}
+    runs: dict[str, _Known] = {}
+    for reference in references:
+        with _caught(reference, results):
+            runs[reference] = _known(reference, params, tell, only_preflight, trust)
+    try:
+        if runs:
+            _rerun(runs, results, tell, jobs, only_preflight, build_environment, track)
+    except InputError as error:  # of what they share
+        for reference in runs:
+            results.setdefault(reference, error)
+    return [results[reference] for reference in references]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of a run before it is repeated: of itself, of what came of it, and where its sources are from."""
+
+    run: Tracked
+    then: Outcome
+    sources: Sources
+
+
+@contextmanager
+def _caught(reference: str, results: dict[str, Rerun | InputError]) -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        results[reference] = error
+
+
+def _known(reference: str, params: Params, tell: Callable[[object], None], only_preflight: bool, trust: bool) -> _Known:
     run = tracking.lookup(reference, params)
     then = evidence.outcome(run)
     if then.weights is None:
         raise InputError(f"{run.name}: it has no weights.sha256, so there is nothing to compare a rerun with")
     found = sources.of(run)
-    executed = not (only_preflight and isinstance(found, Snapshot))
     if isinstance(found, Snapshot):
         if not trust and not only_preflight:
             raise InputError(
                 f"{run.name}: its sources are in no commit of this repository, and they would be executed: "
                 f"{found.origin}. `lenet diff` shows them; --trust-sources runs them"
             )
-        tell(f"{run.name}: {'executed, as asked for' if executed else 'not executed'}: {found.origin}")
-    with workplace.of(found, build_environment and executed) as place:
-        workplace.select(place.project, run.tags["variant"], int(run.tags["seed"]), _block(run))
+        tell(f"{run.name}: {'not executed' if only_preflight else 'executed, as asked for'}: {found.origin}")
+    return _Known(run, then, found)
+
+
+def kin(reference: str, params: Params) -> Hashable:
+    """What runs have in common that can be rerun together: variant, block, and sources that train seeds side by side.
+
+    Of a run that has to be rerun alone None. Raises InputError as ``rerun`` does.
+    """
+    run = tracking.lookup(reference, params)
+    found = sources.of(run)
+    return (run.tags["variant"], repr(_block(run)), found.digest) if found.has(AHEAD) else None
+
+
+def _rerun(
+    runs: Mapping[str, _Known], results: dict[str, Rerun | InputError], tell: Callable[[object], None], jobs: int,
+    only_preflight: bool, build_environment: bool, track: bool,
+) -> None:  # fmt: skip
+    """Rerun what is known, and add what each comes to. Raises InputError for a fault of what they share."""
+    first = next(iter(runs.values()))
+    executed = not (only_preflight and isinstance(first.sources, Snapshot))
+    with workplace.of(first.sources, build_environment and executed) as place:
+        seeds = sorted({int(one.run.tags["seed"]) for one in runs.values()})
+        workplace.select(place.project, first.run.tags["variant"], seeds, _block(first.run))
         probed = workplace.probe(place) if executed else probe.found() | {"code": None}
-        flight, inputs = preflight.examine(run, found, place, probed)
-        tell(flight)
-        if flight.off:
-            raise InputError(
-                f"{run.name}: it cannot be rerun here: off on this machine (conformance check): {flight.off}; "
-                "so its weights could not be the same, and nothing is trained"
-            )
+        flights: dict[str, tuple[Preflight, Account]] = {}
+        for reference, known in runs.items():
+            with _caught(reference, results):
+                flight, inputs = preflight.examine(known.run, known.sources, place, probed)
+                tell(flight)
+                if flight.off:
+                    raise InputError(
+                        f"{known.run.name}: it cannot be rerun here: off on this machine (conformance check): "
+                        f"{flight.off}; so its weights could not be the same, and nothing is trained"
+                    )
+                flights[reference] = flight, inputs
         if only_preflight:
-            return Rerun(run, str(found), flight, None, 0.0, None)
+            results |= {one: Rerun(runs[one].run, str(runs[one].sources), flights[one][0], None, 0.0, None)
+                        for one in flights}  # fmt: skip
+            return
         began = time.monotonic()
-        _execute(place, run.name, tell)
-        seconds = time.monotonic() - began
-        files = _outputs(place.project, run.name)
-        again = _read(run.name, files)
-        now = probed | evidence.recorded(again), evidence.outcome(again)
-        judged = verdict.judge_rerun((inputs, then), now, _misses_of_seeds(run))
-        report = Rerun(run, str(found), flight, judged, seconds, None)
-        if track:
-            tags = {"grade": judged.grade, "how": judged.summary}
-            report = replace(report, id=tracking.reran(run, again, tags, report.to_json(), files))
-        return report
+        whole = len(flights) > 1 and _executed(place, [runs[one].run.name for one in flights], jobs)
+        for reference, (flight, inputs) in flights.items():
+            with _caught(reference, results):
+                known = runs[reference]
+                if not whole:
+                    _execute(place, known.run.name, tell)
+                seconds = time.monotonic() - began
+                results[reference] = _judged(place, known, flight, inputs, probed, seconds, track)
+
+
+def _judged(
+    place: Workplace, known: _Known, flight: Preflight, inputs: Account, probed: Account, seconds: float, track: bool
+) -> Rerun:
+    """Compare what a rerun's stages have made with its run, and record it."""
+    run = known.run
+    files = _outputs(place.project, run.name)
+    again = _read(run.name, files)
+    now = {**probed, **evidence.recorded(again)}, evidence.outcome(again)
+    judged = verdict.judge_rerun((inputs, known.then), now, _misses_of_seeds(run))
+    report = Rerun(run, str(known.sources), flight, judged, seconds, None)
+    if track:
+        tags = {"grade": judged.grade, "how": judged.summary}
+        report = replace(report, id=tracking.reran(run, again, tags, report.to_json(), files))
+    return report
 
 
 def _block(run: Tracked) -> dict[str, Any] | None:
@@ -131,14 +228,26 @@ def _block(run: Tracked) -> dict[str, Any] | None:
     return run.parse("run.json", lambda content: dict(json_of(content)["parameters"]))
 
 
+def _executed(place: Workplace, names: Sequence[str], jobs: int) -> bool:
+    """Whether the sources' own `lenet repro` has made these runs; else each is to be tried alone, and says why."""
+    try:
+        place.run("-m", "lenet", "repro", "--jobs", str(jobs), "--no-track", *names, tell=None, **_variables(place))
+    except InputError:
+        return False
+    return True
+
+
 def _execute(place: Workplace, name: str, tell: Callable[[object], None]) -> None:
     def progress(line: str) -> None:
         if re.match(rf"{re.escape(name)}: epoch ", line):
             tell(line)
 
+    place.run("-m", "dvc", "repro", f"evaluate@{name}", tell=progress, **_variables(place))
+
+
+def _variables(place: Workplace) -> dict[str, str]:
     # older sources refuse other packages than their lock's; the preflight has named them, and it is to run
-    variables = {"LENET_ALLOW_OTHER_NUMERICS": "1", "LENET_DATA_DIR": str(place.digits())}
-    place.run("-m", "dvc", "repro", f"evaluate@{name}", tell=progress, **variables)
+    return {"LENET_ALLOW_OTHER_NUMERICS": "1", "LENET_DATA_DIR": str(place.digits())}
 
 
 def _outputs(project: Path, name: str) -> dict[str, Path]:

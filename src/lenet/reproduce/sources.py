@@ -19,6 +19,7 @@ from lenet.runtime import snapshot
 from lenet.runtime.errors import InputError
 from lenet.runtime.snapshot import git
 from lenet.tracking import Tracked
+from lenet.training.fingerprint import json_sha256
 
 SHOWN = 5
 """Files named of those that differ."""
@@ -32,6 +33,15 @@ class Commit:
 
     def __str__(self) -> str:
         return f"commit {self.hash[:12]}"
+
+    @property
+    def digest(self) -> str:
+        """The same of the same sources alone."""
+        return self.hash
+
+    def has(self, name: str) -> bool:
+        """Whether a file is among them."""
+        return bool(git("ls-tree", "--name-only", self.hash, name, missing=""))
 
     def unpack(self, folder: Path) -> None:
         """Write its files into a folder. Of a larger repository Git gives the part of the present folder alone."""
@@ -56,6 +66,15 @@ class Snapshot:
 
     def __str__(self) -> str:
         return "the run's own snapshot"
+
+    @property
+    def digest(self) -> str:
+        """The same of the same sources alone."""
+        return json_sha256({name: _blob(content) for name, content in self.files.items()})
+
+    def has(self, name: str) -> bool:
+        """Whether a file is among them."""
+        return name in self.files
 
     def unpack(self, folder: Path) -> None:
         """Write its files into a folder."""

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from lenet.evaluation.judge import Part
 from lenet.params.schema import Params
-from lenet.reproduce.many import OneOfMany, rerun_all, worst
+from lenet.reproduce.many import How, OneOfMany, Run, rerun_all, worst
 from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.rerun import rerun
 from lenet.runtime.screen import Screen
@@ -17,8 +17,8 @@ from lenet.runtime.screen import Screen
 SAME: dict[bool | None, str | Text] = {True: "yes", False: Text("NO", "red"), None: "not known"}
 
 
-def show(params: Params, reference: str, accepted: str, as_json: bool, **how: bool) -> int:
-    """Rerun a run and print what there is to know; return the exit status. ``how`` is what ``rerun`` takes."""
+def show(params: Params, reference: str, how: How, as_json: bool) -> int:
+    """Rerun a run and print what there is to know; return the exit status."""
     console = Screen()
 
     def tell(what: object) -> None:
@@ -30,7 +30,7 @@ def show(params: Params, reference: str, accepted: str, as_json: bool, **how: bo
             if what.note:
                 console.print(what.note)
 
-    report = rerun(reference, params, tell, **how)
+    report = rerun(reference, params, tell, **how.switches())
     if as_json:
         print(json.dumps(report.to_json() | {"seconds": round(report.seconds, 1)}, indent=2))
     elif report.verdict:
@@ -38,16 +38,16 @@ def show(params: Params, reference: str, accepted: str, as_json: bool, **how: bo
         console.print(f"{report.run.name}: {report.verdict.summary}", style="bold")
         where = f", MLflow run {report.id}" if report.id else ""
         console.print(f"from {report.sources} in {report.seconds:.0f} s{where}")
-    return report.exit_status(accepted)
+    return report.exit_status(how.accept)
 
 
-def show_all(params: Params, condition: str | None, options: Sequence[str], jobs: int, as_json: bool) -> int:
+def show_all(params: Params, runs: Sequence[Run], how: How, jobs: int, as_json: bool) -> int:
     """Rerun many and print a line of each; return the worst exit status."""
 
     def tell(result: OneOfMany) -> None:
         print(f"{result.name}: {result.grade}", file=sys.stderr, flush=True)
 
-    results = rerun_all(params, condition, options, jobs, tell)
+    results = rerun_all(params, runs, how, jobs, tell)
     if as_json:
         print(json.dumps([vars(result) for result in results], indent=2))
         return worst(results)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -152,13 +152,13 @@ def home() -> Path:
     return layout.kept("reruns")
 
 
-def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | None) -> None:
-    """Make a run the only one that a project's params.yaml compares.
+def select(project: Path, variant: str, seeds: Sequence[int], block: Mapping[str, Any] | None) -> None:
+    """Make runs of one variant the only ones that a project's params.yaml compares.
 
     Args:
         project: its folder.
         variant: the variant's name.
-        seed: the run's seed.
+        seeds: the runs' seeds.
         block: the variant's parameters; None for those that the file has.
 
     Raises:
@@ -172,7 +172,7 @@ def select(project: Path, variant: str, seed: int, block: Mapping[str, Any] | No
             raise InputError(f"the sources have no variant {variant}, and the run's parameters are not known")
         if (block is not None and block != before.get(variant)) or variant not in content["variants"]:
             content["variants"][variant] = dict(before[variant] if block is None else block)
-        content["compare"], content["seeds"] = [variant], [seed]
+        content["compare"], content["seeds"] = [variant], [*seeds]
         shutil.rmtree(project / layout.EXPERIMENTS, ignore_errors=True)  # the variant is the root's now
         with path.open("w", encoding="utf-8") as file:
             yaml.dump(content, file)
