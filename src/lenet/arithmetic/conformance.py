@@ -19,27 +19,29 @@ from lenet.runtime.errors import InputError
 COUNT = 1037  # no multiple of any vector's length
 
 
-def check() -> None:
+def check(device: str = "cpu") -> None:
     """Raise InputError with the operations that are off. It takes some milliseconds."""
-    if off := faults():
+    if off := faults(device):
+        where = "this machine" if device == "cpu" else device
         raise InputError(
-            f"this machine's arithmetic is off: {', '.join(off)}; nothing is trained, for its weights would be others. "
+            f"{where}'s arithmetic is off: {', '.join(off)}; nothing is trained, for its weights would be others. "
             "`lenet doctor` tells more"
         )
 
 
-def faults() -> list[str]:
-    """The names of the operations that do not give the right bits here; none where all is right."""
-    return [name for name, (compute, digest) in OPERATIONS.items() if _digest(compute()) != digest] + [
-        name for name, compute in SUMS.items() if not compute()
-    ]
+def faults(device: str = "cpu") -> list[str]:
+    """The names of the operations that do not give the right bits on a device; none where all is right."""
+    with torch.device(device):
+        return [name for name, (compute, digest) in OPERATIONS.items() if _digest(compute()) != digest] + [
+            name for name, compute in SUMS.items() if not compute()
+        ]
 
 
 def _digest(*tensors: Tensor | tuple[Tensor, ...]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
         for part in tensor if isinstance(tensor, tuple) else (tensor,):
-            digest.update(part.contiguous().numpy().tobytes())
+            digest.update(part.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -120,8 +122,9 @@ def _roots() -> tuple[Tensor, ...]:
 
 
 def _drawn() -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(1998)
-    return torch.rand(COUNT, generator=generator), torch.randperm(COUNT, generator=generator)
+    with torch.device("cpu"):
+        generator = torch.Generator().manual_seed(1998)
+        return torch.rand(COUNT, generator=generator), torch.randperm(COUNT, generator=generator)
 
 
 OPERATIONS: dict[str, tuple[Callable[[], Tensor | tuple[Tensor, ...]], str]] = {
@@ -153,7 +156,7 @@ def _products_are_exact() -> bool:
     for m, k, n, batch in ((6, 25, 448, 3), (16, 150, 160, 2), (120, 400, 7, 1), (30, 80, 33, 2), (5, 1900, 3, 1)):
         a = (_integers(m, m * k, 22) - 2**21).view(m, k)
         b = (_integers(n, batch * k * n, 20) - 2**19).view(batch, k, n)
-        right = a @ b
+        right = (a.cpu() @ b.cpu()).to(a.device)
         a, b = a.double(), b.double()
         if not all(
             torch.equal(product, right.double())
@@ -161,7 +164,7 @@ def _products_are_exact() -> bool:
                 a @ b,
                 torch.bmm(a.expand(batch, m, k), b),
                 (b.mT @ a.T).mT,
-                torch.from_numpy(np.matmul(a.numpy(), b.numpy())),
+                torch.from_numpy(np.matmul(a.cpu().numpy(), b.cpu().numpy())).to(a.device),
             )
         ):
             return False

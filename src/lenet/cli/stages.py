@@ -88,6 +88,14 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 @click.option("--experiment", help="The MLflow experiment of the run; by default that of the run's folder.")
 @click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
 @click.option("--ahead", is_flag=True, help="For `lenet repro`: keep the results for the runs' stages.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda", "mps"]),
+    default="cpu",
+    envvar="LENET_DEVICE",
+    show_default=True,
+    help="Where to compute; LENET_DEVICE sets it for all stages. The bits are the same.",
+)
 @tracking_option
 @stage
 def train(
@@ -100,6 +108,7 @@ def train(
     experiment: str | None,
     snapshots: bool,
     ahead: bool,
+    device: str,
     track: bool,
 ) -> None:
     """Stage: train a variant with a seed, or with several side by side.
@@ -116,11 +125,11 @@ def train(
     outs = {seed: out or runs / f"{variant}-{seed}" for seed in seeds}
     record = (experiment or layout.mlflow_experiment(outs[seeds[0]])) if track else None
     if ahead:
-        kept.train(params, variant, seeds, data, signature, record, snapshots)
+        kept.train(params, variant, seeds, data, signature, record, snapshots, device)
     elif len(outs) > 1 or not kept.take(params, variant, seeds[0], data, signature, outs[seeds[0]], snapshots):
         from lenet.pipeline import train as module
 
-        module.train(params, variant, outs, data, signature, record, snapshots)
+        module.train(params, variant, outs, data, signature, record, snapshots, device)
 
 
 @job

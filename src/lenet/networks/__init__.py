@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import cast
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from lenet.arithmetic import exact
 from lenet.digits.data import to_inputs
@@ -22,7 +23,7 @@ FEW = 8  # digits whose outputs take the plain modules less time than it takes t
 
 
 class Autograd:
-    """Networks' passes for batches of one size by autograd, as fast.Passes has them for LeNet-5.
+    """Networks' passes for batches of one size by autograd, as fast.Passes has them for LeNet-5 on a processor.
 
     Args:
         networks: they compute as they do in training, or in use, by their own mode.
@@ -33,9 +34,9 @@ class Autograd:
         inputs: each network's batch (networks, n, 1, 32, 32), to be filled before ``forward``.
     """
 
-    def __init__(self, networks: Sequence[ConvNet], n: int, flat: Flat | None = None) -> None:
+    def __init__(self, networks: "Sequence[AnyNet]", n: int, flat: Flat | None = None) -> None:
         self.networks, self.flat = networks, flat or Flat(networks)
-        self.inputs = torch.empty(len(networks), n, 1, 32, 32)
+        self.inputs = self.flat.matrix.new_empty(len(networks), n, 1, 32, 32)
 
     def forward(self) -> Float[Tensor, "networks n 10"]:
         """The outputs for ``inputs``."""
@@ -67,9 +68,36 @@ def build(section: Network | ConvNetwork) -> AnyNet:
 
 def passes(networks: Sequence[AnyNet], n: int, flat: Flat | None = None) -> AnyPasses:
     """Forward and backward pass of networks of one kind for batches of ``n`` digits."""
-    if isinstance(networks[0], LeNet5):
+    if isinstance(networks[0], LeNet5) and device_of(networks[0]).type == "cpu":
         return fast.Passes(cast(Sequence[LeNet5], networks), n, flat)
-    return Autograd(cast(Sequence[ConvNet], networks), n, flat)
+    return Autograd(networks, n, flat)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights are."""
+    return next(network.parameters()).device
+
+
+def check(network: AnyNet, inputs: Float[Tensor, "n 1 32 32"], dscores: Float[Tensor, "n 10"]) -> None:
+    """Raise InputError if the passes differ in a bit of an output or of a gradient from the plain modules on the CPU.
+
+    Args:
+        network: its gradients are left as they come out.
+        inputs: some digits.
+        dscores: a gradient at their scores.
+    """
+    its, plain = passes([network], len(inputs)), deepcopy(network).cpu()
+    its.inputs[0] = inputs
+    (scores,) = its.forward()
+    its.backward(dscores[None].to(scores.device))
+    ours = [scores.cpu(), *(gradient.cpu().clone() for gradient in its.flat.gradients[0])]
+    theirs = plain(inputs)
+    gradients = torch.autograd.grad(theirs, list(plain.parameters()), dscores)
+    names = ["the outputs", *(f"the gradient at {name}" for name, _ in network.named_parameters())]
+    for name, a, b in zip(names, ours, [theirs.detach(), *gradients], strict=True):
+        if not torch.equal(a, b):
+            how = f"{type(its).__name__} on {device_of(network)}"
+            raise InputError(f"{how} computes another network than the plain modules: {name} differ; change both alike")
 
 
 def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -> Float[Tensor, "n 10"]:
@@ -78,7 +106,7 @@ def outputs(network: AnyNet, images: UInt8[Tensor, "n 28 28"], pixels: Pixels) -
     Raises InputError where the passes give other outputs for the first images than the network itself.
     """
     with in_use(network):
-        first = network(to_inputs(images[:FEW], pixels))
+        first = network(to_inputs(images[:FEW], pixels).to(device_of(network)))
         if len(images) <= FEW:
             return first
         found = []

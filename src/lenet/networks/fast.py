@@ -26,7 +26,6 @@ from lenet.kernels import steps
 from lenet.kernels.layers import TAPS
 from lenet.kernels.steps import f32
 from lenet.networks.lenet5 import LeNet5, RadialBasis, SparseConv, Subsampling
-from lenet.runtime.errors import InputError
 
 STRETCH = 512  # numbers of a convolution at a time, at least
 LINE = 64  # bytes of a cache's line
@@ -414,24 +413,3 @@ class _RadialBasis:
     def backward(self) -> None:
         x, y = self.x, self.y
         kernels.pull_distances(y.grad, x.value, x.outer, self.codes, x.grad, self.dcodes, self.gradient_magnitudes)
-
-
-def check(network: LeNet5, inputs: Float[Tensor, "n 1 32 32"], dscores: Float[Tensor, "n 10"]) -> None:
-    """Raise InputError if the passes differ from lenet5.py in a bit of an output or of a gradient.
-
-    Args:
-        network: its gradients are left as they come out.
-        inputs: some digits.
-        dscores: a gradient at their scores.
-    """
-    passes = Passes([network], len(inputs))
-    passes.inputs[0] = inputs
-    (scores,) = passes.forward()
-    passes.backward(dscores[None])
-    ours = [scores, *(gradient.clone() for gradient in passes.flat.gradients[0])]
-    theirs = network(inputs)
-    gradients = torch.autograd.grad(theirs, list(network.parameters()), dscores)
-    names = ["the outputs", *(f"the gradient at {name}" for name, _ in network.named_parameters())]
-    for name, a, b in zip(names, ours, [theirs.detach(), *gradients], strict=True):
-        if not torch.equal(a, b):
-            raise InputError(f"fast.py computes another network than lenet5.py: {name} differ; change both alike")

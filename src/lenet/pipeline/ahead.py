@@ -35,6 +35,7 @@ def train(
     signature: Path | None,
     experiment: str | None,
     snapshots: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Train variant ``name`` with these seeds, and keep the results of those that end well for their stages.
 
@@ -45,7 +46,7 @@ def train(
     with processes.own_folder(workshop()) as folder:
         outs = {seed: folder / f"{name}-{seed}" for seed in seeds}
         try:
-            module.train(params, name, outs, data, signature, experiment, snapshots)
+            module.train(params, name, outs, data, signature, experiment, snapshots, device)
         finally:
             for out in outs.values():
                 if (out / "run.json").exists():

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
+import torch
+
 from lenet import tracking
 from lenet.arithmetic import conformance
 from lenet.digits.data import load_digits
 from lenet.params.schema import Params
 from lenet.pipeline import signing
 from lenet.runtime import processes
-from lenet.runtime.errors import Diverged
+from lenet.runtime.errors import Diverged, InputError
 from lenet.training import checkpoint, progress
 from lenet.training.fast_module import Training
 from lenet.training.fit import fit_all, fitted, write
@@ -25,6 +27,7 @@ def train(
     signature: Path | None,
     experiment: str | None,
     snapshots: bool = False,
+    device: str = "cpu",
 ) -> None:
     """Train variant ``name`` and write each seed's {weights.safetensors, history.csv, trace, run.json}.
 
@@ -40,6 +43,7 @@ def train(
         signature: the file of the variant's signature; None: it is signed first.
         experiment: the MLflow experiment that records the runs; None for no record.
         snapshots: write snapshots.safetensors, too: the weights of each epoch's end.
+        device: where to compute, ``cpu`` or ``cuda``; the bits are the same.
 
     Raises:
         InputError: unknown variant, unfit data, a stale signature, an arithmetic that is off, or a folder is in use.
@@ -47,6 +51,8 @@ def train(
     """
     variant = params.variant(name)
     conformance.check()
+    if device != "cpu":
+        _check(device)
     with ExitStack() as stack:
         for out in outs.values():
             stack.enter_context(processes.sole_writer(out))
@@ -60,7 +66,7 @@ def train(
         observers, shown = stack.enter_context(progress.training(names, variant))
         watching = {seed: [runs[seed].row, *observers[seed]] for seed in outs}
         trainings = [
-            Training(variant, seed, len(train_set), watching[seed], kept[seed].latest(snapshots), snapshots)
+            Training(variant, seed, len(train_set), watching[seed], kept[seed].latest(snapshots), snapshots, device)
             for seed in outs
         ]
         for its in fit_all(variant, trainings, train_set, validation_set, [*shown, *kept.values()]):
@@ -77,3 +83,12 @@ def train(
                 kept[its.seed].remove()
         if diverged := [names[its.seed] for its in trainings if its.fault]:
             raise Diverged(f"of {len(outs)} trainings these have diverged: {', '.join(diverged)}")
+
+
+def _check(device: str) -> None:
+    """Raise InputError where a device is not here, or cannot compute the bits."""
+    if device == "mps":
+        raise InputError("--device mps: it has no double precision, in which sums are exact; legal: cpu, cuda")
+    if not torch.cuda.is_available():
+        raise InputError(f"--device {device}: torch finds none here; legal: cpu")
+    conformance.check(device)

@@ -63,6 +63,7 @@ class Training:
         observers: called with the history's row after each epoch.
         start: where a training of the same arguments was stopped; None for the beginning.
         snapshots: whether to keep the weights of each epoch's end.
+        device: where it computes; the bits do not depend on it.
 
     Attributes:
         network: its weights are what is learned.
@@ -87,12 +88,13 @@ class Training:
         observers: Sequence[Observer] = (),
         start: State | None = None,
         snapshots: bool = False,
+        device: str = "cpu",
     ) -> None:
         self.seed, self.observers, self.start = seed, observers, start
-        self.network = networks.build(variant.network).initialise(variant.initialisation, seed)
+        self.network = networks.build(variant.network).initialise(variant.initialisation, seed).to(device)
         self.history: History = []
         self.trace = torch.zeros(variant.epochs, -(-count // variant.batch_size))
-        weights = self.network.state_dict() if snapshots else {}
+        weights = self.weights() if snapshots else {}
         self.snapshots = {name: tensor.new_zeros(variant.epochs, *tensor.shape) for name, tensor in weights.items()}
         self.step = self.wrong = 0
         self.fault: Diverged | None = None
@@ -108,15 +110,19 @@ class Training:
         """Finished epochs, and steps of the next one."""
         return len(self.history), self.step
 
+    def weights(self) -> dict[str, Tensor]:
+        """The network's, by name, on the CPU."""
+        return {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+
     def state(self, memory: dict[str, Tensor]) -> State:
         """All that the rest of the training depends on, besides its inputs. ``memory``: the optimizer's."""
-        parts = {"network": self.network.state_dict(), "optimizer": memory, "snapshots": self.snapshots}
-        tensors = {f"{part}.{name}": tensor for part, found in parts.items() for name, tensor in found.items()}
+        parts = {"network": self.weights(), "optimizer": memory, "snapshots": self.snapshots}
+        tensors = {f"{part}.{name}": tensor.cpu() for part, found in parts.items() for name, tensor in found.items()}
         return State(*self.position, self.wrong, self.history, {**tensors, "trace": self.trace})
 
     def close(self, row: Row) -> None:
         """End an epoch, whose row lacks the weights' digest."""
-        weights = self.network.state_dict()
+        weights = self.weights()
         row["weights.sha256"] = tensors_sha256(weights)
         for name, kept in self.snapshots.items():
             kept[len(self.history)] = weights[name]
@@ -155,14 +161,13 @@ class FastLeNet(LeNet):
         count, size = len(train), variant.batch_size
         sizes = {min(size, count), count % size or min(size, count)}
         self.passes = {n: networks.passes(its, n, self.flat) for n in sizes}
-        if isinstance(self.network, LeNet5):
+        if isinstance(self.network, LeNet5) or networks.device_of(self.network).type != "cpu":
             some = train[: min(16, count)]
             inputs, labels = to_inputs(some.images, variant.pixels), some.labels.long()
-            for network in (cast(LeNet5, training.network) for training in trainings):
+            for network in its:
                 with suppress(exact.NotFinite):  # the first update tells it
-                    with torch.no_grad():
-                        dscores = self.objective.gradient(network(inputs), labels, len(labels))
-                    fast.check(network, inputs, dscores)
+                    scores = torch.linspace(0, 1, 10).expand(len(labels), 10)
+                    networks.check(network, inputs, self.objective.gradient(scores, labels, len(labels)))
 
     def _has_digits(self) -> bool:
         return True
@@ -180,7 +185,7 @@ class FastLeNet(LeNet):
     def on_train_start(self) -> None:
         self.rule = cast(torch.optim.Optimizer, self.optimizers(use_pl_optimizer=False))
         if starts := [training.start for training in self.trainings if training.start]:
-            optimizer.restore(self.rule, _stacked([start.part("optimizer") for start in starts]))
+            optimizer.restore(self.rule, _stacked([start.part("optimizer") for start in starts]))  # to its device
 
     def state(self, seed: int | None = None) -> State:
         """That of a seed's training; None: of the only one. Raises KeyError where none has this seed."""
@@ -206,8 +211,9 @@ class FastLeNet(LeNet):
 
     def training_step(self, chunk: slice, index: int) -> None:  # type: ignore[override]
         size, found = self.variant.batch_size, list[Tensor]()
-        inputs = torch.stack([training.presented.inputs(chunk) for training in self.trainings])
-        labels = torch.stack([training.presented.labels(chunk) for training in self.trainings])
+        device, presented = self.flat.matrix.device, [training.presented for training in self.trainings]
+        inputs = torch.stack([its.inputs(chunk) for its in presented]).to(device)
+        labels = torch.stack([its.labels(chunk) for its in presented]).to(device)
         try:
             for part, its_labels in zip(inputs.split(size, 1), labels.split(size, 1), strict=True):
                 found.append(self._update(part, its_labels))
@@ -291,7 +297,7 @@ class FastLeNet(LeNet):
         }
         if len(self.validation_set):
             scores = networks.outputs(training.network, self.validation_set.images, self.variant.pixels)
-            labels = self.validation_set.labels.long()
+            labels = self.validation_set.labels.long().to(scores.device)
             row["validation/loss"] = float(self.objective.loss(scores, labels))
             row["validation/error"] = int((self.objective.decide(scores) != labels).sum()) / len(labels)
         return row

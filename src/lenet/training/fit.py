@@ -89,7 +89,8 @@ def fit_all(
         position = waiting[0].position
         group = [training for training in waiting if training.position == position]
         module = FastLeNet(variant, group, train, validation)
-        with trainer(variant.epochs, callbacks, reload_dataloaders_every_n_epochs=1) as its:
+        device = module.flat.matrix.device.type
+        with trainer(variant.epochs, callbacks, accelerator=device, reload_dataloaders_every_n_epochs=1) as its:
             done = dict.fromkeys(("ready", "started", "processed", "completed"), position[0])
             its.fit_loop.epoch_progress.load_state_dict({"total": done, "current": done})
             try:
@@ -107,7 +108,7 @@ def fit_all(
 
 def fitted(training: Training) -> Fitted:
     """What a training that has come to its end leaves."""
-    return Fitted(training.network.state_dict(), training.history, training.trace, training.snapshots)
+    return Fitted(training.weights(), training.history, training.trace, training.snapshots)
 
 
 def write(out: Path, record: Record, fitted: Fitted) -> None:

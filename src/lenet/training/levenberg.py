@@ -64,7 +64,8 @@ def at_start(network: nn.Module, seed: int, epoch: int, presented: Presentation)
     section, criterion = cast(DiagonalLevenbergMarquardt, variant.optimizer), cast(Criterion, variant.objective)
     chance = torch.Generator().manual_seed(derive(seed, "curvature", epoch))
     some = torch.randperm(len(presented.order), generator=chance)[: section.patterns]
-    inputs, labels = presented.inputs(some), presented.labels(some)
+    device = next(network.parameters()).device
+    inputs, labels = presented.inputs(some).to(device), presented.labels(some).to(device)
     return curvatures(cast(LeNet5, network), inputs, labels, criterion, section.criterion)
 
 
