@@ -62,9 +62,9 @@ def ready(digits: int) -> Start:
     return Start(variant, network, found, inputs, labels)
 
 
-def ours(digits: int = 4 * DIGITS) -> float:
+def ours(digits: int = 4 * DIGITS, seeds: int = 1) -> float:
     """Updates/s on the path of the train stage, second derivatives and tracking included."""
-    return training.ours(NAME, 1, digits)
+    return training.ours(NAME, 1, digits, seeds=seeds)
 
 
 def passes(digits: int = DIGITS) -> float:

@@ -7,7 +7,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import cast
@@ -27,8 +27,8 @@ from lenet.params.schema import Variant
 from lenet.runs.record import Record, Row
 from lenet.training import fingerprint, objective, optimizer, signature
 from lenet.training.checkpoint import Checkpoints
-from lenet.training.fast_module import FastLeNet
-from lenet.training.fit import Fitted, fit, write
+from lenet.training.fast_module import FastLeNet, Training
+from lenet.training.fit import Fitted, fit, fit_all, write
 from lenet.training.module import LeNet
 
 DIGITS = 12_800  # of a repetition, so that the batches of all sizes are full
@@ -69,14 +69,20 @@ def _store() -> None:
     tracking.open_store()
 
 
-def ours(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, track: bool = True) -> float:
-    """The path of the train stage: ``fit`` inside its MLflow run."""
+def ours(
+    name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1, track: bool = True, seeds: int = 1
+) -> float:
+    """The path of the train stage: trainings side by side inside their MLflow runs; images/s of all of them."""
     _store()
-    clock, variant = Clock(), block(name, batch_size, digits, epochs)
-    record = Record("benchmark", 1, variant, key=f"{time.time_ns():x}", data="", signature="")
-    with tracking.training(record, "lenet5" if track else None) as run:
-        fit(variant, 1, some(digits), some(digits)[:0], [run.row], [clock])
-    return epochs * digits / clock.seconds
+    clock, variant, trainings = Clock(), block(name, batch_size, digits, epochs), []
+    with ExitStack() as stack:
+        for seed in range(1, seeds + 1):
+            record = Record("benchmark", seed, variant, key=f"{time.time_ns():x}", data="", signature="")
+            run = stack.enter_context(tracking.training(record, "lenet5" if track else None))
+            trainings.append(Training(variant, seed, digits, [run.row]))
+        for _ in fit_all(variant, trainings, some(digits), some(digits)[:0], [clock]):
+            pass
+    return seeds * epochs * digits / clock.seconds
 
 
 def passes(name: str, batch_size: int, digits: int = DIGITS, epochs: int = 1) -> float:

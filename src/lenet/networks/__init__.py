@@ -82,15 +82,15 @@ def check(network: AnyNet, inputs: Float[Tensor, "n 1 32 32"], dscores: Float[Te
     """Raise InputError if the passes differ in a bit of an output or of a gradient from the plain modules on the CPU.
 
     Args:
-        network: its gradients are left as they come out.
+        network: it stays as it is.
         inputs: some digits.
         dscores: a gradient at their scores.
     """
-    its, plain = passes([network], len(inputs)), deepcopy(network).cpu()
+    its, plain = passes([deepcopy(network)], len(inputs)), deepcopy(network).cpu()
     its.inputs[0] = inputs
     (scores,) = its.forward()
     its.backward(dscores[None].to(scores.device))
-    ours = [scores.cpu(), *(gradient.cpu().clone() for gradient in its.flat.gradients[0])]
+    ours = [scores.cpu(), *(gradient.cpu() for gradient in its.flat.gradients[0])]
     theirs = plain(inputs)
     gradients = torch.autograd.grad(theirs, list(plain.parameters()), dscores)
     names = ["the outputs", *(f"the gradient at {name}" for name, _ in network.named_parameters())]
