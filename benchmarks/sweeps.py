@@ -8,25 +8,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from optuna.storages import InMemoryStorage
 from ruamel.yaml import YAML
 
 from benchmarks.suite import Group, Results, Row
 from lenet.cli import cores
-from lenet.digits.data import load_digits
+from lenet.cluster import Ended, Workers
+from lenet.digits.data import Digits, load_digits
 from lenet.params import loading
 from lenet.params.schema import Params
 from lenet.sweep import result, storage
+from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.result import Result
 from lenet.sweep.settings import settings
-from lenet.sweep.study import plan, proposals
-from lenet.sweep.worker import Worker
+from lenet.sweep.study import plan
 
 DATA = Path("data/train.safetensors")
 SMALL = {"train_size": 2000, "validation_size": 5000, "epochs": 12}  # a trial in seconds
@@ -79,15 +81,26 @@ def study(params: Params) -> Result:
     """A study of `modern` in this process and in memory, trial by trial."""
     made, digits = settings(params), load_digits(DATA)
     of, place = plan(params, made, "modern", digits), InMemoryStorage()
-    number = storage.begin(place, of.name, of)
-    place.set_study_user_attr(number, "ended", True)  # workers are not to wait for more than there is
-    worker = Worker(place, number, of, digits, say=lambda line: None)
-    for first in range(0, made.trials, of.batch):
-        trials = place.get_all_trials(number, deepcopy=False)
-        for proposed in proposals(of, trials, min(of.batch, made.trials - first)):
-            place.create_new_trial(number, template_trial=proposed)
-        worker.work()
+    number, here = storage.begin(place, of.name, of), cast(Workers, _Here(digits))
+    Coordinator(place, of.name, number, of, made.trials, lambda: nullcontext(here), see=lambda trials: None).run()
     return result.of_storage(place, of.name)
+
+
+class _Here:
+    """In place of a cluster's workers this process, trial by trial."""
+
+    def __init__(self, digits: Digits) -> None:
+        self.digits, self.ended = digits, list[tuple[int, Ended]]()
+
+    def free(self) -> int:
+        return 1
+
+    def submit(self, name: int, function: Callable[..., Any], *arguments: Any) -> None:
+        self.ended.append((name, Ended(function(self.digits, lambda row: None, *arguments))))
+
+    def reports(self) -> Iterator[tuple[int, Ended]]:
+        while self.ended:
+            yield self.ended.pop()
 
 
 def as_groups(found: Mapping[str, Sequence[Course]]) -> Results:

@@ -9,7 +9,7 @@ from conftest import ROOT
 SOURCES = ROOT / "src" / "lenet"
 FLOORS = (
     ("runtime",), ("arithmetic", "params"), ("digits", "kernels"), ("networks",), ("runs",), ("training",),
-    ("evaluation",), ("report",), ("tracking",), ("pipeline",), ("experiments", "sweep", "reproduce"), ("cli",),
+    ("evaluation",), ("report",), ("tracking",), ("pipeline",), ("cluster",), ("experiments", "sweep", "reproduce"), ("cli",),
 )  # fmt: skip
 """From below; a package imports from its own floor only itself."""
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}
@@ -72,6 +72,7 @@ def test_tools_stay_at_the_rim() -> None:
 
     assert {package(name) for name in users("mlflow")} == {"tracking"}
     assert {package(name) for name in users("optuna")} == {"sweep"}
+    assert {package(name) for name in users("distributed") | users("dask")} == {"cluster"}
     lightning = {name for name in users("pytorch_lightning") if package(name) != "training"}
     assert lightning == {"digits.datamodule", "tracking.logger"}
     assert not users("yaml") | users("pickle") | users("torchvision")

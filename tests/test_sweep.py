@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -13,7 +14,8 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,24 +25,26 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
+from distributed import Client, LocalCluster
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from conftest import ENVIRONMENT, ROOT, SMALL, SPACE, edit_params, files_of, lenet_command, refused, run, wait_for
 from lenet import tracking
+from lenet.cluster import admitted
 from lenet.digits.data import Digits
 from lenet.params.schema import Params
-from lenet.pipeline import train
+from lenet.pipeline import signing, train
 from lenet.runtime.errors import InputError
-from lenet.sweep import coordinator, display, result, storage
+from lenet.sweep import display, result, storage
 from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import parse, settings
 from lenet.sweep.space import Space
 from lenet.sweep.study import Judge, Plan, plan, proposals
-from lenet.sweep.worker import Worker
+from lenet.sweep.trial import execute, prove
 from lenet.tracking import sweeps
-from lenet.training import signature
+from lenet.training import checkpoint, signature
 
 pytestmark = pytest.mark.usefixtures("unsigned")
 
@@ -57,56 +61,69 @@ def planned(params: Params, few: Digits, **changes: object) -> Plan:
     return plan(params.model_copy(update={"variants": {"modern": block}}), settings, "modern", few)
 
 
+@pytest.fixture(scope="module")
+def here() -> Iterator[Client]:
+    """A cluster whose one worker is a thread of this process."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+    ) as local, Client(local) as client:  # fmt: skip
+        yield client
+
+
 class Study:
     """A study that is computed in this process."""
 
-    def __init__(self, of: Plan, few: Digits, where: Path) -> None:
-        self.plan = of
-        self.storage = storage.connect(f"journal:///{where}/study.log")
+    def __init__(self, of: Plan, few: Digits, where: Path, here: Client) -> None:
+        self.plan, self.few = of, few
+        self.storage = storage.connect(f"sqlite:///{where}/study.db")
         study_id = storage.begin(self.storage, of.name, of)
-        self.worker = Worker(self.storage, study_id, of, few, lambda line: None)
         self.coordinator = Coordinator(
-            self.storage, "", of.name, study_id, of, 12, 0, [], see=lambda trials: None
+            self.storage, of.name, study_id, of, 12, lambda: admitted(here, few, partial(prove, of)),
+            see=lambda trials: None,
         )  # fmt: skip
 
-    def compute(self, count: int, order: Callable[[list[FrozenTrial]], list[FrozenTrial]] = list) -> str:
-        """So many trials, those of a batch in an order of one's own; what is published of them."""
+    def compute(self, count: int) -> str:
+        """So many trials; what is published of them."""
         self.coordinator.count = count
+        self.coordinator.run()
+        return self.published()
+
+    def compute_in_order(self, count: int, order: Callable[[list[FrozenTrial]], list[FrozenTrial]]) -> str:
+        """So many trials, those of a batch in an order of one's own."""
+        self.coordinator.count = count
+        self.coordinator._own(tracking.this_process())
         for first in range(0, count, self.plan.batch):
             self.coordinator._ask(first)
             for trial in order([t for t in self.coordinator._trials() if t.state == TrialState.WAITING]):
-                assert self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
-                self.worker.execute(trial)
+                outcome = execute(self.few, lambda row: None, *self.coordinator._begin(trial))
+                self.coordinator._end(trial, outcome)
         return self.published()
 
-    def begun(self) -> FrozenTrial:
-        """The first trial, as a worker has it."""
-        self.coordinator._ask(0)
-        first = self.coordinator._trials()[0]
-        self.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
-        return first
+    @property
+    def states(self) -> list[TrialState]:
+        return [trial.state for trial in self.coordinator._trials()]
 
     def published(self) -> str:
         return result._to_csv(result.of_storage(self.storage, self.plan.name))
 
 
 @pytest.fixture(scope="module")
-def straight(params: Params, few: Digits, tmp_path_factory: pytest.TempPathFactory) -> str:
+def straight(params: Params, few: Digits, here: Client, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The trials of the study in one go."""
-    return Study(planned(params, few), few, tmp_path_factory.mktemp("straight")).compute(12)
+    return Study(planned(params, few), few, tmp_path_factory.mktemp("straight"), here).compute(12)
 
 
 def test_a_study_goes_on_to_the_same_trials_in_whatever_order_a_batch_is_computed(
-    params: Params, few: Digits, straight: str, tmp_path: Path
+    params: Params, few: Digits, here: Client, straight: str, tmp_path: Path
 ) -> None:
     rows = pd.read_csv(io.StringIO(straight))
     assert set(rows["state"]) == {"complete", "pruned"}
     assert rows["run.key"].is_unique
-    study = Study(planned(params, few), few, tmp_path)
-    study.compute(3)
-    study.compute(6, order=lambda trials: trials[::-1])  # the second batch is begun, the first completed
+    study = Study(planned(params, few), few, tmp_path, here)
+    study.compute_in_order(3, list)
+    study.compute_in_order(6, lambda trials: trials[::-1])  # the second batch is begun, the first completed
     chance = random.Random(1)
-    assert study.compute(12, order=lambda trials: chance.sample(trials, len(trials))) == straight
+    assert study.compute_in_order(12, lambda trials: chance.sample(trials, len(trials))) == straight
 
 
 def test_another_seed_gives_other_trials_and_the_same_seed_the_same(params: Params, few: Digits) -> None:
@@ -182,9 +199,9 @@ def test_hyperband_prunes(params: Params, few: Digits) -> None:
 
 
 def test_a_trial_that_raises_diverges_or_has_no_memory_is_failed_with_its_reason(
-    params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    params: Params, few: Digits, here: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    study = Study(planned(params, few), few, tmp_path)
+    study = Study(planned(params, few), few, tmp_path, here)
     fit, calls = train.fit, iter(range(100))
     faults = {
         0: ValueError("something\nmore of it"),
@@ -210,70 +227,84 @@ def test_a_trial_that_raises_diverges_or_has_no_memory_is_failed_with_its_reason
     ]
 
 
-def test_a_learning_rate_that_diverges_fails_its_trial_alone(params: Params, few: Digits, tmp_path: Path) -> None:
-    of = planned(params, few)
-    study = Study(of, few, tmp_path)
+def test_a_learning_rate_that_diverges_fails_its_trial_alone(
+    params: Params, few: Digits, here: Client, tmp_path: Path
+) -> None:
+    study = Study(planned(params, few), few, tmp_path, here)
+    study.coordinator._own(tracking.this_process())
     study.coordinator.count = 2
     study.coordinator._ask(0)
     first = study.coordinator._trials()[0]
     block = json.loads(json.dumps(first.user_attrs["block"]))
     block["optimizer"] = {"kind": "sgd", "lr": 1e30, "momentum": 0.9, "weight_decay": 0.0}
     study.storage.set_trial_user_attr(first._trial_id, "block", block)
-    rows = pd.read_csv(io.StringIO(study.compute(2)))
+    rows = pd.read_csv(io.StringIO(study.compute_in_order(2, list)))
     assert (rows["state"] == "failed").tolist() == [True, False]
     assert "the training diverged: C5's inputs: a magnitude of inf at step 2 of epoch 1" in rows["reason"][0]
 
 
-def test_an_interrupted_trial_is_handed_back_and_goes_on_from_its_checkpoint(
-    params: Params, few: Digits, straight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("fault", [SystemExit(143), optuna.exceptions.StorageInternalError("gone")])
+def test_a_trial_that_was_interrupted_waits_again_and_goes_on_from_its_checkpoint(
+    params: Params, few: Digits, here: Client, straight: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], fault: BaseException,
 ) -> None:  # fmt: skip
-    from lenet.training import checkpoint
-
+    """By SIGTERM, or by a storage that fails."""
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    study = Study(planned(params, few), few, tmp_path)
-    study.coordinator.count = 4
-    study.coordinator._ask(0)
-    first = study.coordinator._trials()[0]
+    study = Study(planned(params, few), few, tmp_path, here)
     told = study.storage.set_trial_intermediate_value
 
     def interrupted(trial_id: int, step: int, value: float) -> None:
         told(trial_id, step, value)
         if step == 3:
-            raise SystemExit(143)
+            raise fault
 
     monkeypatch.setattr(study.storage, "set_trial_intermediate_value", interrupted)
-    study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
-    with pytest.raises(SystemExit):
-        study.worker.execute(first)
-    assert study.coordinator._trials()[0].state == TrialState.WAITING
+    with pytest.raises(type(fault)):
+        study.compute(4)
+    assert study.states == [TrialState.WAITING] * 4
     monkeypatch.undo()
     found, expected = (pd.read_csv(io.StringIO(text), dtype=str) for text in (study.compute(4), straight))
     assert found.equals(expected[:4][found.columns])
     assert "goes on after epoch" in capsys.readouterr().err
 
 
-def test_a_storage_that_fails_is_no_fault_of_the_trial(
-    params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_process_coordinates_a_study(params: Params, few: Digits, here: Client, tmp_path: Path) -> None:
+    """A dead one of this machine is followed; of one of another machine, somebody has to say that it is dead."""
+    study = Study(planned(params, few, batch=1), few, tmp_path, here)
+    gone = subprocess.Popen(["true"])
+    machine, _, _ = tracking.this_process().rpartition(":")
+    gone.wait()
+    with psutil.Popen(["sleep", "600"]) as alive:
+        for owner, said in (
+            (f"{machine}:{gone.pid}@1.0", ""),
+            (
+                f"{machine}:{alive.pid}@{alive.create_time():.2f}",
+                f"is under way: process {alive.pid} of {machine}; wait for it",
+            ),
+            ("elsewhere:7@1.0", "process 7 of elsewhere; if that has died, `--take-over` goes on with the study here"),
+        ):
+            study.coordinator._own(owner)
+            with pytest.raises(InputError, match=re.escape(said)) if said else nullcontext():
+                study.compute(0)
+            assert study.coordinator._attrs()["coordinator"] == (owner if said else "")
+        alive.kill()
+    study.coordinator.take_over = True
+    study.compute(0)
+    study.coordinator.see = lambda trials: study.coordinator._own("elsewhere:7@1.0")  # which takes it over now
+    with pytest.raises(InputError, match="has been taken over by another process: elsewhere:7@1"):
+        study.compute(2)
+    assert study.coordinator._attrs()["coordinator"] == "elsewhere:7@1.0"
+
+
+def test_several_objectives_are_a_front_without_pruning(
+    params: Params, few: Digits, here: Client, tmp_path: Path
 ) -> None:
-    study = Study(planned(params, few), few, tmp_path)
-    first = study.begun()
-
-    def broken(*arguments: object) -> None:
-        raise optuna.exceptions.StorageInternalError("gone")
-
-    monkeypatch.setattr(study.storage, "set_trial_intermediate_value", broken)
-    with pytest.raises(optuna.exceptions.StorageInternalError):
-        study.worker.execute(first)
-    assert study.coordinator._trials()[0].state == TrialState.WAITING
-
-
-def test_several_objectives_are_a_front_without_pruning(params: Params, few: Digits, tmp_path: Path) -> None:
     of = planned(params, few, objectives=["validation/error", "parameters"], pruner={"kind": "none"})
     of = Plan(**{**of.to_json(), "space": {"network.C3": ["table", "dense"], "batch_size": [16, 32]}})
     of = Plan(**{**of.to_json(), "base": of.domains.rest(params.variants["modern"].model_dump() | {
         "train_size": 300, "validation_size": 200, "epochs": 2})})  # fmt: skip
-    study = Study(of, few, tmp_path)
+    of = replace(of, signature=signing.of_trial(of.example, few))
+    study = Study(of, few, tmp_path, here)
     study.compute(8)
     found = result.of_storage(study.storage, of.name)
     assert found.counts["complete"] == 8
@@ -281,49 +312,6 @@ def test_several_objectives_are_a_front_without_pruning(params: Params, few: Dig
     assert {parameters for _, parameters in points.values()} == {61_706.0, 60_806.0}
     front = [n for n, p in points.items() if not any(q != p and all(np.array(q) <= p) for q in points.values())]
     assert [trial.number for trial in found.best] == front
-
-
-@pytest.mark.parametrize("counted", [True, False])
-def test_the_second_death_of_a_worker_fails_its_trial_but_not_one_that_an_interruption_left(
-    params: Params, few: Digits, tmp_path: Path, counted: bool
-) -> None:
-    study = Study(planned(params, few), few, tmp_path)
-    study.coordinator._ask(0)
-    gone = subprocess.Popen(["true"])
-    process = f"{tracking.this_process().rpartition(':')[0]}:{gone.pid}@1.0"
-    gone.wait()
-    for death in (1, 2):
-        first = study.coordinator._trials()[0]
-        study.storage.set_trial_state_values(first._trial_id, TrialState.RUNNING)
-        study.storage.set_trial_user_attr(first._trial_id, "process", process)
-        if not counted:
-            study.coordinator.inherited = {(0, process)}
-        study.coordinator._hand_back_if_dead(study.coordinator._trials()[0])
-        state = study.coordinator._trials()[0].state
-        assert state == (TrialState.FAIL if counted and death == 2 else TrialState.WAITING)
-    if counted:
-        assert "its worker died 2 times" in study.coordinator._trials()[0].user_attrs["reason"]
-
-
-def test_a_worker_elsewhere_is_dead_when_it_gives_no_sign(
-    params: Params, few: Digits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = Study(planned(params, few), few, tmp_path)
-    first = study.begun()
-    study.storage.set_trial_user_attr(first._trial_id, "process", "elsewhere:1@1.0")
-    now = [1000.0]
-    monkeypatch.setattr(coordinator.time, "monotonic", lambda: now[0])
-
-    def look() -> TrialState:
-        study.coordinator._hand_back_if_dead(study.coordinator._trials()[0])
-        return study.coordinator._trials()[0].state
-
-    assert look() == TrialState.RUNNING
-    now[0] += coordinator.SILENCE - 1
-    study.storage.set_trial_user_attr(first._trial_id, "beat", 1)
-    assert look() == TrialState.RUNNING
-    now[0] += coordinator.SILENCE + 1
-    assert look() == TrialState.WAITING
 
 
 def test_a_plan_follows_all_that_trials_depend_on(params: Params, few: Digits) -> None:
@@ -359,9 +347,9 @@ def test_the_first_block_of_a_space_is_legal_whatever_the_space(params: Params, 
         assert signature.structure(example) == signature.structure(signature.structure(example))
 
 
-def test_importing_the_command_line_takes_no_optuna() -> None:
-    code = "import sys, lenet.cli, lenet.sweep.settings; print('optuna' in sys.modules, 'torch' in sys.modules)"
-    assert run(sys.executable, "-c", code, cwd=ROOT).stdout.split() == ["False", "False"]
+def test_importing_the_command_line_takes_no_optuna_torch_or_dask() -> None:
+    code = "import sys, lenet.cli, lenet.sweep.settings; print({'optuna', 'torch', 'dask'} & {*sys.modules})"
+    assert run(sys.executable, "-c", code, cwd=ROOT).stdout == "set()\n"
 
 
 def test_the_display_tells_done_best_pruned_failed_and_what_is_left(
@@ -415,8 +403,8 @@ def test_all_compared_variants_get_as_many_trials(checkout: Path) -> None:
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
     """By SIGKILL of the coordinator, or of it and all workers, after so much has been written since its start."""
-    log = checkout / "kept" / "trials.log"
-    words = ("--workers", "2", "--storage", "journal:///kept/trials.log", "--out", "study", "--no-track")
+    log = checkout / "kept" / "trials.db"
+    words = ("--workers", "2", "--storage", "sqlite:///kept/trials.db", "--out", "study", "--no-track")
     for written, everyone in itertools.product((1, 300, 900, 2000), (False, True)):
         with started(*sweep_command("modern", *words), cwd=checkout) as process:
             wait_for(partial(grown, log, size(log) + written, process))
@@ -697,7 +685,9 @@ def test_bad_input_is_one_line_and_status_2(studied: Path, monkeypatch, capsys) 
     for words, expected in (
         ("lenet", "variant 'lenet' has no block"),
         ("original-tanh", "sweep.spaces has no original-tanh: nothing is to be tried; it has: modern"),
-        ("modern --all", "name one VARIANT, or --all, or --join STORAGE"),
+        ("modern --all", "name one VARIANT, or --all"),
+        ("modern --scheduler tcp://10.0.0.1:8786", "without TLS, anybody on the way could run code"),
+        ("modern --scheduler tcp://127.0.0.1:1 --workers 2", "give one of them"),
         ("modern --data none", "none is missing"),
         ("modern --storage mysql://x", "names no storage of trials; legal: sqlite:///FILE"),
         ("show nothing", "no study nothing; there are: "),

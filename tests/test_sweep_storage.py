@@ -12,9 +12,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,7 +44,6 @@ from lenet.sweep import storage as storages
 from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import Plan
-from lenet.sweep.worker import Worker, join
 from test_sweep import started, sweep_command
 
 SETTINGS = {
@@ -85,7 +83,7 @@ def journal(tmp_path: Path) -> Path:
     return path
 
 
-LINE = b'{"op_code":8,"worker_id":"killed","trial_id":1,"user_attr":{"beat":"%s"}}\n' % (b"x" * 9000)
+LINE = b'{"op_code":8,"worker_id":"killed","trial_id":1,"user_attr":{"reason":"%s"}}\n' % (b"x" * 9000)
 
 
 @pytest.mark.parametrize(
@@ -287,49 +285,22 @@ def test_a_study_of_another_plan_is_refused_and_what_differs_named(
         assert storages.plan_of(storage, another) == other
 
 
-def test_a_worker_that_comes_before_its_study_or_finds_several_is_told_so(tmp_path: Path) -> None:
-    def said(study: str | None) -> str:
-        with pytest.raises(InputError) as caught:
-            join(f"sqlite:///{tmp_path}/trials.db", study, tmp_path / "none")
-        return str(caught.value).removeprefix(f"sqlite:///{tmp_path}/trials.db: ")
-
-    assert said("far") == "no study far; there are: none"
-    assert said(None) == "--study is needed to choose among the studies under way: none"
-    storage = storages.connect(f"sqlite:///{tmp_path}/trials.db")
-    one, *_ = (storages.begin(storage, name, PLAN) for name in ("one", "two", "three"))
-    storage.set_study_user_attr(one, "ended", True)
-    assert said("far") == "no study far; there are: one, two, three"
-    assert said(None) == "--study is needed to choose among the studies under way: two, three"
-
-
 @pytest.mark.parametrize("scheme", FILES)
-def test_a_study_deleted_under_its_coordinator_or_worker_is_one_line(
+def test_a_study_deleted_under_its_coordinator_is_one_line(
     scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / ".dvc").mkdir()
     monkeypatch.chdir(tmp_path)
-    storage, deleted = storages.connect(f"{scheme}:///trials"), "has been deleted from its storage"
-
-    def begin() -> int:
-        study = storages.begin(storage, "study", PLAN)
-        for _ in range(3):
-            storage.create_new_trial(study, template_trial=WAITING)
-        return study
-
-    study = begin()
+    storage = storages.connect(f"{scheme}:///trials")
+    study = storages.begin(storage, "study", PLAN)
+    for _ in range(3):
+        storage.create_new_trial(study, template_trial=WAITING)
     coordinator = Coordinator(
-        storage, "", "study", study, PLAN, 3, 0, [], see=lambda trials: storage.delete_study(study)
+        storage, "study", study, PLAN, 3, nullcontext, see=lambda trials: storage.delete_study(study)
     )  # fmt: skip
-    with pytest.raises(InputError, match=f"^study: it {deleted}"), storages.asking("study"):
+    with pytest.raises(InputError, match="study: it has been deleted from its storage"), storages.asking("study"):
         coordinator.run()
     assert storages.names(storage) == {}
-    study = begin()
-    worker = Worker(storage, study, PLAN, None, lambda line: None)
-    monkeypatch.setattr(
-        Worker, "_train", lambda self, trial: storage.delete_study(study) or (TrialState.FAIL, None, "x")
-    )
-    with pytest.raises(InputError, match=f"^study: it {deleted}"), storages.asking("study"):
-        worker.work()
     with pytest.raises(KeyError, match="fault"), storages.asking("study"):
         raise KeyError("fault of ours")
 
@@ -416,32 +387,6 @@ def check_beginnings(address: str) -> None:
     assert storages.plan_of(storage, found[0]) == PLAN
 
 
-def work(barrier: "multiprocessing.synchronize.Barrier", address: str) -> list[int]:
-    storage, study = only_study(address)
-    worker, numbers = Worker(storage, study, PLAN, None, print), list[int]()
-    barrier.wait()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Worker, "execute", lambda _, trial: numbers.append(trial.number))
-        worker.work()
-    return numbers
-
-
-def check_claims(address: str) -> None:
-    """No two workers have one trial."""
-    storage = storages.connect(address)
-    study = storages.begin(storage, "study", PLAN)
-    for _ in range(16):
-        storage.create_new_trial(study, template_trial=WAITING)
-    storage.set_study_user_attr(study, "ended", True)  # nothing comes after them
-    assert Counter(itertools.chain.from_iterable(side_by_side(work, address))) == Counter(range(16))
-    assert {trial.state for trial in storage.get_all_trials(study)} == {TrialState.RUNNING}
-
-
-@pytest.mark.parametrize("scheme", FILES)
-def test_no_trial_is_given_to_two_workers(scheme: str, tmp_path: Path) -> None:
-    check_claims(f"{scheme}:///{tmp_path / 'study'}")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", FILES)
 def test_processes_that_open_a_fresh_storage_at_once_begin_one_study(scheme: str, tmp_path: Path) -> None:
@@ -515,10 +460,9 @@ def database(postgresql: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Datab
 
 
 @pytest.mark.slow
-def test_a_database_begins_one_study_gives_no_trial_twice_and_keeps_numbers_bit_for_bit(database: Database) -> None:
+def test_a_database_begins_one_study_and_keeps_numbers_bit_for_bit(database: Database) -> None:
     address = database("fresh")
     check_beginnings(address)
-    check_claims(address)
     check_floats(lambda: storages.connect(address))
 
 

@@ -1,6 +1,8 @@
 """The commands of Optuna's studies."""
 
 import sys
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,11 +57,12 @@ storage_option = click.option(
 @click.option("--all", "everything", is_flag=True, help="All compared variants, one after the other.")
 @click.option("--trials", type=click.IntRange(min=1), help="Number of trials; by default as in params.yaml.")
 @click.option(
-    "--workers", type=click.IntRange(min=0), help="Worker processes on this machine; by default the number of cores."
+    "--workers", type=click.IntRange(min=1), help="Worker processes on this machine; by default the number of cores."
 )
+@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of a Dask cluster compute: tls://HOST:PORT.")
 @storage_option
 @click.option("--study", help="The study's name; by default derived from all that it depends on.")
-@click.option("--join", envvar="LENET_SWEEP_JOIN", help="Work on a study in this storage.")
+@click.option("--take-over", is_flag=True, help="Go on with a study whose coordinator on another machine has died.")
 @digits_option("--data", layout.TRAIN, "The training digits.")
 @click.option("--out", type=HERE, help="A folder for the trials as CSV, the best ones and the plan as JSON.")
 @tracking_option
@@ -70,9 +73,10 @@ def run_job(
     everything: bool,
     trials: int | None,
     workers: int | None,
+    scheduler: str | None,
     storage: str | None,
     study: str | None,
-    join: str | None,
+    take_over: bool,
     data: Path,
     out: Path | None,
     track: bool,
@@ -81,35 +85,34 @@ def run_job(
 
     \b
     Example: lenet sweep modern --trials 30 --workers 2
-             lenet sweep --join postgresql://lenet@db/sweeps
+             lenet sweep modern --scheduler tls://head:8786
     """
     from lenet.sweep.settings import settings
 
-    if (join is not None) + everything + (variant is not None) != 1:
-        raise InputError("name one VARIANT, or --all, or --join STORAGE")
-    if join:
-        from lenet.sweep import worker
-
-        worker.join(join, study, data)
-        return
+    if everything == (variant is not None):
+        raise InputError("name one VARIANT, or --all")
+    if scheduler and workers:
+        raise InputError("--workers starts a cluster here, and --scheduler names one that is there; give one of them")
     names = params.compare if everything else [str(variant)]
     made = settings(params)
     for name in names:
         made.check(params.variant(name), name)
 
+    from lenet import cluster
     from lenet.sweep import job
     from lenet.sweep import storage as storages
 
-    jobs = cores() if workers is None else workers
     address = storage or storages.default()
-    for name in names:
-        place = out / name if out and everything else out
-        options = job.Options(trials, jobs, address, study, data, place, track)
-        try:
-            job.tell(job.sweep(params, made, name, options))
-        except KeyboardInterrupt:
-            print("lenet: interrupted; the same command continues", file=sys.stderr)
-            raise SystemExit(130) from None
+    try:
+        with ExitStack() as stack:
+            client = cache(lambda: stack.enter_context(cluster.opened(scheduler, workers or cores())))
+            for name in names:
+                place = out / name if out and everything else out
+                options = job.Options(trials, client, address, study, data, place, track, take_over)
+                job.tell(job.sweep(params, made, name, options))
+    except KeyboardInterrupt:
+        print("lenet: interrupted; the same command continues", file=sys.stderr)
+        raise SystemExit(130) from None
 
 
 @job_of(sweep)

@@ -1,48 +1,24 @@
-"""Asks for trials, batch by batch, starts workers, and sees to it that every trial ends."""
+"""Asks for trials, batch by batch, has them computed, and writes down what comes of them: nobody else writes."""
 
-import itertools
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from lenet.runtime import layout, processes
+from lenet.cluster import Died, Ended, Workers, reason
+from lenet.runs.record import Row
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 from lenet.sweep import storage as storages
-from lenet.sweep.study import Plan, proposals
-from lenet.sweep.worker import BEAT
+from lenet.sweep.study import Plan, earlier, proposals
+from lenet.sweep.trial import execute
 from lenet.tracking import may_live, this_process
 
-POLL = 0.3  # seconds between looks at the trials
-SILENCE = 6 * BEAT  # after so many seconds without a sign of life a worker elsewhere is taken for dead
-DEATHS = 2  # of its workers fail a trial
-ADDRESS = "LENET_SWEEP_JOIN"
-"""Environment variable: the storage's address, which may hold a password, for the workers."""
-
 Trials = Sequence[FrozenTrial]
-
-
-@dataclass
-class Process:
-    """A worker of this machine."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-
-    @property
-    def last_words(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
 
 
 @dataclass
@@ -51,29 +27,24 @@ class Coordinator:
 
     Attributes:
         storage: where the trials are.
-        address: the storage's.
         name: the study's.
         study_id: Optuna's.
         plan: what its trials are a function of.
         count: how many trials there are to be.
-        jobs: how many workers to start here; 0: they join from elsewhere.
-        worker: the command line's words of a worker, after the study's name.
+        admitted: admits workers, when the first are needed.
         see: called now and then with all trials.
+        take_over: from a coordinator of another machine, of which nobody here can tell whether it lives.
     """
 
     storage: BaseStorage
-    address: str
     name: str
     study_id: int
     plan: Plan
     count: int
-    jobs: int
-    worker: Sequence[str]
+    admitted: Callable[[], AbstractContextManager[Workers]]
     see: Callable[[Trials], None]
-    workers: list[Process] = field(default_factory=list)
-    signs: dict[int, tuple[object, float]] = field(default_factory=dict)
-    beats: tuple[int, float] = (0, 0.0)
-    inherited: set[tuple[int, str]] = field(default_factory=set)
+    take_over: bool = False
+    _rows: dict[int, list[Row]] = field(default_factory=dict)
 
     def run(self) -> None:
         """Until all trials have ended; what an earlier call has left unfinished goes on.
@@ -81,165 +52,110 @@ class Coordinator:
         Raises:
             InputError: somebody else coordinates this study, or no worker can work.
         """
-        with self._alone():
-            self._beat()
-            self._set("ended", False)
-            running = (trial for trial in self._trials() if trial.state == TrialState.RUNNING)
-            self.inherited = {(trial.number, trial.user_attrs.get("process", "")) for trial in running}
-            try:
-                for first in range(0, self.count, self.plan.batch):
-                    self._ask(first)
-                    self._wait(min(first + self.plan.batch, self.count))
-                self._set("ended", True)
-                self._let_end()
-            finally:
-                self._stop()
-            self.see(self._trials())
+        with ExitStack() as stack, self._alone():
+            self._hand_back()
+            workers: Workers | None = None
+            for first in range(0, self.count, self.plan.batch):
+                self._ask(first)
+                while left := self._left(min(first + self.plan.batch, self.count)):
+                    workers = workers or stack.enter_context(self.admitted())
+                    self._advance(workers, left)
 
     def _ask(self, first: int) -> None:
         """Put the trials of a batch into the storage, but for those that are there."""
+        if (owner := self._attrs().get("coordinator")) != this_process():
+            raise InputError(f"study {self.name} has been taken over by another process: {owner}")
         trials = self._trials()
         last = min(first + self.plan.batch, self.count)
         if len(trials) < last:
             for proposed in proposals(self.plan, trials[:first], last - first)[len(trials) - first :]:
                 self.storage.create_new_trial(self.study_id, template_trial=proposed)
 
-    def _wait(self, count: int) -> None:
-        """Until the first so many trials have ended."""
-        while True:
-            trials = self._trials()
-            self.see(trials)
-            if all(trial.state.is_finished() for trial in trials[:count]):
-                return
-            self._beat()
-            self._tend_workers(trials)
-            for trial in trials:
-                self._hand_back_if_dead(trial)
-            time.sleep(POLL)
+    def _left(self, count: int) -> Trials:
+        """Of the first so many trials those that have not ended."""
+        trials = self._trials()
+        self.see(trials)
+        return [trial for trial in trials[:count] if not trial.state.is_finished()]
+
+    def _advance(self, workers: Workers, left: Trials) -> None:
+        """Begin as many trials as there are workers for, and write down what has come of others."""
+        if waiting := [trial for trial in left if trial.state == TrialState.WAITING]:
+            for trial in waiting[: max(0, workers.free())]:
+                workers.submit(trial.number, execute, *self._begin(trial))
+        for number, report in workers.reports():
+            trial = next(trial for trial in left if trial.number == number)
+            if not isinstance(report, Ended):
+                self._note(trial, report)
+            elif isinstance(report.error, Died):
+                self._end(trial, create_trial(state=TrialState.FAIL, user_attrs={"reason": str(report.error)}))
+            elif report.error:
+                raise InputError(f"trial {number} cannot be computed: {reason(report.error)}")
+            else:
+                self._end(trial, report.value)
+
+    def _begin(self, trial: FrozenTrial) -> tuple[Plan, int, dict[str, Any], Trials]:
+        """What a trial's outcome is a function of, besides the digits."""
+        self._rows[trial.number] = []
+        self.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        before = earlier(self._trials(), self.plan.batch, trial.number)
+        return self.plan, trial.number, trial.user_attrs["block"], before
+
+    def _note(self, trial: FrozenTrial, row: Row) -> None:
+        """Write a row down; one that begins anew on another worker tells the same again."""
+        rows, epoch = self._rows[trial.number], int(row["epoch"])
+        if epoch > len(rows):
+            rows.append(row)
+            self.storage.set_trial_intermediate_value(trial._trial_id, epoch, float(row["validation/error"]))
+            self.storage.set_trial_user_attr(trial._trial_id, "history", rows)
+
+    def _end(self, trial: FrozenTrial, outcome: FrozenTrial) -> None:
+        for row in outcome.user_attrs.get("history", []):
+            self._note(trial, row)
+        for name, value in outcome.user_attrs.items():
+            self.storage.set_trial_user_attr(trial._trial_id, name, value)
+        for name, value in outcome.system_attrs.items():
+            self.storage.set_trial_system_attr(trial._trial_id, name, value)
+        self.storage.set_trial_state_values(trial._trial_id, outcome.state, outcome.values)
 
     def _trials(self) -> list[FrozenTrial]:
         found = self.storage.get_all_trials(self.study_id, deepcopy=False)
         return sorted(found, key=lambda trial: trial.number)
 
-    def _tend_workers(self, trials: Trials) -> None:
-        """Start workers, also in place of those that died at a trial. One that died without any gives the reason."""
-        for worker in list(self.workers):
-            status = worker.process.poll()
-            if status is None:
-                continue
-            self.workers.remove(worker)
-            identity = f":{worker.process.pid}@"
-            had = any(identity in trial.user_attrs.get("process", "") for trial in trials)
-            if status > 0 and not had:
-                raise InputError(f"study {self.name}: no worker can work: {worker.last_words}")
-        while len(self.workers) < self.jobs:
-            self.workers.append(self._start())
-
-    def _start(self) -> Process:
-        folder = layout.kept("sweeps")
-        folder.mkdir(parents=True, exist_ok=True)
-        logs = (folder / f"{self.name}-{number}.log" for number in itertools.count(1))
-        log = next(log for log in logs if log not in [worker.log for worker in self.workers])
-        command = [sys.executable, "-m", "lenet", "sweep", "--study", self.name, *self.worker]
-        environment = os.environ | {ADDRESS: self.address}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-            )
-        return Process(process, log)
-
-    def _hand_back_if_dead(self, trial: FrozenTrial) -> None:
-        """Let a trial be executed again whose worker is gone; gone twice, it has failed.
-
-        What an earlier coordinator has left running does not count: its workers end with it.
-        """
-        if trial.state != TrialState.RUNNING or not self._is_dead(trial):
-            return
-        counted = (trial.number, trial.user_attrs.get("process", "")) not in self.inherited
-        deaths = int(trial.user_attrs.get("deaths", 0)) + counted
-        with suppress(UpdateFinishedTrialError):
-            self.storage.set_trial_user_attr(trial._trial_id, "deaths", deaths)
-            if deaths < DEATHS:
-                self.storage.set_trial_user_attr(trial._trial_id, "process", "")
+    def _hand_back(self) -> None:
+        """What is under way has nobody that waits for it."""
+        for trial in self._trials():
+            if trial.state == TrialState.RUNNING:
                 self.storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
-            else:
-                reason = f"its worker died {deaths} times (out of memory?)"
-                self.storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        process = trial.user_attrs.get("process", "")
-        if process and not may_live(process):
-            return True
-        if process and _is_of_this_machine(process):
-            return False  # and alive
-        sign = (process, trial.user_attrs.get("beat"), trial.datetime_start)
-        now = time.monotonic()
-        if self.signs.get(trial.number, (None, 0.0))[0] != sign:
-            self.signs[trial.number] = (sign, now)
-        return now - self.signs[trial.number][1] > SILENCE
+    def _attrs(self) -> dict[str, Any]:
+        return self.storage.get_study_user_attrs(self.study_id)
 
-    def _beat(self) -> None:
-        count, last = self.beats
-        if time.monotonic() - last > BEAT:
-            self.beats = (count + 1, time.monotonic())
-            self._set("coordinator", f"{this_process()} {count + 1}")
-
-    def _set(self, name: str, value: object) -> None:
-        self.storage.set_study_user_attr(self.study_id, name, value)
+    def _own(self, process: str) -> None:
+        self.storage.set_study_user_attr(self.study_id, "coordinator", process)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Raises InputError if the study has another living coordinator."""
+        """Raises InputError if the study has another coordinator; one of another machine is believed to live."""
+        owner = str(self._attrs().get("coordinator", ""))
+        host, _, process = owner.rpartition(":")
+        taken = f"study {self.name} is under way: process {process.partition('@')[0]} of {host or 'this machine'}"
         folder = layout.kept("sweeps")
         folder.mkdir(parents=True, exist_ok=True)
-        taken = InputError(f"study {self.name} is under way elsewhere; `lenet sweep --join` adds workers to it")
-        try:
-            with FileLock(folder / f"{self.name}.lock", timeout=0):
-                if self._is_coordinated():
-                    raise taken
-                try:
-                    yield
-                finally:
-                    with suppress(*storages.FAULTS):
-                        self._set("coordinator", "")
-        except Timeout:
-            raise taken from None
-
-    def _is_coordinated(self) -> bool:
-        """Whether another process does so: of this machine, or it gives a new sign of life within two beats."""
-        sign = self._sign()
-        process = sign.rpartition(" ")[0]
-        if not process or not may_live(process):
-            return False
-        if _is_of_this_machine(process):
-            return True
-        print(f"lenet: checking whether {process.split('@')[0]} still coordinates the study", file=sys.stderr)
-        time.sleep(2 * BEAT)
-        return self._sign() not in (sign, "")
-
-    def _sign(self) -> str:
-        return str(self.storage.get_study_user_attrs(self.study_id).get("coordinator", ""))
-
-    def _let_end(self) -> None:
-        """The workers of this machine see for themselves that there is nothing left to do."""
-        end = time.monotonic() + processes.GRACE
-        for worker in self.workers:
-            with suppress(subprocess.TimeoutExpired):
-                worker.process.wait(max(0.1, end - time.monotonic()))
-
-    def _stop(self) -> None:
-        """Interrupted, the workers hand their trials back."""
-        for worker in self.workers:
-            with suppress(ProcessLookupError):
-                os.killpg(worker.process.pid, signal.SIGTERM)
-        for worker in self.workers:
+        with ExitStack() as stack:
             try:
-                worker.process.wait(2 * processes.GRACE)
-            except subprocess.TimeoutExpired:
-                os.killpg(worker.process.pid, signal.SIGKILL)
-                worker.process.wait()
-
-
-def _is_of_this_machine(process: str) -> bool:
-    return process.rpartition(":")[0] == this_process().rpartition(":")[0]
+                stack.enter_context(FileLock(folder / f"{self.name}.lock", timeout=0))
+            except Timeout:
+                raise InputError(f"{taken}; wait for it, or end it") from None
+            if owner and may_live(owner):
+                if host == this_process().rpartition(":")[0]:
+                    raise InputError(f"{taken}; wait for it, or end it")
+                if not self.take_over:
+                    raise InputError(f"{taken}; if that has died, `--take-over` goes on with the study here")
+            self._own(this_process())
+            try:
+                yield
+            finally:
+                with suppress(*storages.FAULTS, KeyError):
+                    if self._attrs().get("coordinator") == this_process():
+                        self._hand_back()
+                        self._own("")

@@ -1,14 +1,17 @@
 """`lenet sweep VARIANT`: a study from its settings to what is published of it."""
 
 import sys
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from optuna.trial import FrozenTrial
 
 from lenet import tracking
 from lenet.arithmetic import conformance
+from lenet.cluster import Client, Workers, admitted
 from lenet.digits.data import load_digits
 from lenet.params.schema import Params
 from lenet.sweep import report, result
@@ -18,6 +21,7 @@ from lenet.sweep.display import Display
 from lenet.sweep.result import Result
 from lenet.sweep.settings import Settings
 from lenet.sweep.study import STATES, plan
+from lenet.sweep.trial import prove
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,23 @@ class Options:
 
     Attributes:
         trials: how many; None for what params.yaml says.
-        workers: how many on this machine; 0: they join from elsewhere.
+        client: opens the cluster whose workers compute, or tells the one that is open.
         address: the storage's.
         name: the study's; None for one that follows from what it is made of.
         data: the file of training digits.
         out: the folder of what is published; None for nothing.
         track: record in MLflow.
+        take_over: from a coordinator of another machine.
     """
 
     trials: int | None
-    workers: int
+    client: Callable[[], Client]
     address: str
     name: str | None
     data: Path
     out: Path | None
     track: bool
+    take_over: bool = False
 
 
 def sweep(params: Params, made: Settings, variant: str, options: Options) -> Result:
@@ -61,7 +67,6 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
     storage = storages.connect(options.address)
     name, count = options.name or of.name, options.trials or made.trials
     study_id = storages.begin(storage, name, of)
-    words = ["--data", str(options.data)]
     published = [options.out / file for file in result.FILES] if options.out else []
     settings = {"variant": variant, **of.settings, "space": of.space}
     show, seen = Display(name, count), list[FrozenTrial]()
@@ -80,7 +85,11 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
         recording = tracking.study(record, published) if options.track else nullcontext(lambda: None)
         begin = stack.enter_context(recording)
         stack.enter_context(storages.asking(f"study {name}"))
-        Coordinator(storage, options.address, name, study_id, of, count, options.workers, words, see).run()
+
+        def workers() -> AbstractContextManager[Workers]:
+            return admitted(options.client(), digits, partial(prove, of))
+
+        Coordinator(storage, name, study_id, of, count, workers, see, options.take_over).run()
         found = result.of_storage(storage, name)
         if options.out:
             result.publish(found, options.out)
