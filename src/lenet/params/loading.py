@@ -102,8 +102,12 @@ def parse(text: str, source: str, loader: Callable[[str], Any] = safe, largest: 
 
 
 def _values(data: Any, known: dict[int, int]) -> int:
-    """How many values there are once aliases, whose values YAML shares, are written out. ``known``: of shared ones."""
+    """How many values there are once aliases, whose values YAML shares, are written out. ``known``: of shared ones.
+
+    Raises ValueError for a number that Python will not write in decimals, as messages do: one in hexadecimals.
+    """
     if not isinstance(data, (dict, list, tuple)):
+        _ = str(data) if isinstance(data, int) else ""
         return 1
     if id(data) not in known:
         known[id(data)] = sys.maxsize  # should it hold itself
@@ -176,9 +180,10 @@ def _locate(location: tuple[str | int, ...], data: Any) -> tuple[str, Any]:
     for i, step in enumerate(location):
         if step == "[key]":
             continue
-        if (isinstance(value, dict) and step in value) or (isinstance(value, (list, tuple)) and isinstance(step, int)):
+        of_list = isinstance(value, (list, tuple)) and isinstance(step, int) and step < len(value)
+        if of_list or (isinstance(value, dict) and step in value):
             path.append(str(step))
-            value = value[step]  # type: ignore[index]
+            value = value[step]
         elif i == len(location) - 1 and step not in FAMILIES and not _is_tag(step, value):
             path.append(str(step))
     return ".".join(path), value
