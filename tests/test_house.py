@@ -9,7 +9,8 @@ from conftest import ROOT
 SOURCES = ROOT / "src" / "lenet"
 FLOORS = (
     ("runtime",), ("arithmetic", "params"), ("digits", "kernels"), ("networks",), ("runs",), ("training",),
-    ("evaluation",), ("report",), ("tracking",), ("pipeline",), ("cluster",), ("experiments", "sweep", "reproduce"), ("cli",),
+    ("evaluation",), ("report",), ("tracking",), ("pipeline",), ("cluster",),
+    ("experiments", "sweep", "reproduce"), ("cli",),
 )  # fmt: skip
 """From below; a package imports from its own floor only itself."""
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

@@ -15,7 +15,7 @@ from lenet.evaluation.judge import Part
 from lenet.params.schema import Params
 from lenet.reproduce import evidence, preflight, probe, rerun, view, workplace
 from lenet.reproduce.preflight import Preflight
-from lenet.reproduce.sources import Commit
+from lenet.reproduce.sources import Commit, Snapshot
 from lenet.reproduce.workplace import Workplace
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_json
@@ -53,7 +53,7 @@ def run(params: Params) -> Tracked:
 
 
 def examined(run: Tracked, place: Workplace, **found: Any) -> tuple[Preflight, dict[str, Part]]:
-    flight, _ = preflight.examine(run, SOURCES, place, FOUND | found)
+    flight, _ = preflight.examine(run, SOURCES, place, FOUND | found, False)
     return flight, {part.what: part for part in flight.parts}
 
 
@@ -118,6 +118,16 @@ def test_of_sources_that_are_not_executed_the_machine_is_known_and_the_code_is_n
     monkeypatch.setattr(conformance, "faults", lambda: ["sqrt"])
     flight, lines = examined(run, place, **probe.found() | {"code": None})
     assert (lines["code"].same, lines["processor"].here, flight.off) == (None, fingerprint.processor(), "sqrt")
+
+
+def test_sources_that_a_rerun_does_not_execute_unasked_are_not_in_reach_and_it_is_said_why(
+    run: Tracked, place: Workplace
+) -> None:
+    for trust in (False, True):
+        flight, _ = preflight.examine(run, Snapshot({}, "2 files"), place, FOUND | {"code": None}, trust)
+        assert (flight.best, flight.to_json()["untrusted"]) == ("bitwise", not trust)
+        assert ("executes them only with --trust-sources" in flight.note) == (not trust)
+        assert rerun.Rerun(run, "", flight, None, 0.0, None).exit_status("bitwise") == (0 if trust else 3)
 
 
 def test_of_much_that_differs_the_first_is_shown(run: Tracked, place: Workplace) -> None:

@@ -217,7 +217,7 @@ def test_nothing_of_a_changed_snapshot_is_executed_unasked_and_asked_it_gets_no_
     assert "(commit " in rerun(folder, "modern-1", "--preflight", **surroundings).stdout  # Git vouches for it
     # a module that the probe and every stage import
     edit_snapshot(folder, made, "runtime/errors.py", "class Diverged", f"{THIEF}class Diverged")
-    for words, status in (("--preflight",), 0), ((), 2), (("--preflight", "--trust-sources", "--env"), 0):
+    for words, status in (("--preflight",), 3), ((), 2), (("--preflight", "--trust-sources", "--env"), 0):
         done = rerun(folder, "modern-1", *words, status=status, **surroundings)
         assert "1 of them not as in commit" in done.stderr
         assert "src/lenet/runtime/errors.py; recorded by " in done.stderr

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 @job
 @click.argument("references", metavar="[RUN]…", nargs=-1)
 @click.option(
-    "--preflight", is_flag=True, help="Stop before the first stage; exit status 0 if bitwise is possible, else 3."
+    "--preflight",
+    is_flag=True,
+    help="Stop before the first stage; exit status 0 if the same command without it may end bitwise, else 3.",
 )
 @click.option("--env", is_flag=True, help="Use a new virtual environment with the run's own requirements.lock.")
 @click.option(

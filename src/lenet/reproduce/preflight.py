@@ -8,7 +8,7 @@ from lenet.evaluation import judge
 from lenet.evaluation.judge import Account, Part
 from lenet.params.loading import flatten
 from lenet.reproduce import evidence
-from lenet.reproduce.sources import Sources
+from lenet.reproduce.sources import Snapshot, Sources
 from lenet.reproduce.workplace import RAW, Workplace, raw_is_whole, resolved
 from lenet.runtime.files import read_json
 from lenet.tracking import Tracked
@@ -27,11 +27,18 @@ class Preflight:
         parts: what it needs.
         portable: whether the run's bits are the same on every machine: of all runs that have a signature.
         off: the operations that do not conform here, for a portable run: with one, nothing is trained.
+        untrusted: whether a rerun asks for ``--trust-sources``, which was not given.
     """
 
     parts: Sequence[Part]
     portable: bool
     off: str
+    untrusted: bool
+
+    @property
+    def bitwise(self) -> bool:
+        """Whether the same command without ``--preflight`` would run, and may end bitwise."""
+        return self.best == "bitwise" and not self.untrusted
 
     @property
     def best(self) -> str:
@@ -46,17 +53,20 @@ class Preflight:
 
     @property
     def note(self) -> str:
-        """What the grade will mean, in a line."""
+        """What has to be given for the grade, or what it will mean, in a line."""
+        if self.untrusted:
+            return "no commit here has these sources: a rerun executes them only with --trust-sources"
         if not self.portable:
             return evidence.FORMER
         return PORTABLE if self.best == "bitwise" else ""
 
     def to_json(self) -> dict[str, Any]:
         """For ``--json``."""
-        return {"best": self.best, "note": self.note, "parts": [asdict(part) for part in self.parts]}
+        told = {"best": self.best, "note": self.note, "untrusted": self.untrusted}
+        return told | {"parts": [asdict(part) for part in self.parts]}
 
 
-def examine(run: Tracked, sources: Sources, place: Workplace, found: Account) -> tuple[Preflight, Account]:
+def examine(run: Tracked, sources: Sources, place: Workplace, found: Account, trust: bool) -> tuple[Preflight, Account]:
     """Compare what the run had with what its rerun will have.
 
     Args:
@@ -64,6 +74,7 @@ def examine(run: Tracked, sources: Sources, place: Workplace, found: Account) ->
         sources: where its sources come from.
         place: where they are unpacked, with the run's parameters in their params.yaml.
         found: the account of probe.py there.
+        trust: whether sources are executed though no commit here vouches for them.
 
     Returns:
         The parts, and all that is known of what the run was made of.
@@ -85,4 +96,4 @@ def examine(run: Tracked, sources: Sources, place: Workplace, found: Account) ->
         parts["signature"] = replace(parts["signature"], here="to be computed")
     told = [replace(part, decides=part.what in decide) for part in parts.values()]
     off = found["conformance"] if portable and found["conformance"] != "right" else None
-    return Preflight(told, portable, off or ""), then
+    return Preflight(told, portable, off or "", isinstance(sources, Snapshot) and not trust), then

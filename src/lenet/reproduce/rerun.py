@@ -50,9 +50,9 @@ class Rerun:
     id: str | None
 
     def exit_status(self, accepted: str) -> int:
-        """0 for this grade or a better one; else 4, or 1 for ``different``. Of a preflight: 0 bitwise, 3 weaker."""
+        """0 for this grade or a better one; else 4, or 1 for ``different``. Of a preflight: 0 bitwise, else 3."""
         if self.verdict is None:
-            return 0 if self.preflight.best == "bitwise" else 3
+            return 0 if self.preflight.bitwise else 3
         if verdict.GRADES.index(self.verdict.grade) <= verdict.GRADES.index(accepted):
             return 0
         return 1 if self.verdict.grade == "different" else 4
@@ -120,7 +120,7 @@ def together(
             runs[reference] = _known(reference, params, tell, only_preflight, trust)
     try:
         if runs:
-            _rerun(runs, results, tell, jobs, only_preflight, build_environment, track)
+            _rerun(runs, results, tell, jobs, only_preflight, build_environment, track, trust)
     except InputError as error:  # of what they share
         for reference in runs:
             results.setdefault(reference, error)
@@ -172,7 +172,7 @@ def kin(reference: str, params: Params) -> Hashable:
 
 def _rerun(
     runs: Mapping[str, _Known], results: dict[str, Rerun | InputError], tell: Callable[[object], None], jobs: int,
-    only_preflight: bool, build_environment: bool, track: bool,
+    only_preflight: bool, build_environment: bool, track: bool, trust: bool,
 ) -> None:  # fmt: skip
     """Rerun what is known, and add what each comes to. Raises InputError for a fault of what they share."""
     first = next(iter(runs.values()))
@@ -184,7 +184,7 @@ def _rerun(
         flights: dict[str, tuple[Preflight, Account]] = {}
         for reference, known in runs.items():
             with _caught(reference, results):
-                flight, inputs = preflight.examine(known.run, known.sources, place, probed)
+                flight, inputs = preflight.examine(known.run, known.sources, place, probed, trust)
                 tell(flight)
                 if flight.off:
                     raise InputError(
