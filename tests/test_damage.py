@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import struct
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from dvc.lock import LockError
+from dvc.rwlock import _check_blockers
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import save_file
 
@@ -24,6 +27,7 @@ from lenet.params.schema import Params
 from lenet.pipeline import compare, evaluate, scheduling
 from lenet.reproduce import diff, doctor
 from lenet.runs.record import Record
+from lenet.runtime import remedies
 from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_json, write_text
 from lenet.runtime.layout import EXPERIMENTS, METRICS, REPORTS, RUNS, TEST
@@ -199,6 +203,17 @@ def test_a_damaged_file_is_named_with_place_and_remedy_by_whatever_reads_it(
         assert not [line for line in lines if "\n" in line]
         if reader == "doctor":  # it goes on with the rest
             assert any(line.startswith("runs/modern-2/robustness.json: not whole") for line in lines)
+
+
+def test_a_process_that_uses_files_is_named_once() -> None:
+    lock = {"write": {f"runs/modern-1/{name}": {"pid": os.getppid(), "cmd": "dvc repro"} for name in "abc"}}
+    with pytest.raises(LockError) as raised:
+        _check_blockers(".dvc/tmp", lock, {"pid": 0, "cmd": ""}, mode="write", waiters=["runs/modern-1"])
+    assert str(raised.value).count("(PID ") == 3
+    said = remedies.of_dvc(raised.value)
+    assert said.startswith("DVC: 'runs/modern-1' is busy")
+    assert said.count(f"(PID {os.getppid()}): dvc repro") == said.count("(PID ") == 1
+    assert "\n" not in said
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,11 @@ def of(error: FaultyFile) -> str:
 
 
 def of_dvc(error: Exception) -> str:
-    """What DVC says, in a line, and what brings back a file of its own that it cannot read."""
-    said = f"DVC: {' '.join(str(error).split())}"
+    """What DVC says, in a line, and what brings back a file of its own that it cannot read.
+
+    Of a file in use it names the process once for each lock that this process has.
+    """
+    said = f"DVC: {' '.join(' '.join(dict.fromkeys(str(error).splitlines())).split())}"
     file = re.search(r"'(?:\./)?([\w/-]*dvc\.(?:lock|yaml))'", said)
     return said + (f"; `git checkout HEAD -- {file[1]}` brings it back" if file else "")
 
