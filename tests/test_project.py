@@ -302,7 +302,10 @@ def test_the_table_of_studies_is_what_was_computed(params: Params) -> None:
         assert cells[0] == f"{trials['complete']} · {trials['pruned']} · {trials['failed']}", name
         assert cells[1] == f"{trials['epochs']} of {params.sweep['trials'] * params.variants[name].epochs}", name
         assert cells[2] == f"{100 * found['best']['validation/error']:.2f}", name
-        assert cells[3] == ", ".join(f"{parameter} {value}" for parameter, value in found["best"]["parameters"].items())
+        run = ROOT / "metrics" / f"{name}-{params.sweep['run_seed']}.json"
+        today = f"{100 * json.loads(run.read_text())['validation']['error']:.2f}" if name in params.compare else "–"
+        assert cells[3] == today, name
+        assert cells[4] == ", ".join(f"{parameter} {value}" for parameter, value in found["best"]["parameters"].items())
 
 
 def test_what_the_paper_leaves_open_is_told_as_the_study_has_it(params: Params) -> None:
