@@ -93,7 +93,7 @@ def own_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the caller's settings, nor another's."""
     for name in (
         "MLFLOW_TRACKING_URI", "DVC_ROOT", "DVC_EXP_NAME", "LENET_TRACK", "LENET_DATA_DIR", "LENET_SWEEP_STORAGE",
-        "LENET_SWEEP_JOIN", "MAKEFLAGS", "LENET_AHEAD",
+        "LENET_SCHEDULER", "MAKEFLAGS", "LENET_AHEAD",
     ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", ENVIRONMENT["PATH"])

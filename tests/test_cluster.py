@@ -3,26 +3,35 @@
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
 from distributed import Client
 
 import jobs
-from conftest import ENVIRONMENT, ROOT, wait_for
+import test_side_by_side
+from conftest import ENVIRONMENT, ROOT, files_of, run, small_checkout, wait_for
 from lenet import cluster
 from lenet.cluster import Ended, Workers, scheduler
 from lenet.digits.data import Digits
-from lenet.runtime.errors import InputError
+from lenet.params.schema import Params
+from lenet.pipeline import elsewhere, signing
+from lenet.pipeline.train import train
+from lenet.runs.record import Row
+from lenet.runtime.errors import Diverged, InputError
 from lenet.training.fingerprint import tensors_sha256
+from lenet.training.fit import Fitted
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +206,76 @@ def test_an_address_that_is_no_scheduler_s_or_open_to_all_is_one_line(
         pass
     assert "\n" not in str(caught.value)
     assert address in str(caught.value)
+
+
+# Trainings
+
+
+@pytest.fixture
+def steep(params: Params) -> Params:
+    """With seeds 1 and 3 it ends well, with 2 it diverges."""
+    return params.model_copy(update={"variants": {"modern": test_side_by_side.steep(params.variants["modern"], 5.0)}})
+
+
+@pytest.mark.slow
+def test_the_train_stage_lets_a_worker_compute(
+    steep: Params, prepared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker has other vector instructions; files, faults and lines are as of this process."""
+    data, other = (
+        prepared / "train.safetensors",
+        {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"},
+    )
+    with (
+        dask_scheduler(tmp_path, "--host", "127.0.0.1") as (_, address),
+        dask_worker(address, **other),
+    ):
+        outs = {seed: tmp_path / f"modern-{seed}" for seed in (1, 2, 3)}
+        with pytest.raises(Diverged, match="of 3 trainings these have diverged: modern-2"):
+            train(steep, "modern", outs, data, None, None, scheduler=address)
+    said = capsys.readouterr().err
+    assert "lenet: modern-2: the training diverged: C3.weight: a magnitude of" in said
+    assert "modern-3: epoch 3/3" in said
+    assert not outs[2].exists()
+    for seed in (1, 3):
+        train(steep, "modern", {seed: tmp_path / "here"}, data, None, None)
+        assert files_of(outs[seed]) == files_of(tmp_path / "here")
+
+
+def test_a_worker_that_signs_otherwise_trains_nothing(steep: Params, digits: Digits, tmp_path: Path) -> None:
+    variant = steep.variants["modern"]
+    records = {1: signing.identify("modern", 1, variant, digits, signature="0" * 64)}
+    with (
+        dask_scheduler(tmp_path, "--host", "127.0.0.1") as (_, address),
+        dask_worker(address),
+        pytest.raises(InputError, match="is refused: its code signs the block otherwise; it needs this commit's"),
+    ):
+        list(elsewhere.trained_there(address, records, digits, {1: []}))
+
+
+def test_weights_that_change_on_the_way_are_refused() -> None:
+    row: Row = {"epoch": 1, "weights.sha256": tensors_sha256({"a": torch.ones(2)})}
+    sent = Fitted({"a": torch.ones(2)}, [row], torch.zeros(1, 1), {})
+    assert elsewhere._checked((1, sent)) == (1, sent)
+    with pytest.raises(InputError, match="seed 1: the weights have not arrived as they were sent"):
+        elsewhere._checked((1, replace(sent, weights={"a": torch.zeros(2)})))
+
+
+@pytest.mark.slow
+def test_lenet_repro_on_a_cluster_leaves_what_it_leaves_here(tmp_path: Path) -> None:
+    """Two workers, of which one is killed in its training; runs, metrics and signatures are equal."""
+    here, there = (small_checkout(tmp_path / name, 2, compare=["modern"], seeds=[1, 2, 3]) for name in ("a", "b"))
+    lenet = sys.executable, "-m", "lenet"
+    run(*lenet, "repro", cwd=here)
+    with ExitStack() as stack:
+        _, address = stack.enter_context(dask_scheduler(tmp_path, "--host", "127.0.0.1"))
+        for _ in range(2):
+            stack.enter_context(dask_worker(address))
+        command = subprocess.Popen([*lenet, "repro", "--scheduler", address], cwd=there, env=os.environ | ENVIRONMENT)
+        with Client(address) as client:
+            wait_for(lambda: any(client.processing().values()))
+            (busy, *_) = [one for one, tasks in client.processing().items() if tasks]
+            os.kill(client.run(os.getpid, workers=[busy])[busy], signal.SIGKILL)
+        assert command.wait() == 0
+    for folder in ("runs", "metrics", "signatures"):
+        assert files_of(here / folder) == files_of(there / folder)

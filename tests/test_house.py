@@ -9,7 +9,7 @@ from conftest import ROOT
 SOURCES = ROOT / "src" / "lenet"
 FLOORS = (
     ("runtime",), ("arithmetic", "params"), ("digits", "kernels"), ("networks",), ("runs",), ("training",),
-    ("evaluation",), ("report",), ("tracking",), ("pipeline",), ("cluster",),
+    ("evaluation",), ("report",), ("tracking",), ("cluster",), ("pipeline",),
     ("experiments", "sweep", "reproduce"), ("cli",),
 )  # fmt: skip
 """From below; a package imports from its own floor only itself."""

@@ -97,6 +97,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def scheduler_option(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """The address of a Dask cluster."""
+    words = f"{what} As tls://HOST:PORT; LENET_SCHEDULER sets it, too."
+    return click.option("--scheduler", metavar="ADDRESS", envvar="LENET_SCHEDULER", help=words)
+
+
 def tracking_option(function: Callable[..., None]) -> Callable[..., None]:
     """Whether a stage records itself."""
     return click.option(

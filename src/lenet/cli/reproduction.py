@@ -1,12 +1,13 @@
 """The commands that ask whether runs are the same."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import cores, job, merged, stage, tracking_option
+from lenet.cli.base import cores, job, merged, scheduler_option, stage, tracking_option
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError, visible
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 @click.option(
     "--jobs", type=click.IntRange(min=1), help="Of several: stages at a time; by default the number of cores."
 )
+@scheduler_option("Let the workers of a Dask cluster train, if they compute as the run's sources do.")
 @tracking_option
 @stage
 @merged
@@ -52,6 +54,7 @@ def rerun(
     everything: bool,
     condition: str | None,
     jobs: int | None,
+    scheduler: str | None,
     track: bool,
 ) -> None:
     """Repeat recorded runs, and grade the results.
@@ -72,6 +75,8 @@ def rerun(
 
     if everything == bool(references) or (condition and not everything):
         raise InputError("name a RUN, or --all, which --filter can restrict")
+    if scheduler:
+        os.environ["LENET_SCHEDULER"] = scheduler  # for the stages
     how = many.How(accept, preflight, env, track, trust_sources)
     try:
         if len(references) == 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, cores, job, merged, stage, tracking_option
+from lenet.cli.base import HERE, cores, job, merged, scheduler_option, stage, tracking_option
 from lenet.runtime import layout
 
 if TYPE_CHECKING:
@@ -65,10 +65,11 @@ def layer_table(name: str, variant: "Variant") -> "Table":
 @job
 @click.argument("names", metavar="[NAME]…", nargs=-1)
 @click.option("--jobs", type=click.IntRange(min=1), help="Stages at a time; by default the number of cores.")
+@scheduler_option("Let the workers of a Dask cluster train, a process each.")
 @tracking_option
 @stage
 @merged
-def repro(params: "Params", names: tuple[str, ...], jobs: int | None, track: bool) -> None:
+def repro(params: "Params", names: tuple[str, ...], jobs: int | None, scheduler: str | None, track: bool) -> None:
     """Run the stages that are out of date.
 
     All of the main pipeline, or those that a NAME needs: a run, as VARIANT-SEED, or an experiment, a folder of
@@ -77,13 +78,21 @@ def repro(params: "Params", names: tuple[str, ...], jobs: int | None, track: boo
     \b
     Example: lenet repro modern-1 original-tanh-1
              lenet repro --jobs 4 ladder
+             lenet repro paper --scheduler tls://head:8786
     """
     from lenet.pipeline import scheduling as module
 
     if not track:
         os.environ["LENET_TRACK"] = "0"  # for the stages
+    trainings = 0
+    if scheduler:
+        from lenet import cluster
+
+        os.environ["LENET_SCHEDULER"] = scheduler
+        with cluster.opened(scheduler, 0) as client:
+            trainings = max(1, len(client.scheduler_info()["workers"]))
     try:
-        module.repro(params, names, jobs or cores(), track)
+        module.repro(params, names, module.Room(jobs or cores(), trainings), track)
     except module.StageFailed:
         raise SystemExit(1) from None
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, digits_option, job, merged, path_option, stage, tracking_option
+from lenet.cli.base import HERE, digits_option, job, merged, path_option, scheduler_option, stage, tracking_option
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 
@@ -87,6 +87,7 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
 @click.option("--out", type=HERE, help="The run's folder, of one seed; by default runs/VARIANT-SEED.")
 @click.option("--experiment", help="The MLflow experiment of the run; by default that of the run's folder.")
 @click.option("--snapshots", is_flag=True, help="Also keep the weights of each epoch.")
+@scheduler_option("Let a worker of a Dask cluster compute.")
 @click.option("--ahead", is_flag=True, help="For `lenet repro`: keep the results for the runs' stages.")
 @click.option(
     "--device",
@@ -107,6 +108,7 @@ def train(
     out: Path | None,
     experiment: str | None,
     snapshots: bool,
+    scheduler: str | None,
     ahead: bool,
     device: str,
     track: bool,
@@ -125,11 +127,11 @@ def train(
     outs = {seed: out or runs / f"{variant}-{seed}" for seed in seeds}
     record = (experiment or layout.mlflow_experiment(outs[seeds[0]])) if track else None
     if ahead:
-        kept.train(params, variant, seeds, data, signature, record, snapshots, device)
+        kept.train(params, variant, seeds, data, signature, record, snapshots, device, scheduler)
     elif len(outs) > 1 or not kept.take(params, variant, seeds[0], data, signature, outs[seeds[0]], snapshots):
         from lenet.pipeline import train as module
 
-        module.train(params, variant, outs, data, signature, record, snapshots, device)
+        module.train(params, variant, outs, data, signature, record, snapshots, device, scheduler)
 
 
 @job

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, cli, cores, digits_option, job_of, stage, tracking_option
+from lenet.cli.base import HERE, cli, cores, digits_option, job_of, scheduler_option, stage, tracking_option
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 
@@ -59,7 +59,7 @@ storage_option = click.option(
 @click.option(
     "--workers", type=click.IntRange(min=1), help="Worker processes on this machine; by default the number of cores."
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Let the workers of a Dask cluster compute: tls://HOST:PORT.")
+@scheduler_option("Let the workers of a Dask cluster compute.")
 @storage_option
 @click.option("--study", help="The study's name; by default derived from all that it depends on.")
 @click.option("--take-over", is_flag=True, help="Go on with a study whose coordinator on another machine has died.")

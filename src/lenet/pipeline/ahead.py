@@ -36,6 +36,7 @@ def train(
     experiment: str | None,
     snapshots: bool = False,
     device: str = "cpu",
+    scheduler: str | None = None,
 ) -> None:
     """Train variant ``name`` with these seeds, and keep the results of those that end well for their stages.
 
@@ -46,7 +47,7 @@ def train(
     with processes.own_folder(workshop()) as folder:
         outs = {seed: folder / f"{name}-{seed}" for seed in seeds}
         try:
-            module.train(params, name, outs, data, signature, experiment, snapshots, device)
+            module.train(params, name, outs, data, signature, experiment, snapshots, device, scheduler)
         finally:
             for out in outs.values():
                 if (out / "run.json").exists():

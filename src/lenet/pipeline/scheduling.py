@@ -73,8 +73,26 @@ Ended = list[tuple[str, float, float]]
 """Stages that have ended well: name, start and end by the clock of ``time.monotonic``."""
 
 
-def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
-    """Bring a pipeline up to date, or some of its runs, with up to ``jobs`` stages at once.
+@dataclass(frozen=True)
+class Room:
+    """How much may be under way at once.
+
+    Attributes:
+        here: stages on this machine.
+        elsewhere: trainings on a cluster; 0: they are this machine's.
+    """
+
+    here: int
+    elsewhere: int = 0
+
+    @property
+    def trainings(self) -> int:
+        """How many trainings may be under way."""
+        return self.elsewhere or self.here
+
+
+def repro(params: Params, names: Sequence[str], room: Room, track: bool) -> None:
+    """Bring a pipeline up to date, or some of its runs, with several stages at once.
 
     An experiment also needs the root's digits, and to publish the root's runs: these come first.
 
@@ -82,7 +100,7 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
         params: all parameters.
         names: runs, as ``<variant>-<seed>``, and experiments; none for the whole of the root's pipeline. Runs and
             metrics that a pipeline no longer names are removed from it.
-        jobs: how many stages may run side by side.
+        room: how many stages may run side by side.
         track: whether stages record in MLflow.
 
     Raises:
@@ -93,7 +111,7 @@ def repro(params: Params, names: Sequence[str], jobs: int, track: bool) -> None:
         ahead.salvage()
         ended: Ended = []
         for home, its in _by_home(params, names).items():
-            _bring(params, home, its, jobs, ended)
+            _bring(params, home, its, room, ended)
         if not ended:
             print("Everything is up to date.", file=sys.stderr)
         if not results_table.is_drawn(layout.REPORTS):
@@ -119,15 +137,15 @@ def _by_home(params: Params, names: Sequence[str]) -> dict[Path, list[str]]:
     return runs | {home: [] for home in whole}
 
 
-def _bring(params: Params, home: Path, names: Sequence[str], jobs: int, ended: Ended) -> None:
+def _bring(params: Params, home: Path, names: Sequence[str], room: Room, ended: Ended) -> None:
     """Bring one pipeline up to date, or some of its runs and stages."""
     graph, waiting = _stale(home, names)
     if first := _signatures(graph, waiting):
-        _Scheduler(home, graph, first, jobs, {}, ended).run()
+        _Scheduler(home, graph, first, room, {}, ended).run()
         graph, waiting = _stale(home, names)
     if waiting:
         costs = {name: _cost(params, name) for name in waiting}
-        _Scheduler(home, graph, waiting, jobs, costs, ended, _groups(graph, costs, jobs)).run()
+        _Scheduler(home, graph, waiting, room, costs, ended, _groups(graph, costs, room.trainings)).run()
 
 
 def _mark_current(params: Params) -> None:
@@ -268,13 +286,13 @@ class _Scheduler:
         home: Path,
         graph: "networkx.DiGraph",
         waiting: set[str],
-        jobs: int,
+        room: Room,
         costs: dict[str, float],
         ended: Ended,
         groups: Sequence[Sequence[str]] = (),
     ) -> None:
         self.home = home
-        self.graph, self.waiting, self.jobs, self.costs, self.ended = graph, set(waiting), jobs, costs, ended
+        self.graph, self.waiting, self.room, self.costs, self.ended = graph, set(waiting), room, costs, ended
         self.running: list[Running] = []
         self.total, self.failed = len(waiting), False
         self.ahead = dict(self._add(group) for group in groups if len(group) > 1)
@@ -313,8 +331,8 @@ class _Scheduler:
             raise StageFailed
 
     def _start(self) -> bool:
-        """Start what is ready as long as cores are free; tell whether anything runs."""
-        while len(self.running) < self.jobs and (name := next(self._ready(), None)):
+        """Start what is ready as long as there is room; tell whether anything runs."""
+        while name := next((name for name in self._ready() if self._has_room(name)), None):
             self.waiting.remove(name)
             self.running.append(self._launch(name))
         return bool(self.running)
@@ -327,6 +345,19 @@ class _Scheduler:
             may_start = not self.failed or (stage == "train" and ahead.waits(run))
             if may_start and busy.isdisjoint(self.graph.successors(name)):
                 yield name
+
+    def _has_room(self, name: str) -> bool:
+        if not self.room.elsewhere:
+            return len(self.running) < self.room.here
+        trainings = sum(self._trains(stage.name) for stage in self.running)
+        if self._trains(name):
+            return trainings < self.room.elsewhere
+        return len(self.running) - trainings < self.room.here
+
+    def _trains(self, name: str) -> bool:
+        """Whether it trains, and does not take what has been trained."""
+        stage, run = _parts(name)
+        return name in self.ahead or (stage == "train" and not ahead.waits(run))
 
     def _order(self, name: str) -> tuple[float, list[str]]:
         return -self.costs.get(name, 0), name.split("-")[::-1]

@@ -14,9 +14,9 @@ from lenet.params.schema import Params
 from lenet.pipeline import signing
 from lenet.runtime import processes
 from lenet.runtime.errors import Diverged, InputError
-from lenet.training import checkpoint, progress
-from lenet.training.fast_module import Training
-from lenet.training.fit import fit_all, fitted, write
+from lenet.training import progress
+from lenet.training.fit import write
+from lenet.training.resumable import trained
 
 
 def train(
@@ -28,6 +28,7 @@ def train(
     experiment: str | None,
     snapshots: bool = False,
     device: str = "cpu",
+    scheduler: str | None = None,
 ) -> None:
     """Train variant ``name`` and write each seed's {weights.safetensors, history.csv, trace, run.json}.
 
@@ -44,6 +45,7 @@ def train(
         experiment: the MLflow experiment that records the runs; None for no record.
         snapshots: write snapshots.safetensors, too: the weights of each epoch's end.
         device: where to compute, ``cpu`` or ``cuda``; the bits are the same.
+        scheduler: of a cluster that computes; None for this process.
 
     Raises:
         InputError: unknown variant, unfit data, a stale signature, an arithmetic that is off, or a folder is in use.
@@ -51,37 +53,37 @@ def train(
     """
     variant = params.variant(name)
     conformance.check()
-    if device != "cpu":
+    if device != "cpu" and not scheduler:
         _check(device)
     with ExitStack() as stack:
         for out in outs.values():
             stack.enter_context(processes.sole_writer(out))
         digits = load_digits(data)
         signed = signing.checked(signature, name, variant, digits) if signature else signing.of(variant, digits)
-        train_set, validation_set = digits.split(variant)
         records = {seed: signing.identify(name, seed, variant, digits, signed) for seed in outs}
-        names = {seed: record.name for seed, record in records.items()}
-        kept = {s: stack.enter_context(checkpoint.kept(names[s], records[s].key, s)) for s in outs}
         runs = {s: stack.enter_context(tracking.training(record, experiment)) for s, record in records.items()}
-        observers, shown = stack.enter_context(progress.training(names, variant))
+        observers, shown = stack.enter_context(progress.training({s: r.name for s, r in records.items()}, variant))
         watching = {seed: [runs[seed].row, *observers[seed]] for seed in outs}
-        trainings = [
-            Training(variant, seed, len(train_set), watching[seed], kept[seed].latest(snapshots), snapshots, device)
-            for seed in outs
-        ]
-        for its in fit_all(variant, trainings, train_set, validation_set, [*shown, *kept.values()]):
+        if scheduler:
+            from lenet.pipeline.elsewhere import trained_there  # Dask
+
+            results = trained_there(scheduler, records, digits, watching, snapshots, device)
+        else:
+            results = trained(records, digits, watching, shown, snapshots, device)
+        diverged = []
+        for seed, result in results:
             processes.check()
-            if its.fault:
-                runs[its.seed].end("FAILED")
+            if isinstance(result, Diverged):
+                runs[seed].end("FAILED")
                 if len(outs) == 1:
-                    raise its.fault
-                print(f"lenet: {names[its.seed]}: {its.fault}", file=sys.stderr)
+                    raise result
+                print(f"lenet: {records[seed].name}: {result}", file=sys.stderr)
+                diverged.append(records[seed].name)
             else:
-                write(outs[its.seed], records[its.seed], fitted(its))
-                runs[its.seed].trained(outs[its.seed])
-                runs[its.seed].end("FINISHED")
-                kept[its.seed].remove()
-        if diverged := [names[its.seed] for its in trainings if its.fault]:
+                write(outs[seed], records[seed], result)
+                runs[seed].trained(outs[seed])
+                runs[seed].end("FINISHED")
+        if diverged:
             raise Diverged(f"of {len(outs)} trainings these have diverged: {', '.join(diverged)}")
 
 

@@ -30,8 +30,8 @@ from lenet.runtime.requirements import LOCKS
 
 HERE = Path(__file__).parent
 POLL = 0.1  # seconds
-KEPT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "TMPDIR", "TZ", "USER")
-KEPT_KINDS = ("ATEN_", "KMP_", "LC_", "MKL_", "OMP_", "OPENBLAS_")
+KEPT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LENET_SCHEDULER", "LOGNAME", "TMPDIR", "TZ", "USER")
+KEPT_KINDS = ("ATEN_", "DASK_", "KMP_", "LC_", "MKL_", "OMP_", "OPENBLAS_")
 """The user's variables that a run's sources are given, besides PATH: names, and how names begin."""
 FOR_PIP = re.compile(r"(PIP|SSL|REQUESTS)_.*|(https?|no|all)_proxy", re.IGNORECASE)
 """Those that pip is given to build an environment: where packages are, which may need credentials."""
