@@ -402,15 +402,16 @@ def test_all_compared_variants_get_as_many_trials(checkout: Path) -> None:
 
 @pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_study(checkout: Path, alone: dict[str, bytes]) -> None:
-    """By SIGKILL of the coordinator, or of it and all workers, after so much has been written since its start."""
-    log = checkout / "kept" / "trials.db"
-    words = ("--workers", "2", "--storage", "sqlite:///kept/trials.db", "--out", "study", "--no-track")
-    for written, everyone in itertools.product((1, 300, 900, 2000), (False, True)):
+    """By SIGKILL of the coordinator, or of it and all workers, after so many epochs; no process stays."""
+    words = ("--workers", "2", "--out", "study", "--no-track")
+    for epochs, everyone in itertools.product((0, 2), (False, True)):
+        before = epochs_of(checkout)
         with started(*sweep_command("modern", *words), cwd=checkout) as process:
-            wait_for(partial(grown, log, size(log) + written, process))
+            wait_for(lambda: epochs_of(checkout) >= before + epochs and still_runs(process))  # noqa: B023
             children = psutil.Process(process.pid).children(recursive=True)
-            for pid in [process.pid, *(child.pid for child in children if everyone)]:
-                os.kill(pid, signal.SIGKILL)
+            for one in [psutil.Process(process.pid), *(children if everyone else [])]:
+                one.kill()
+            assert not psutil.wait_procs(children, 60)[1]
     run(*sweep_command("modern", *words), cwd=checkout)
     assert files_of(checkout / "study") == alone
 
@@ -433,56 +434,58 @@ def started(*command: str, cwd: Path, **environment: str) -> Iterator[subprocess
             process.communicate()
 
 
-def size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def grown(path: Path, enough: int, process: subprocess.Popen) -> bool:
+def still_runs(process: subprocess.Popen) -> bool:
     assert process.poll() is None, "it has ended before"
-    return size(path) >= enough
+    return True
 
 
 def trials_of(folder: Path) -> list[FrozenTrial]:
-    found = storage.connect(f"sqlite:///{folder}/optuna.db")
-    (name,) = storage.names(found)
-    return found.get_all_trials(storage.names(found)[name])
-
-
-def at_work(folder: Path) -> list[FrozenTrial]:
+    """Of the only study there."""
     if not (folder / "optuna.db").exists():
         return []
     try:
-        return [t for t in trials_of(folder) if t.state == TrialState.RUNNING and t.user_attrs.get("process")]
+        found = storage.connect(f"sqlite:///{folder}/optuna.db")
+        (name,) = storage.names(found)
+        return found.get_all_trials(storage.names(found)[name])
     except (ValueError, InputError):  # it is being made
         return []
 
 
+def epochs_of(folder: Path) -> int:
+    return sum(len(trial.intermediate_values) for trial in trials_of(folder))
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The worker processes of a coordinator."""
+    children = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+
+
 @pytest.mark.slow
-def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails_it(
-    checkout: Path, alone: dict[str, bytes]
-) -> None:
+def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails_it(checkout: Path) -> None:
     edit_params(checkout, lambda content: content["variants"]["modern"].update(epochs=400))
     edit_params(checkout, lambda content: content["sweep"].update(trials=2, batch=1))
     words = ("modern", "--workers", "1", "--out", "study", "--no-track")
     with started(*sweep_command(*words), cwd=checkout) as process:
-        first: dict[int, Any] = {}
-        for _ in range(2):
-            wait_for(lambda: at_work(checkout))
-            (trial,) = at_work(checkout)
-            first.setdefault(trial.number, trial.params)
-            assert first == {0: trial.params}
-            os.kill(int(trial.user_attrs["process"].rpartition(":")[2].partition("@")[0]), signal.SIGKILL)
-            wait_for(lambda: not at_work(checkout))
-        wait_for(lambda: [trial.number for trial in at_work(checkout)] == [1])  # the study goes on
+        for epochs in (1, 30):  # those of the first worker are told once
+            wait_for(lambda: epochs_of(checkout) >= epochs and still_runs(process))  # noqa: B023
+            assert [trial.state for trial in trials_of(checkout)] == [TrialState.RUNNING]
+            (worker,) = workers_of(process)
+            worker.kill()
+        wait_for(lambda: len(trials_of(checkout)) > 1 and trials_of(checkout)[1].intermediate_values)
+        children = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 130
+        assert not psutil.wait_procs(children, 10)[1]
     dead, other = trials_of(checkout)
     assert dead.state == TrialState.FAIL
     assert "its worker died 2 times" in dead.user_attrs["reason"]
+    assert len(dead.intermediate_values) >= 30  # written while it ran
     assert other.state == TrialState.WAITING  # handed back
     assert "interrupted; the same command continues" in said
     assert "Traceback" not in said
+    assert "distributed" not in said
 
 
 AUDIT = """
