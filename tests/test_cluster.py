@@ -8,7 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -122,10 +122,12 @@ def test_nobody_else_reaches_a_cluster_of_this_machine(client: Client) -> None:
 
 
 @contextmanager
-def dask(*words: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+def dask(
+    *words: str, enter: Sequence[str] = (), cwd: Path = ROOT, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A program of Dask's beside the test."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "dask", *words], env=os.environ | ENVIRONMENT | environment,
+        [*enter, sys.executable, "-m", "dask", *words], env=os.environ | ENVIRONMENT | environment, cwd=cwd,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
