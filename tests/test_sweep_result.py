@@ -174,7 +174,7 @@ def test_the_files_of_three_trials_written_by_hand(params: Params, tmp_path: Pat
 def test_the_bytes_do_not_depend_on_when_and_by_whom(study: Result, tmp_path: Path) -> None:
     later = []
     for trial in study.trials:
-        attrs = trial.user_attrs | {"process": "container:7@1", "beat": trial.number, "deaths": 1}
+        attrs = trial.user_attrs | {"more": trial.number}
         other = create_trial(
             state=trial.state, values=trial.values, params=trial.params, distributions=trial.distributions,
             intermediate_values=trial.intermediate_values, user_attrs=attrs,
@@ -630,7 +630,7 @@ def test_a_study_is_found_by_its_folder_its_variant_and_its_name(
     study: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    address = f"journal:///{tmp_path}/studies.log"
+    address = f"sqlite:///{tmp_path}/studies.db"
     result.publish(study, tmp_path / "experiments" / "sweeps" / "studies" / "modern")
     for name in ("experiments/sweeps/studies/modern", "modern"):
         assert result.find(name, address).name == "modern-1"

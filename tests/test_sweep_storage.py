@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -194,8 +195,9 @@ def test_a_study_deleted_under_its_coordinator_is_one_line(tmp_path: Path, monke
     study = storages.begin(storage, "study", PLAN)
     for _ in range(3):
         storage.create_new_trial(study, template_trial=WAITING)
+    workers = nullcontext(SimpleNamespace(free=lambda: 1, submit=None))
     coordinator = Coordinator(
-        storage, "study", study, PLAN, 3, nullcontext, see=lambda trials: storage.delete_study(study)
+        storage, "study", study, PLAN, 3, lambda: workers, see=lambda trials: storage.delete_study(study)
     )  # fmt: skip
     with pytest.raises(InputError, match="study: it has been deleted from its storage"), storages.asking("study"):
         coordinator.run()

@@ -106,6 +106,8 @@ def run_job(
     try:
         with ExitStack() as stack:
             client = cache(lambda: stack.enter_context(cluster.opened(scheduler, workers or cores())))
+            if scheduler:  # processes here are started for trials that are left
+                client()
             for name in names:
                 place = out / name if out and everything else out
                 options = job.Options(trials, client, address, study, data, place, track, take_over)
