@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ def environment_sha256() -> str:
     return sha256_of(*(line.encode() for line in environment()))
 
 
-def environment() -> list[str]:
+@cache
+def environment() -> tuple[str, ...]:
     """The installed distributions as sorted ``name==version`` lines."""
     found = {canonicalize_name(d.metadata["Name"]): d.version for d in metadata.distributions()}
-    return [f"{name}=={version}" for name, version in sorted(found.items())]
+    return tuple(f"{name}=={version}" for name, version in sorted(found.items()))
