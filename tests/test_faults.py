@@ -503,6 +503,12 @@ def copied(recorded_project: Project, folder: Path, template: Path) -> Project:
     return with_store(made, template)
 
 
+def whole_copy(recorded_project: Project, folder: Path) -> Project:
+    """All of it, journal and store included; MLflow remembers where runs are, so no artifact may be added here."""
+    shutil.copytree(recorded_project.folder, folder)
+    return Project(folder, recorded_project.digits)
+
+
 def check_rebuilt(made: Project, expected: dict[str, dict]) -> None:
     found = made.record()
     assert found.keys() == expected.keys() == {"modern-1", "modern-2", "comparison"}
@@ -633,11 +639,9 @@ def test_a_comparison_is_recorded_of_exactly_its_runs(recorded, tmp_path: Path, 
         assert "not in MLflow (it is of other runs than there are by now)" in capfd.readouterr().err
 
 
-def test_what_is_deleted_in_mlflow_is_restored_by_sync_and_not_doubled(
-    recorded, tmp_path: Path, template: Path, capfd
-) -> None:
-    made = copied(recorded[0], tmp_path / "copy", template)
-    made.sync()
+def test_what_is_deleted_in_mlflow_is_restored_by_sync_and_not_doubled(recorded, tmp_path: Path, capfd) -> None:
+    made = whole_copy(recorded[0], tmp_path / "copy")
+    assert made.sync() == 0
     whole = made.record()
     with made.entered():
         client = tracking.open_store()
@@ -704,8 +708,7 @@ def test_another_training_s_files_are_none_of_a_training_s_outputs(recorded) -> 
 
 
 def test_what_the_record_lacks_or_has_twice_is_named(recorded, tmp_path: Path) -> None:
-    copy = Project(tmp_path / "copy", recorded[0].digits)
-    shutil.copytree(recorded[0].folder, copy.folder)
+    copy = whole_copy(recorded[0], tmp_path / "copy")
     with copy.entered():
         client = tracking.open_store()
         assert list(tracking.check(copy.params)) == []
@@ -833,8 +836,7 @@ def digests(folder: Path) -> dict[str, str]:
 def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -> None:
     origin, whole = recorded[0].folder, recorded[2]
     before = digests(origin / "mlartifacts")
-    copy = Project(tmp_path / "a copy's 100%41 [own] {folder}; ü?x=1#", recorded[0].digits)
-    shutil.copytree(origin, copy.folder)
+    copy = whole_copy(recorded[0], tmp_path / "a copy's 100%41 [own] {folder}; ü?x=1#")
     assert copy.sync() == 0
     assert copy.record() == whole
     with closing(sqlite3.connect(copy.database)) as connection:
