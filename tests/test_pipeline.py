@@ -16,7 +16,18 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from ruamel.yaml import YAML
 
-from conftest import ENVIRONMENT, ROOT, Checkout, commit, declared_plots, edit_params, lenet_command, run, wait_for
+from conftest import (
+    ENVIRONMENT,
+    ROOT,
+    Checkout,
+    commit,
+    declared_plots,
+    edit_params,
+    files_of,
+    lenet_command,
+    run,
+    wait_for,
+)
 from lenet.cli import cli
 from lenet.params import loading
 from lenet.pipeline import scheduling
@@ -280,14 +291,54 @@ def test_a_failing_stage_shows_its_log_and_ends_with_status_1(checkout: Checkout
     assert "Traceback" not in failed.stderr
 
 
+def record(folder: Path) -> dict[str, object]:
+    """What MLflow says of each training, but for when, by which process and how fast."""
+    client = MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    found: dict[str, object] = {}
+    for one in tracked(folder):
+        run_id, data = one.info.run_id, one.data
+        own = {"process", "checkout", "mlflow.log-model.history"}
+        points = {
+            name: [(point.step, point.value) for point in client.get_metric_history(run_id, name)]
+            for name in data.metrics
+            if not name.startswith("system/") and name != "epoch_seconds"
+        }
+        places = [path.path for place in (None, "figures", "source") for path in client.list_artifacts(run_id, place)]
+        tags = {name: value for name, value in data.tags.items() if name not in own}
+        models = len(client.search_logged_models([one.info.experiment_id], f"source_run_id = '{run_id}'"))
+        assert one.info.run_name not in found
+        found[str(one.info.run_name)] = (one.info.status, tags, data.params, points, places, models)
+    return found
+
+
 @pytest.mark.slow
-def test_plain_dvc_repro_gives_the_same_lock(published: Path, mnist: Path, tmp_path: Path) -> None:
-    again = tmp_path / "again"
-    run("git", "clone", "-q", str(published), str(again), cwd=tmp_path)
-    (again / "dvc.lock").unlink()
-    run("dvc", "repro", cwd=again, LENET_DATA_DIR=str(mnist))
-    assert stages(again) == stages(published)
-    assert run("git", "status", "--porcelain", "metrics", cwd=again).stdout == ""
+def test_several_seeds_leave_what_plain_dvc_repro_leaves(published: Path, mnist: Path, tmp_path: Path) -> None:
+    """Files, lock and record, though one process has trained them all; in a pipeline of an experiment, too."""
+    side, plain = tmp_path / "side", tmp_path / "plain"
+    experiment, data = side / "experiments" / "ladder", {"LENET_DATA_DIR": str(mnist)}
+    run("git", "clone", "-q", str(published), str(side), cwd=tmp_path)
+    (side / "dvc.lock").unlink()
+    edit_params(side, lambda content: content.update(compare=["modern"], seeds=[1, 2]))
+    edit_params(experiment, lambda content: content.update(LADDER, seeds=[1, 2]))
+    commit(side, "two seeds")
+    run("git", "clone", "-q", str(side), str(plain), cwd=tmp_path)
+    run("dvc", "repro", cwd=plain, **data)
+    run("dvc", "repro", *(f"evaluate@tutorial-mse-{seed}" for seed in (1, 2)), cwd=plain / "experiments" / "ladder")
+    logs = side / ".dvc" / "tmp" / "lenet" / "logs"
+    for words, group in (((), "train@modern-1+2"), (("tutorial-mse-1", "tutorial-mse-2"), "train@tutorial-mse-1+2")):
+        assert f"{group}: " in run(*lenet_command("repro", "--jobs", "1", *words), cwd=side, **data).stderr
+        assert group in {entry["stage"] for entry in json.loads((logs / "timeline.json").read_text())}
+    assert stages(side) == stages(plain)
+    assert (side / "metrics" / "modern-1.json").read_bytes() == (published / "metrics" / "modern-1.json").read_bytes()
+    names = [(Path(), f"modern-{seed}") for seed in (1, 2)]
+    names += [(Path("experiments", "ladder"), f"tutorial-mse-{seed}") for seed in (1, 2)]
+    for home, name in names:
+        assert files_of(side / home / "runs" / name) == files_of(plain / home / "runs" / name)
+        metrics = home / "metrics" / f"{name}.json"
+        assert (side / metrics).read_bytes() == (plain / metrics).read_bytes()
+    assert record(side) == record(plain)
+    assert len(record(side)) == 2
+    assert not [*side.glob(".dvc/tmp/lenet/results/*"), *side.glob(".dvc/tmp/lenet/ahead/*/")]
 
 
 @pytest.mark.slow
