@@ -17,9 +17,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.torch import load_file, save_file
 
-from conftest import ENVIRONMENT, ROOT, commit, lenet_command, mlflow_server, run, small_disk, wait_for
+from conftest import ENVIRONMENT, ROOT, commit, files_of, lenet_command, mlflow_server, run, small_disk, wait_for
 from lenet.digits.data import shuffled
+from lenet.pipeline import ahead
 from lenet.reproduce import many
+from lenet.runtime.files import write_json
+from test_ahead import forge
 
 pytestmark = pytest.mark.slow
 OTHER = {"ATEN_CPU_CAPABILITY": "default", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2", "OMP_NUM_THREADS": "2"}
@@ -261,16 +264,21 @@ def test_a_run_on_another_tracking_server_is_rerun_from_what_is_kept_there(folde
     assert not (folder / "mlflow.db").exists()
 
 
-def test_many_are_rerun_side_by_side(folder: Path) -> None:
+def test_many_are_rerun_seeds_of_one_block_together(folder: Path) -> None:
+    """And one that is not what it says leaves the other its verdict."""
     for variant in ("lecun1998", "lecun1998-distorted"):  # on-line, with the weights of each pass
         train(folder, variant, "--snapshots")
-    done = rerun(folder, "--all", "--filter", "tags.variant LIKE 'lecun1998%'")
-    assert sorted(line.split(": ")[0] for line in done.stderr.splitlines() if "bitwise" in line) == [
-        "lecun1998-1",
-        "lecun1998-distorted-1",
-    ]
-    assert done.stdout.count("bitwise") == 2
-    assert len(runs(folder, "lenet5-reruns")) == 2
+    run(*lenet_command("train", "lecun1998", "2", "--data", "data/train.safetensors", "--out", "runs/lecun1998-2"),
+        cwd=folder)  # fmt: skip
+    run(*lenet_command("evaluate", "runs/lecun1998-2"), cwd=folder)
+    (second,) = runs(folder, condition="attributes.run_name = 'lecun1998-2'")
+    MlflowClient(f"sqlite:///{folder}/mlflow.db").set_tag(second.info.run_id, "weights.sha256", "0" * 64)
+    done = rerun(folder, "--all", "--jobs", "1", "--filter", "tags.variant LIKE 'lecun1998%'", status=4)
+    assert sorted(line for line in done.stderr.splitlines() if line.startswith("lecun1998")) == [
+        "lecun1998-1: bitwise", "lecun1998-2: predictions", "lecun1998-distorted-1: bitwise",
+    ]  # fmt: skip
+    again = {one.info.run_name: one.data.tags["rerun.grade"] for one in runs(folder, "lenet5-reruns")}
+    assert again == {"lecun1998-1": "bitwise", "lecun1998-2": "predictions", "lecun1998-distorted-1": "bitwise"}
     assert leftovers(folder) == []
     assert rerun(folder, "--all", "--filter", "tags.variant = 'none'", status=2).stdout == ""
 
@@ -377,6 +385,33 @@ def test_a_fresh_clone_reruns_the_published_result_and_verify_sees_planted_drift
     assert not (clone / "runs").exists()
     assert run("git", "status", "--porcelain", cwd=clone).stdout == ""
     assert "modern-9" in run(*lenet_command("verify", "modern-9"), cwd=clone, status=2).stderr
+
+
+def test_a_forged_result_that_waits_is_taken_by_no_other_command(folder: Path, tmp_path: Path) -> None:
+    """All of them compute; what it is like is seen where a stage of `lenet repro` takes it."""
+    waiting = folder / ".dvc" / "tmp" / "lenet" / "results"
+    path, data = folder / "runs" / "modern-1", ("--data", "data/train.safetensors")
+    true = (path / "weights.safetensors").read_bytes()
+    key = json.loads((path / "run.json").read_text())["run"]["key"]
+    forged = Path(shutil.copytree(path, tmp_path / "forged"))
+    for name in ("missed.safetensors", "predictions.csv", "robustness.json"):
+        (forged / name).unlink()
+    forge(forged)
+    write_json(forged / ahead.DIGESTS, ahead._digests(forged))
+    shutil.copytree(forged, waiting / f"modern-1-{key}")
+    run("dvc", "repro", "--force", "--single-item", "train@modern-1", cwd=folder)
+    assert (path / "weights.safetensors").read_bytes() == true
+    shutil.rmtree(path)
+    run("dvc", "repro", "evaluate@modern-1", cwd=folder)
+    assert (path / "weights.safetensors").read_bytes() == true
+    run(*lenet_command("train", "modern", "1", *data, "--out", "by-hand/modern-1", "--no-track"), cwd=folder)
+    assert (folder / "by-hand" / "modern-1" / "weights.safetensors").read_bytes() == true
+    assert "modern-1: bitwise" in rerun(folder, "modern-1", "--no-track").stdout
+    run(*lenet_command("verify", "modern-1"), cwd=folder)
+    assert files_of(waiting / f"modern-1-{key}") == files_of(forged)
+    words = "train", "modern", "1", *data, "--out", "taken/modern-1"
+    run(*lenet_command(*words), cwd=folder, LENET_AHEAD="1")
+    assert (folder / "taken" / "modern-1" / "weights.safetensors").read_bytes() != true
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
