@@ -3,6 +3,7 @@
 import io
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from conftest import ROOT
 from lenet.arithmetic import conformance
 from lenet.evaluation.judge import Part
 from lenet.params.schema import Params
-from lenet.reproduce import evidence, preflight, probe, rerun, view, workplace
+from lenet.reproduce import evidence, many, preflight, probe, rerun, view, workplace
 from lenet.reproduce.preflight import Preflight
 from lenet.reproduce.sources import Commit, Snapshot
 from lenet.reproduce.workplace import Workplace
@@ -167,21 +168,86 @@ def test_of_a_run_from_before_signatures_everything_counts_and_no_operation_of_t
         assert flight.best == "predictions"
 
 
-def test_nothing_is_computed_where_an_operation_is_off(
-    run: Tracked, place: Workplace, params: Params, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Here:
-        def __enter__(self) -> Workplace:
-            return place
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    told: list[object] = []
+@pytest.fixture
+def known(run: Tracked, place: Workplace, monkeypatch: pytest.MonkeyPatch) -> dict[str, Tracked]:
+    """Runs that are found by reference, each to be rerun in the same place by the same sources."""
     tags = run.tags | {"weights.sha256": "w"}
-    monkeypatch.setattr(rerun.tracking, "lookup", lambda *_: replace(run, tags=tags))
+    runs = {f"modern-{seed}": replace(run, name=f"modern-{seed}", tags=tags | {"seed": f"{seed}"}) for seed in range(4)}
+    runs["modern-0"] = replace(runs["modern-0"], tags=run.tags)  # without weights
+    monkeypatch.setattr(rerun.tracking, "lookup", lambda reference, _: runs[reference])
     monkeypatch.setattr(rerun.sources, "of", lambda _: SOURCES)
-    monkeypatch.setattr(workplace, "of", lambda *_: Here())
+    monkeypatch.setattr(workplace, "of", lambda *_: nullcontext(place))
+    monkeypatch.setattr(workplace, "probe", lambda _: FOUND)
+    return runs
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_of_runs_that_are_rerun_together_each_has_what_it_comes_to(
+    known: dict[str, Tracked], place: Workplace, params: Params, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """One without weights, one whose stages fail, one that contradicts itself; and what they share, once."""
+    asked: list[tuple[str, ...]] = []
+
+    def execute(place: Workplace, *words: str, **_: object) -> str:
+        asked.append(words)
+        if "repro" in words and not (whole and "lenet" in words) and "evaluate@modern-1" not in words[-1:]:
+            raise InputError(f"{words[-1]} failed")
+        return ""
+
+    def judged(place: Workplace, one: Any, *_: object) -> str:
+        if one.run.name == "modern-3":
+            raise InputError("modern-3: contradicts itself")
+        return str(one.run.name)
+
+    monkeypatch.setattr(Workplace, "run", execute)
+    monkeypatch.setattr(Workplace, "digits", lambda _: ROOT)
+    monkeypatch.setattr(rerun, "_judged", judged)
+    found = [str(one) for one in rerun.together([*known], params, lambda _: None, 2)]
+    assert found == [
+        "modern-0: it has no weights.sha256, so there is nothing to compare a rerun with",
+        "modern-1",
+        *(["modern-2", "modern-3: contradicts itself"] if whole else [f"evaluate@modern-{n} failed" for n in (2, 3)]),
+    ]
+    names = ("modern-1", "modern-2", "modern-3")
+    assert asked[0] == ("-m", "lenet", "repro", "--jobs", "2", "--no-track", *names)
+    assert asked[1:] == [] if whole else [("-m", "dvc", "repro", f"evaluate@{name}") for name in names]
+    assert workplace.loading.read(place.project / "params.yaml", workplace.YAML().load)["seeds"] == [1, 2, 3]
+
+
+def test_runs_of_one_block_by_the_same_sources_are_rerun_together(
+    known: dict[str, Tracked], params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the sources know how; a run of another block, or by others, is rerun in a process of its own."""
+    how, runs = many.How("bitwise", False, False, False, False), [(name, name) for name in known]
+    groups: list[tuple[list[str], int]] = []
+
+    def process(group: Any, how: many.How, jobs: int, _: object) -> list[many.OneOfMany]:
+        groups.append(([name for name, _ in group], jobs))
+        return [many.OneOfMany(name, name, 4 if name == "modern-2" else 0, None, "") for name, _ in group]
+
+    def regrouped() -> list[tuple[list[str], int]]:
+        groups.clear()
+        results = many.rerun_all(params, runs, how, 3, lambda _: None)
+        assert [result.name for result in results] == sorted(known)
+        assert many.worst(results) == 4
+        return sorted(groups)
+
+    monkeypatch.setattr(many, "_process", process)
+    monkeypatch.setattr(many, "_together", lambda params, group, how, jobs: process(group, how, jobs, None))
+    assert regrouped() == [([name], 1) for name in known]  # commit cccc… is not here
+    monkeypatch.setattr(Commit, "has", lambda self, name: name == "src/lenet/pipeline/ahead.py")
+    assert regrouped() == [([*known], 3)]
+    known["modern-0"] = replace(known["modern-0"], tags=known["modern-0"].tags | {"variant": "other"})
+    assert regrouped() == [(["modern-0"], 1), (["modern-1", "modern-2", "modern-3"], 3)]
+    commits = iter([*"aabb"])
+    monkeypatch.setattr(rerun.sources, "of", lambda _: Commit(40 * next(commits)))
+    assert regrouped() == [(["modern-0"], 1), (["modern-1"], 1), (["modern-2", "modern-3"], 3)]
+
+
+def test_nothing_is_computed_where_an_operation_is_off(
+    known: dict[str, Tracked], params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
     monkeypatch.setattr(workplace, "probe", lambda _: FOUND | {"conformance": "sqrt"})
     monkeypatch.setattr(rerun, "_execute", lambda *_: pytest.fail("it has been executed"))
     for only in (True, False):

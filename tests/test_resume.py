@@ -1,19 +1,33 @@
 """Stages killed by SIGKILL at any moment: the same `dvc repro` again ends with the bits of one never interrupted."""
 
 import json
+import os
 import random
 import shutil
 import sqlite3
+import subprocess
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 
 import killer
-from conftest import HARDEST, ROOT, edit_params, lenet_command, run, small_checkout, small_disk
+from conftest import (
+    ENVIRONMENT,
+    HARDEST,
+    ROOT,
+    edit_params,
+    files_of,
+    lenet_command,
+    run,
+    small_checkout,
+    small_disk,
+    wait_for,
+)
 from lenet.evaluation import robustness
 from lenet.params import loading
 from lenet.pipeline import evaluate, signing, train
@@ -118,6 +132,47 @@ def test_stages_killed_anywhere_end_with_the_same_bits_in_the_same_run(
     assert runs["status"].tolist() == ["FINISHED"]
     assert not points.duplicated().any()
     assert sorted(points.loc[points["key"] == "train/loss", "step"]) == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_seeds_side_by_side_that_are_killed_go_on_together(built: Path, tmp_path: Path) -> None:
+    """First the process that trains them, then each stage that does it alone; then `lenet repro` with all below it."""
+    killed, plain = tmp_path / "killed", tmp_path / "plain"
+    names, command = ("modern-1", "modern-2"), lenet_command("repro", "--jobs", "1", "modern-1", "modern-2")
+    shutil.copytree(built, killed, symlinks=True)
+    edit_params(killed, lambda content: content.update(compare=["modern"], seeds=[1, 2]))
+    shutil.copytree(killed, plain, symlinks=True)
+    kept = killed / ".dvc" / "tmp" / "lenet"
+    done = run(*command, cwd=killed, status=1, KILL="step:20")
+    assert "train@modern-1+2 did not end well" in done.stderr
+    assert "train@modern-1 failed" in done.stderr
+
+    def newest() -> list[Path]:
+        return [max(checkpoints(killed).glob(f"{name}-*/*.safetensors"), default=Path()) for name in names]
+
+    def at_work() -> list[psutil.Process]:
+        return [p for p in psutil.process_iter(["cwd"]) if str(p.info["cwd"]).startswith(str(killed))]
+
+    before = newest()
+    environment = os.environ | ENVIRONMENT | {"KILL": "step:0"}  # at every chance a checkpoint
+    with subprocess.Popen(
+        command, cwd=killed, env=environment, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        wait_for(lambda: not {*before} & {*newest()} and Path() not in newest())
+        process.kill()  # what is below it follows
+    wait_for(lambda: not at_work())
+    assert not [*killed.glob("runs/*/*"), *kept.glob("results/*")]
+    run(*command, cwd=killed)
+    log = (kept / "logs" / "train@modern-1+2.log").read_text()
+    assert [name for name in names if f"lenet: {name} goes on after" in log] == [*names]
+    assert not [*kept.glob("results/*"), *kept.glob("ahead/*/"), *kept.glob("checkpoints/*")]
+    run("dvc", "repro", *(f"evaluate@{name}" for name in names), cwd=plain)
+    for name in names:
+        assert files_of(killed / "runs" / name) == files_of(plain / "runs" / name)
+    with closing(sqlite3.connect(killed / "mlflow.db")) as store:
+        assert pd.read_sql("SELECT name, status FROM runs ORDER BY name", store).to_numpy().tolist() == [
+            [name, "FINISHED"] for name in names
+        ]
 
 
 def checkpoints(folder: Path) -> Path:
