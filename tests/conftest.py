@@ -272,7 +272,7 @@ def copied(published: Path, folder: Path) -> Path:
 
 
 SMALL = {
-    "seed": 5, "run_seed": 1, "trials": 12, "batch": 4, "objectives": ["validation/error"],
+    "seed": 5, "seeds": [1], "trials": 12, "batch": 4, "objectives": ["validation/error"],
     "sampler": {"kind": "tpe", "startup": 4}, "pruner": {"kind": "successive-halving", "first": 1, "keep": 2},
 }  # fmt: skip
 SPACE = {

@@ -286,7 +286,7 @@ def test_every_compared_variant_is_tuned_with_equal_effort_and_its_winner_is_pub
             continue
         block = loading.flatten(params.variants[name])
         assert found["best"]["parameters"].items() <= block.items(), name
-        published = json.loads((ROOT / "metrics" / f"{name}-{params.sweep['run_seed']}.json").read_text())
+        published = json.loads((ROOT / "metrics" / f"{name}-{params.sweep['seeds'][0]}.json").read_text())
         if "signature" in published["run"] and FORMER in page("docs/how-to/tune.md"):
             continue
         assert published["run"]["weights.sha256"] == found["best"]["weights.sha256"], name
@@ -302,7 +302,7 @@ def test_the_table_of_studies_is_what_was_computed(params: Params) -> None:
         assert cells[0] == f"{trials['complete']} · {trials['pruned']} · {trials['failed']}", name
         assert cells[1] == f"{trials['epochs']} of {params.sweep['trials'] * params.variants[name].epochs}", name
         assert cells[2] == f"{100 * found['best']['validation/error']:.2f}", name
-        run = ROOT / "metrics" / f"{name}-{params.sweep['run_seed']}.json"
+        run = ROOT / "metrics" / f"{name}-{params.sweep['seeds'][0]}.json"
         today = f"{100 * json.loads(run.read_text())['validation']['error']:.2f}" if name in params.compare else "–"
         assert cells[3] == today, name
         assert cells[4] == ", ".join(f"{parameter} {value}" for parameter, value in found["best"]["parameters"].items())

@@ -131,7 +131,7 @@ def with_sweep(change: Callable[[dict], object]) -> Params:
     [
         (lambda sweep: sweep.pop("batch"), "params.yaml: sweep.batch: missing"),
         (lambda sweep: sweep.update(batch=0), "params.yaml: sweep.batch = 0; "),
-        (lambda sweep: sweep.update(trails=3), "unknown key 'trails'; legal here: seed, run_seed, trials"),
+        (lambda sweep: sweep.update(trails=3), "unknown key 'trails'; legal here: seed, seeds, trials"),
         (lambda sweep: sweep["sampler"].update(kind="cma"), "legal: 'random', 'tpe'"),
         (lambda sweep: sweep["pruner"].update(keep=1), "params.yaml: sweep.pruner.successive-halving.keep = 1"),
         (lambda sweep: sweep.update(objectives=["validation/error", "parameters"]), "legal with them: 'none'"),

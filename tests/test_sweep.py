@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ from lenet import tracking
 from lenet.cluster import admitted
 from lenet.digits.data import Digits
 from lenet.params.schema import Params
-from lenet.pipeline import signing, train
+from lenet.pipeline import signing
+from lenet.runs.record import Row
 from lenet.runtime.errors import InputError
 from lenet.sweep import display, result, storage
+from lenet.sweep import trial as trials_module
 from lenet.sweep.coordinator import Coordinator
 from lenet.sweep.settings import parse, settings
 from lenet.sweep.space import Space
@@ -202,7 +205,7 @@ def test_a_trial_that_raises_diverges_or_has_no_memory_is_failed_with_its_reason
     params: Params, few: Digits, here: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = Study(planned(params, few), few, tmp_path, here)
-    fit, calls = train.fit, iter(range(100))
+    fit_all, calls = trials_module.fit_all, iter(range(100))
     faults = {
         0: ValueError("something\nmore of it"),
         1: MemoryError(),
@@ -214,9 +217,9 @@ def test_a_trial_that_raises_diverges_or_has_no_memory_is_failed_with_its_reason
         call = next(calls)
         if call in faults:
             raise faults[call]
-        return fit(*arguments, **options)
+        return fit_all(*arguments, **options)
 
-    monkeypatch.setattr(train, "fit", faulty)
+    monkeypatch.setattr(trials_module, "fit_all", faulty)
     rows = pd.read_csv(io.StringIO(study.compute(5)))
     assert rows["state"].tolist() == ["failed"] * 4 + ["complete"]
     assert rows["reason"].tolist()[:4] == [
@@ -266,6 +269,41 @@ def test_a_trial_that_was_interrupted_waits_again_and_goes_on_from_its_checkpoin
     found, expected = (pd.read_csv(io.StringIO(text), dtype=str) for text in (study.compute(4), straight))
     assert found.equals(expected[:4][found.columns])
     assert "goes on after epoch" in capsys.readouterr().err
+
+
+def test_a_trial_of_several_seeds_is_judged_by_their_mean_and_goes_on_from_their_checkpoints(
+    params: Params, few: Digits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when checkpoints are of different moments: then all seeds begin again."""
+
+    def done(seeds: list[int], tell: Callable[[Row], None] = lambda row: None) -> FrozenTrial:
+        of = planned(params, few, seeds=seeds, pruner={"kind": "none"})
+        return execute(few, tell, of, 0, proposals(of, [], 1)[0].user_attrs["block"], [])
+
+    def kill(row: Row) -> None:
+        if row["epoch"] == 3:
+            raise SystemExit
+
+    ones, together = [done([seed]) for seed in (1, 2, 3)], done([1, 2, 3])
+    histories = [one.user_attrs["history"] for one in ones]
+    for row, *rows in zip(together.user_attrs["history"], *histories, strict=True):
+        assert row["validation/error"] == fsum(its["validation/error"] for its in rows) / 3
+        assert row["train/loss"] == fsum(its["train/loss"] for its in rows) / 3
+    assert len({one.value for one in ones}) > 1
+    assert together.value == together.user_attrs["history"][-1]["validation/error"]
+    keys = [one.user_attrs["fingerprints"]["key"] for one in ones]
+    assert together.user_attrs["fingerprints"]["key"] == " ".join(keys)
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    for lost in (0, 1):
+        with pytest.raises(SystemExit):
+            done([1, 2, 3], kill)
+        folders = sorted(checkpoint.home().glob("modern-*-trial-*"))
+        assert len(folders) == 3
+        for file in sorted(folders[0].glob("*.safetensors"))[-lost:] if lost else []:
+            file.unlink()
+        again = done([1, 2, 3])
+        assert (again.value, again.user_attrs) == (together.value, together.user_attrs)
+        assert not list(checkpoint.home().glob("modern-*-trial-*/*.safetensors"))
 
 
 def test_one_process_coordinates_a_study(params: Params, few: Digits, here: Client, tmp_path: Path) -> None:
@@ -318,7 +356,7 @@ def test_a_plan_follows_all_that_trials_depend_on(params: Params, few: Digits) -
     of = planned(params, few)
     assert planned(params, few, trials=99).digest == of.digest
     others = [
-        planned(params, few, seed=6), planned(params, few, run_seed=2), planned(params, few, batch=3),
+        planned(params, few, seed=6), planned(params, few, seeds=[2]), planned(params, few, batch=3),
         planned(params, few, sampler={"kind": "random"}), planned(params, few, pruner={"kind": "none"}),
         planned(params, few[:599]),
         *(Plan(**{**of.to_json(), part: other}) for part, other in (
@@ -619,7 +657,7 @@ def test_a_trial_s_record_is_made_once_and_completed_where_it_was_cut_off_or_del
     """Of more numbers than MLflow takes at a time."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = tracking.open_store()
-    study = tracking.StudyRecord("study", "modern", 1, {}, lambda: ([], []))
+    study = tracking.StudyRecord("study", "modern", "1", {}, lambda: ([], []))
     block = params.variants["modern"].model_dump(mode="json")
     rows = [
         {"epoch": epoch, "validation/error": 1 / epoch, "train/loss": 0.5, "weights.sha256": "w"}

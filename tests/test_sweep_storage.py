@@ -41,7 +41,7 @@ from test_cluster import dask, dask_scheduler
 from test_sweep import started, sweep_command, workers_of
 
 SETTINGS = {
-    "seed": 1, "run_seed": 1, "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
+    "seed": 1, "seeds": [1], "batch": 4, "objectives": ["validation/error"], "sampler": {"kind": "random"},
     "pruner": {"kind": "none"},
 }  # fmt: skip
 PLAN = Plan("modern", SETTINGS, {"batch_size": [32, 64]}, {"epochs": 3}, "digits", "signature", {"optuna": "5"})
@@ -171,7 +171,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> BaseStorage:
         (replace(PLAN, packages={"optuna": "4"}), "Optuna"),
         (replace(PLAN, space={"batch_size": [16, 32]}, base={"epochs": 4}), "space, base"),
         (replace(PLAN, settings=SETTINGS | {"batch": 8, "seed": 2}), "seed, batch"),
-        (replace(PLAN, data="other", settings=SETTINGS | {"run_seed": 2}), "the training digits, run_seed"),
+        (replace(PLAN, data="other", settings=SETTINGS | {"seeds": [2]}), "the training digits, seeds"),
         (replace(PLAN, settings=SETTINGS | {"objectives": ["validation/error", "parameters"]}), "objectives"),
     ],
 )

@@ -81,7 +81,7 @@ def sweep(params: Params, made: Settings, variant: str, options: Options) -> Res
         return [_record(trial) for trial in ended.trials], [trial.number for trial in ended.best]
 
     with ExitStack() as stack:
-        record = tracking.StudyRecord(name, variant, of.run_seed, settings, known)
+        record = tracking.StudyRecord(name, variant, " ".join(map(str, of.seeds)), settings, known)
         recording = tracking.study(record, published) if options.track else nullcontext(lambda: None)
         begin = stack.enter_context(recording)
         stack.enter_context(storages.asking(f"study {name}"))

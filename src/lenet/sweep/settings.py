@@ -58,7 +58,7 @@ class Settings(Section):
 
     Attributes:
         seed: of what is tried.
-        run_seed: the seed of each trial's training.
+        seeds: of each trial's trainings, side by side; a trial is judged by their mean.
         trials: how many.
         batch: how many are asked for at once; they know of the batches before alone.
         objectives: what is to be small.
@@ -68,7 +68,7 @@ class Settings(Section):
     """
 
     seed: Seed
-    run_seed: Seed
+    seeds: Annotated[tuple[Seed, ...], Field(strict=False, min_length=1)]
     trials: Count
     batch: Count
     objectives: Annotated[tuple[Objective, ...], Field(strict=False, min_length=1)]
@@ -82,6 +82,8 @@ class Settings(Section):
             raise ValueError(
                 f"objectives = {list(self.objectives)}: validation/error is the first, and each stands once"
             )
+        if len({*self.seeds}) < len(self.seeds):
+            raise ValueError(f"seeds = {list(self.seeds)}: each stands once")
         if len(self.objectives) > 1 and self.pruner.kind != "none":
             raise ValueError(
                 f"pruner.kind = {self.pruner.kind!r}: with several objectives no trial is worse than another before "

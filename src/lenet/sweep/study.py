@@ -67,11 +67,14 @@ class Plan:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> "Plan":
-        """A plan as ``to_json`` gave it. One of a study from before has a digest of sources in place of a signature.
+        """A plan as ``to_json`` gave it. One from before may have one seed, and a digest of sources for a signature.
 
-        Its block may lack what blocks could not say then; it was so.
+        The latter's block may lack what blocks could not say then; it was so.
         """
         known = {name: part for name, part in content.items() if name != "source"}
+        if "run_seed" in content["settings"]:
+            known["settings"] = {**content["settings"]}
+            known["settings"]["seeds"] = [known["settings"].pop("run_seed")]
         if "source" in content:
             base = content["base"]
             initialisation = {"biases": "zero"} | base["initialisation"]
@@ -97,8 +100,8 @@ class Plan:
         return self.made.batch
 
     @property
-    def run_seed(self) -> int:
-        return self.made.run_seed
+    def seeds(self) -> tuple[int, ...]:
+        return self.made.seeds
 
     @property
     def objectives(self) -> list[str]:

@@ -62,7 +62,7 @@ def digest_tags(fingerprints: Mapping[str, str]) -> dict[str, str]:
     return {("run.key" if name == "key" else name): digest for name, digest in fingerprints.items()}
 
 
-def expected_params(variant: str, seed: int, block: Variant) -> dict[str, str]:
+def expected_params(variant: str, seed: int | str, block: Variant) -> dict[str, str]:
     """MLflow's parameters: the resolved block by dotted names."""
     given = {"variant": variant, "seed": seed, **flatten(block)}
     return {name: str(value) for name, value in given.items()}

@@ -55,14 +55,14 @@ class StudyRecord:
     Attributes:
         name: the study's.
         variant: the variant's name.
-        seed: of each trial's training.
+        seeds: of each trial's trainings, with blanks between.
         settings: how it is made, as parameters of its run.
         trials: tells those that have ended, and the numbers of the best ones.
     """
 
     name: str
     variant: str
-    seed: int
+    seeds: str
     settings: Mapping[str, Any]
     trials: Callable[[], tuple[Sequence[TrialRecord], Sequence[int]]]
 
@@ -112,7 +112,7 @@ class _Runs:
     def __init__(self, client: "MlflowClient", record: StudyRecord) -> None:
         self.client, self.record = client, record
         self.tags = surroundings() | {"mlflow.source.name": "lenet sweep", "study": record.name}
-        self.tags |= {"variant": record.variant, "seed": str(record.seed)}
+        self.tags |= {"variant": record.variant, "seed": record.seeds}
         self.id = self._parent()
         self.best: Sequence[int] = ()
         found = store.reclaim(client, f"tags.kind = 'trial' and tags.study = '{record.name}'", "trial")
@@ -163,12 +163,12 @@ class _Runs:
             run_name=f"trial-{trial.number:03}",
         )
         tags = digest_tags(trial.fingerprints)
-        if trial.rows:
+        if trial.rows and "weights.sha256" in trial.rows[-1]:  # of one seed
             tags["weights.sha256"] = str(trial.rows[-1]["weights.sha256"])
         if trial.reason:
             tags |= {"reason": trial.reason[:5000], "mlflow.note.content": trial.reason[:5000]}
         block = Variant.model_validate(trial.block)
-        params = expected_params(self.record.variant, self.record.seed, block)
+        params = expected_params(self.record.variant, self.record.seeds, block)
         store.add(self.client, run.info.run_id, tags, params, store.points(trial.rows, trial.ended))
         self.client.set_terminated(run.info.run_id, ENDED[trial.state], trial.ended)
         self.client.set_tag(run.info.run_id, "state", trial.state)
