@@ -5,6 +5,7 @@ session's name, and a job asks for it. And as Dask suspects all jobs that lie at
 before a worker is free.
 """
 
+import asyncio
 import queue
 import sys
 from collections.abc import Callable, Iterator
@@ -168,16 +169,13 @@ class _Admission(WorkerPlugin):
     """Has a worker prove what it computes before its first job."""
 
     def __init__(self, name: str, kept: str, prove: Callable[[Digits], None]) -> None:
-        self.name, self.kept, self.prove = name, kept, prove
+        self.name, self.kept, self.prove = name, kept, dumps(prove)  # what it imports may take long, or be missing
 
     async def setup(self, worker: Worker) -> None:
         kept: Any = worker.plugins[self.kept]
         self.digits = kept.digits
         try:
-            if fingerprint.tensors_sha256(vars(self.digits)) != kept.sha256:
-                raise InputError("the training digits have not arrived as they were sent")
-            conformance.check()
-            self.prove(self.digits)
+            await asyncio.to_thread(self._check, kept.sha256)  # meanwhile the worker answers
         except Exception as error:
             worker.log_event(f"{self.name}-refused", {"refused": reason(error)})
             return
@@ -185,6 +183,12 @@ class _Admission(WorkerPlugin):
         if worker.status == Status.running:  # jobs without a worker are given only to one that comes, or goes on
             worker.status = Status.paused
             worker.status = Status.running
+
+    def _check(self, sha256: str) -> None:
+        if fingerprint.tensors_sha256(vars(self.digits)) != sha256:
+            raise InputError("the training digits have not arrived as they were sent")
+        conformance.check()
+        loads(self.prove)(self.digits)
 
 
 class _Call:
