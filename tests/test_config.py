@@ -171,17 +171,6 @@ def test_what_is_accepted_is_legal(path: str, value: Any) -> None:
     assert len(set(found.seeds)) == len(found.seeds) >= 1
 
 
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [("seeds: [1, 2", "params.yaml:"), ("a: 1\na: 2\n", "duplicate"), ("seeds: \x00", "params.yaml"), ("", "legal")],
-)
-def test_a_file_that_is_no_yaml_is_one_line(tmp_path, text: str, word: str) -> None:
-    path = tmp_path / "params.yaml"
-    path.write_text(text)
-    with pytest.raises(ParamsError, match=word):
-        loading.load(path)
-
-
 def test_flatten_names_leaves_with_dots(params: schema.Params) -> None:
     leaves = loading.flatten(params.variants["modern"])
     assert leaves["optimizer.lr"] == params.variants["modern"].optimizer.lr
@@ -231,6 +220,9 @@ READERS = {
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("seeds: [1, 2", "params.yaml:.* not legal YAML"),
+        ("a: 1\na: 2\n", "duplicate"),
+        ("seeds: \x00", "not legal YAML"),
         (bomb(30), "with its aliases written out"),
         (bomb(30, "!!pairs ", "x: "), "with its aliases written out"),
         ("seeds: &a [*a]\n", "not legal YAML|with its aliases written out"),

@@ -138,19 +138,8 @@ def test_ci_and_the_workflow_run_the_same_commands() -> None:
 def test_a_wheel_holds_the_package_and_its_template(tmp_path: Path) -> None:
     import zipfile
 
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-qq",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-        cwd=ROOT,
-    )
+    words = f"-m pip wheel -qq --no-deps --no-build-isolation -w {tmp_path} ."
+    run(sys.executable, *words.split(), cwd=ROOT)
     (wheel,) = tmp_path.glob("lenet-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
