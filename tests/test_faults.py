@@ -80,15 +80,8 @@ class Project:
 
     def words(self, seed: int = 1) -> tuple[str, ...]:
         """The training, as dvc.yaml calls it."""
-        return (
-            "train",
-            "modern",
-            str(seed),
-            "--data",
-            f"{self.digits}/train.safetensors",
-            "--out",
-            f"runs/modern-{seed}",
-        )
+        data = f"{self.digits}/train.safetensors"
+        return "train", "modern", str(seed), "--data", data, "--out", f"runs/modern-{seed}"
 
     @contextmanager
     def entered(self, uri: str | None = None) -> Iterator[None]:

@@ -166,14 +166,8 @@ def test_the_digest_of_the_sources_follows_the_numeric_ones(tmp_path: Path, monk
         (copied / name).write_text("# another")
     assert fingerprint.source_sha256() == base
     found = {base}
-    for name in (
-        "training/fit.py",
-        "digits/data.py",
-        "params/schema.py",
-        "arithmetic/randomness.py",
-        "networks/codes.py",
-    ):
-        (copied / name).write_text("# another")
+    for name in "training/fit", "digits/data", "params/schema", "arithmetic/randomness", "networks/codes":
+        (copied / f"{name}.py").write_text("# another")
         found.add(fingerprint.source_sha256())
     (copied / "networks" / "codes.py").rename(copied / "networks" / "code.py")
     assert len(found | {fingerprint.source_sha256()}) == 7

@@ -120,16 +120,8 @@ def test_ci_and_the_workflow_run_the_same_commands() -> None:
         r"^check: .*docs ##.*\n(.*\n)*docs: .*\n\tmkdocs build --strict", (ROOT / "Makefile").read_text(), re.M
     )
     ci = (ROOT / ".ci/run").read_text()
-    for command in (
-        "programs",
-        "make check",
-        "make test",
-        "make test-slow",
-        "python -m benchmarks",
-        "lenet repro",
-        "lenet verify --here",
-        "lenet doctor",
-    ):
+    makes = "make check", "make test", "make test-slow"
+    for command in ("programs", *makes, "python -m benchmarks", "lenet repro", "lenet verify --here", "lenet doctor"):
         assert re.search(rf"^step .*{command}( |$)", ci, re.M), command
     assert "repo: local" in (ROOT / ".pre-commit-config.yaml").read_text()
     assert (ROOT / ".pre-commit-config.yaml").read_text().count("repo:") == 1
