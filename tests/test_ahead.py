@@ -211,6 +211,13 @@ def test_seeds_go_ahead_of_their_stages_which_come_first_then() -> None:
     ]  # fmt: skip
 
 
+def test_each_seed_s_latest_epoch_is_shown(tmp_path: Path) -> None:
+    lines = "a-1: epoch 1/3  x", "a-2: epoch 1/3  x", "lenet: warning: y", "a-1: epoch 2/3  x"
+    (tmp_path / "log").write_text("\n".join(lines))
+    running = scheduling.Running("train@a-1+2", None, tmp_path / "log")
+    assert running.progress().splitlines() == ["a-1: epoch 2/3  x", "a-2: epoch 1/3  x"]
+
+
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [("lenet.pipeline.ahead, lenet.pipeline.signing, lenet.evaluation.judge", {"pytorch_lightning", "numba", "mlflow"}),

@@ -73,7 +73,8 @@ def repro(params: "Params", names: tuple[str, ...], jobs: int | None, scheduler:
     """Run the stages that are out of date.
 
     All of the main pipeline, or those that a NAME needs: a run, as VARIANT-SEED, or an experiment, a folder of
-    experiments/. Independent stages run side by side. An experiment also runs what it needs of the main pipeline.
+    experiments/. Independent stages run side by side, and seeds of one variant in one process. An experiment also runs
+    what it needs of the main pipeline.
 
     \b
     Example: lenet repro modern-1 original-tanh-1

@@ -128,11 +128,14 @@ def _together(params: Params, group: Sequence[Run], how: How, jobs: int) -> list
             print(what, file=sys.stderr, flush=True)
 
     found = rerun.together([reference for _, reference in group], params, tell, jobs, **how.switches())
-    return [
-        OneOfMany(name, reference, 2, None, str(one)) if isinstance(one, InputError) else
-        OneOfMany(name, reference, one.exit_status(how.accept), one.to_json() | {"seconds": round(one.seconds, 1)}, "")
-        for (name, reference), one in zip(group, found, strict=True)
-    ]  # fmt: skip
+    results = []
+    for (name, reference), one in zip(group, found, strict=True):
+        if isinstance(one, InputError):
+            results.append(OneOfMany(name, reference, 2, None, str(one)))
+        else:
+            report = one.to_json() | {"seconds": round(one.seconds, 1)}
+            results.append(OneOfMany(one.run.name, reference, one.exit_status(how.accept), report, ""))
+    return results
 
 
 def _apart(
@@ -155,8 +158,8 @@ def _apart(
 
 
 def _process(group: Sequence[Run], how: How, jobs: int, under_way: "list[subprocess.Popen[str]]") -> list[OneOfMany]:
-    references = [reference for _, reference in group]
-    command = [sys.executable, "-m", "lenet", "rerun", "--json", *how.words(), "--jobs", str(jobs), "--", *references]
+    names = {reference: name for name, reference in group}
+    command = [sys.executable, "-m", "lenet", "rerun", "--json", *how.words(), "--jobs", str(jobs), "--", *names]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         under_way.append(process)
         output, said = process.communicate()
@@ -166,7 +169,7 @@ def _process(group: Sequence[Run], how: How, jobs: int, under_way: "list[subproc
     except ValueError:
         report = None
     if isinstance(report, list):
-        return [OneOfMany(**one) for one in report]
+        return [OneOfMany(**one | {"name": names[one["reference"]]}) for one in report]
     fault = said.strip().splitlines()[-1] if said else ""
     return [OneOfMany(name, reference, process.returncode, report, fault) for name, reference in group]
 
