@@ -332,6 +332,10 @@ def test_several_seeds_leave_what_plain_dvc_repro_leaves(published: Path, mnist:
     assert record(side) == record(plain)
     assert len(record(side)) == 2
     assert not [*side.glob(".dvc/tmp/lenet/results/*"), *side.glob(".dvc/tmp/lenet/ahead/*/")]
+    shutil.rmtree(side / "runs")  # what DVC's cache has is not trained ahead
+    said = run(*lenet_command("repro", "--jobs", "1"), cwd=side).stderr
+    assert all(f"train@modern-{seed}: from DVC's cache" in said for seed in (1, 2))
+    assert "+" not in said
 
 
 @pytest.mark.slow
