@@ -483,15 +483,20 @@ def test_a_mark_is_noted_until_runs_or_store_change(tmp_path: Path, monkeypatch)
     assert not current.is_noted(marked)
 
 
-def test_outputs_of_runs_that_are_compared_no_longer_are_removed(two: Params, runs: Path, tmp_path: Path) -> None:
-    metrics = tmp_path / "metrics"
+def test_outputs_of_runs_that_are_compared_no_longer_are_removed(runs: Path, tmp_path: Path, capsys) -> None:
+    metrics, signatures = tmp_path / "metrics", tmp_path / "signatures"
     metrics.mkdir()
+    signatures.mkdir()
+    for name in ("digits.json", "modern.json", "my-own.json", "original-tanh.json"):
+        (signatures / name).write_text("{}")
     for name in ("modern-1.json", "modern-3.json", "summary.json"):
         (metrics / name).write_text('{"run": {}}')
     (metrics / "my-own.json").write_text("{}")
     (runs / "my-notes").mkdir()
     scheduling._remove_stale(tmp_path, {f"{name}-{seed}" for name in ("original-tanh", "modern") for seed in (1, 2)})
+    assert sorted(p.name for p in signatures.iterdir()) == ["digits.json", "modern.json", "original-tanh.json"]
     assert sorted(p.name for p in metrics.iterdir()) == ["modern-1.json", "my-own.json", "summary.json"]
+    assert capsys.readouterr().err.count("no stage produces it any more") == 4
     assert sorted(p.name for p in runs.iterdir()) == [
         "modern-1", "modern-2", "my-notes", "original-tanh-1", "original-tanh-2",
     ]  # fmt: skip

@@ -256,14 +256,15 @@ def _parts(name: str) -> tuple[str, str]:
 
 
 def _remove_stale(home: Path, wanted: set[str]) -> None:
-    """Remove what runs left that a pipeline no longer names: its last stage depends on the whole folder of runs."""
-    for folder in (home / layout.RUNS).glob("*-*"):
-        if folder.name not in wanted and (folder / "run.json").exists():
-            print(f"removing {folder}: no stage produces it any more", file=sys.stderr)
-            shutil.rmtree(folder)
-    for file in (home / layout.METRICS).glob("*-*.json"):
-        if file.stem not in wanted and "run" in read_json(file):
-            file.unlink()
+    """Remove what a pipeline has of runs that it no longer names: its last stage depends on whole folders."""
+    names = {name.rpartition("-")[0] for name in wanted} | {layout.DIGITS.stem}
+    runs = [path for path in (home / layout.RUNS).glob("*-*") if (path / "run.json").exists()]
+    metrics = [path for path in (home / layout.METRICS).glob("*-*.json") if "run" in read_json(path)]
+    stale = [path for path in (*runs, *metrics) if path.name.removesuffix(".json") not in wanted]
+    stale += [path for path in (home / layout.SIGNATURES).glob("*.json") if path.stem not in names]
+    for path in stale:
+        print(f"removing {path}: no stage produces it any more", file=sys.stderr)
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _cost(params: Params, name: str) -> float:
