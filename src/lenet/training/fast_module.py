@@ -303,7 +303,9 @@ class FastLeNet(LeNet):
         return row
 
 
-def _stacked(memories: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Optimizers' memories of one network each as that of one optimizer."""
-    first, *_ = memories
+def _stacked(memories: Sequence[Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
+    """Optimizers' memories of one network each as one; a single one as it is: signatures in Git were made so."""
+    first, *others = memories
+    if not others:
+        return first
     return {name: torch.cat([its[name] for its in memories]) if part.ndim else part for name, part in first.items()}
