@@ -495,8 +495,12 @@ def epochs_of(folder: Path) -> int:
 
 def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     """The worker processes of a coordinator."""
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.slow
