@@ -36,7 +36,8 @@ def trained(tiny: Params, small_digits: Path, unsigned: None, tmp_path_factory: 
     data = small_digits / "train.safetensors"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ahead, "home", lambda: folder / "results")
-        ahead.train(tiny, "modern", [1, 2], data, None, None)
+        with ahead.kept({1: "modern-1", 2: "modern-2"}) as outs:
+            train.train(tiny, "modern", outs, data, None, None)
     for seed in (1, 2):
         train.train(tiny, "modern", {seed: folder / "runs" / f"modern-{seed}"}, data, None, None)
     return folder
@@ -170,8 +171,9 @@ def test_one_that_diverges_leaves_the_others_their_results(
                 next(self.network.parameters()).fill_(1e38)
 
     monkeypatch.setattr(Training, "__init__", wild)
-    with pytest.raises(Diverged, match="of 3 trainings these have diverged: modern-2"):
-        ahead.train(tiny, "modern", [1, 2, 3], small_digits / "train.safetensors", None, None)
+    runs, data = {seed: f"modern-{seed}" for seed in (1, 2, 3)}, small_digits / "train.safetensors"
+    with pytest.raises(Diverged, match="of 3 trainings these have diverged: modern-2"), ahead.kept(runs) as outs:
+        train.train(tiny, "modern", outs, data, None, None)
     assert [ahead.waits(f"modern-{seed}") for seed in (1, 2, 3)] == [True, False, True]
     assert not [path for path in ahead.workshop().iterdir() if path.is_dir()]
 

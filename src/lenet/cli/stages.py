@@ -1,5 +1,6 @@
 """The commands that DVC runs. The paths of the layout are their defaults."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,19 +120,20 @@ def train(
     Example: lenet train modern 1 --out /tmp/modern-1
              lenet train modern 1 2 3
     """
-    from lenet.pipeline import ahead as kept
+    from lenet.pipeline import ahead as results
 
     if out and len({*seeds}) > 1 and not ahead:
         raise InputError(f"--out is the folder of one run, and there are {len(seeds)} seeds")
     runs = _home_of(variant) / layout.RUNS
     outs = {seed: out or runs / f"{variant}-{seed}" for seed in seeds}
     record = (experiment or layout.mlflow_experiment(outs[seeds[0]])) if track else None
-    if ahead:
-        kept.train(params, variant, seeds, data, signature, record, snapshots, device, scheduler)
-    elif len(outs) > 1 or not kept.take(params, variant, seeds[0], data, signature, outs[seeds[0]], snapshots):
-        from lenet.pipeline import train as module
+    if len(outs) == 1 and results.take(params, variant, seeds[0], data, signature, outs[seeds[0]], snapshots):
+        return
+    from lenet.pipeline import train as module
 
-        module.train(params, variant, outs, data, signature, record, snapshots, device, scheduler)
+    names = {seed: f"{variant}-{seed}" for seed in seeds}
+    with results.kept(names) if ahead else nullcontext(outs) as places:
+        module.train(params, variant, places, data, signature, record, snapshots, device, scheduler)
 
 
 @job

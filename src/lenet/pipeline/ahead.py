@@ -11,8 +11,8 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lenet.params.schema import Params
@@ -27,27 +27,17 @@ MOST = 2**30  # bytes that may wait; a run takes less than 10 MB
 DIGESTS = "digests.json"
 
 
-def train(
-    params: Params,
-    name: str,
-    seeds: Sequence[int],
-    data: Path,
-    signature: Path | None,
-    experiment: str | None,
-    snapshots: bool = False,
-    device: str = "cpu",
-    scheduler: str | None = None,
-) -> None:
-    """Train variant ``name`` with these seeds, and keep the results of those that end well for their stages.
+@contextmanager
+def kept(runs: Mapping[int, str]) -> Iterator[dict[int, Path]]:
+    """Folders for trainings, by seed; the results of those that end well are then kept for their stages.
 
-    Arguments are those of stage train. Raises Diverged if one of them does, when all have ended.
+    Args:
+        runs: by seed, ``<variant>-<seed>``.
     """
-    from lenet.pipeline import train as module  # Lightning, which a stage that takes its result does not need
-
     with processes.own_folder(workshop()) as folder:
-        outs = {seed: folder / f"{name}-{seed}" for seed in seeds}
+        outs = {seed: folder / name for seed, name in runs.items()}
         try:
-            module.train(params, name, outs, data, signature, experiment, snapshots, device, scheduler)
+            yield outs
         finally:
             for out in outs.values():
                 if (out / "run.json").exists():
