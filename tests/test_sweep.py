@@ -516,7 +516,8 @@ def test_a_worker_s_first_death_executes_the_same_trial_again_and_a_second_fails
             worker.kill()
         wait_for(lambda: len(trials_of(checkout)) > 1 and trials_of(checkout)[1].intermediate_values)
         children = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGINT)
+        for one in [psutil.Process(process.pid), *workers_of(process)]:  # as a terminal does
+            one.send_signal(signal.SIGINT)
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 130
         assert not psutil.wait_procs(children, 10)[1]

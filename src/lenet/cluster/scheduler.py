@@ -59,6 +59,7 @@ def _started(workers: int) -> Iterator[Client]:
             n_workers=workers, threads_per_worker=1, processes=True, host="127.0.0.1", security=True,
             dashboard_address="127.0.0.1:0", memory_limit=0, silence_logs=logging.CRITICAL,
             scheduler_kwargs={"allowed_failures": 0},  # workers.py tries again
+            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],  # Ctrl-C is for this process
         )  # fmt: skip
     except (RuntimeError, OSError) as error:
         raise InputError(f"no worker starts on this machine: {reason(error)}") from None
