@@ -32,7 +32,7 @@ from lenet.evaluation import robustness
 from lenet.params import loading
 from lenet.pipeline import evaluate, signing, train
 from lenet.runtime import layout
-from lenet.training import signature
+from lenet.training import fingerprint
 
 BLOCKS = loading.load(ROOT / "params.yaml").variants
 VARIANTS = [
@@ -118,7 +118,7 @@ def test_stages_killed_anywhere_end_with_the_same_bits_in_the_same_run(
     monkeypatch.setattr(robustness, "DISTURBANCES", robustness.DISTURBANCES)
     monkeypatch.setattr(robustness, "curves", robustness.curves)
     exec(HARDEST, vars(robustness))  # as its own sources have it
-    monkeypatch.setattr(signing, "checked", lambda path, *_: signature.digest(json.loads(path.read_text())))
+    monkeypatch.setattr(signing, "checked", lambda path, *_: fingerprint.json_sha256(json.loads(path.read_text())))
     data, signed = killed / "data", killed / "signatures" / f"{variant}.json"
     train.train(loading.load(), variant, {1: straight / name}, data / "train.safetensors", signed, None)
     evaluate.evaluate(straight / name, data / "test.safetensors", straight / "metrics.json", False)

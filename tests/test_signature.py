@@ -67,7 +67,7 @@ def test_it_is_the_same_twice_and_of_this_block_and_these_digits(
     assert {"history.csv", "run.json", "snapshots.safetensors", "trace", "weights.safetensors"} == set(
         one["digests"]["files"]
     )
-    assert re.fullmatch("[0-9a-f]{64}", signature.digest(one))
+    assert re.fullmatch("[0-9a-f]{64}", fingerprint.json_sha256(one))
     other = signature.sign(small(params.variants["modern"], epochs=13), digits)
     assert other["digests"]["rates"] != one["digests"]["rates"]  # of every epoch, not of the miniature's alone
 
@@ -400,7 +400,7 @@ def test_the_key_of_a_run_follows_its_signature(signed: tuple[Params, Path], pre
         assert (tmp_path / "with" / name).read_bytes() == (tmp_path / "without" / name).read_bytes()
     run_json = json.loads((tmp_path / "with" / "run.json").read_text())["run"]
     assert set(run_json) == {"key", "weights.sha256", "data.sha256", "signature"}
-    assert run_json["signature"] == signature.digest(content)
+    assert run_json["signature"] == fingerprint.json_sha256(content)
     variant = params.variants["modern"]
     keys = {
         fingerprint.run_key(*one)

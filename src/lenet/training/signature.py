@@ -88,11 +88,6 @@ def sign(variant: Variant, digits: Digits) -> dict[str, Any]:
     return {"block": block, "data": digits_sha256(digits), "digests": found}
 
 
-def digest(content: dict[str, Any]) -> str:
-    """What a signature boils down to: the part of ``run.key``."""
-    return json_sha256(content)
-
-
 def miniature(variant: Variant, presentations: int = PRESENTATIONS) -> Variant:
     """The same block with few digits and epochs."""
     pieces = _pieces(variant)
