@@ -71,10 +71,8 @@ def test_confusion_counts_digit_by_answer() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory, prepared: Path, params: Params) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name in ("modern", "original-tanh", "frontier", "lecun1998"):
-        train(
-            small_params(params, train_size=600), name, 1, prepared / "train.safetensors",
-            None, folder / f"{name}-1", None, snapshots=name == "lecun1998",
-        )  # fmt: skip
+        outs, data = {1: folder / f"{name}-1"}, prepared / "train.safetensors"
+        train(small_params(params, train_size=600), name, outs, data, None, None, snapshots=name == "lecun1998")
     return folder
 
 

@@ -128,7 +128,9 @@ def test_the_pipeline_runs_once_and_then_only_what_changed(published: Path, copy
     monkeypatch.chdir(folder)
 
     # everything, side by side
-    assert len(published.with_name("said").read_text().splitlines()) == 2 + 3 * len(VARIANTS) + 1
+    said = published.with_name("said").read_text().splitlines()
+    assert said[0] == "removing signatures/original-sigmoid.json: no stage produces it any more"
+    assert len(said) == 1 + 2 + 3 * len(VARIANTS) + 1
     assert set(stages(folder)) == {
         "fetch", "prepare", "compare", *(f"signature@{v}" for v in VARIANTS),
         *(f"{s}@{v}-1" for s in ("train", "evaluate") for v in VARIANTS),

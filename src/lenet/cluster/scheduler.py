@@ -76,7 +76,7 @@ def _started(workers: int) -> Iterator[Client]:
 
 def reason(error: BaseException) -> str:
     """What is at the bottom of an error, in one line."""
-    while error.__cause__:
+    while error.__cause__ and not isinstance(error.__cause__, asyncio.CancelledError):
         error = error.__cause__
     said = (str(error).strip().splitlines() or [""])[0]
     return said if isinstance(error, InputError | OSError) and said else f"{type(error).__name__}: {said}"
