@@ -26,6 +26,7 @@ from lenet.training import fingerprint
 
 DEATHS = 2  # of its workers end a job
 POLL = 0.5  # seconds between looks at the cluster
+PATIENCE = 300  # seconds for the digits to come to a worker
 
 
 class Died(Exception):
@@ -172,9 +173,12 @@ class _Admission(WorkerPlugin):
         self.name, self.kept, self.prove = name, kept, dumps(prove)  # what it imports may take long, or be missing
 
     async def setup(self, worker: Worker) -> None:
-        kept: Any = worker.plugins[self.kept]
-        self.digits = kept.digits
         try:
+            async with asyncio.timeout(PATIENCE):
+                while self.kept not in worker.plugins:  # another session may be sending them
+                    await asyncio.sleep(POLL)
+            kept: Any = worker.plugins[self.kept]
+            self.digits = kept.digits
             await asyncio.to_thread(self._check, kept.sha256)  # meanwhile the worker answers
         except Exception as error:
             worker.log_event(f"{self.name}-refused", {"refused": reason(error)})
