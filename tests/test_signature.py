@@ -138,7 +138,7 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("runtime/files.py", "indent=2", "indent=1", "modern"),
     ("kernels/layers.py", "total += on_grid", "total = on_grid", "original"),
     ("kernels/steps.py", "(ONE - value[p] * value[p])", "(ONE + value[p] * value[p])", "original"),
-    ("networks/__init__.py", "gradient.copy_(its)", "gradient.copy_(its).mul_(0.5)", "frontier"),
+    ("networks/__init__.py", "gradient.copy_(part)", "gradient.copy_(part).mul_(0.5)", "frontier"),
     ("networks/codes.py", "#", ".", "recipe"),
     ("networks/convnet.py", "torch.relu(super().forward(x))", "super().forward(x)", "frontier"),
     ("networks/fast.py", 'getattr(pooling, "share", 0.25)', 'getattr(pooling, "share", 0.5)', "modern"),
@@ -146,13 +146,13 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("networks/lenet5.py", "2 / 3, 1.7159", "2 / 3, 1.7158", "original"),
     ("training/checkpoint.py", '"step": state.step', '"step": 0', "original"),
     ("training/checkpoint.py", '"wrong": state.wrong', '"wrong": 0', "original"),
-    ("training/fast_module.py", "self.wrong += int(", "self.wrong -= int(", "modern"),
+    ("training/fast_module.py", "training.wrong += int(", "training.wrong -= int(", "modern"),
     ("training/fast_module.py", "sizes[-1] = count - sizes[:-1].sum()", "sizes[-1] = 1", "modern"),
     ("training/fit.py", '"<f4"', '">f4"', "modern"),
     ("training/fit.py", 'lineterminator="\\n"', 'lineterminator="\\r\\n"', "modern"),
     ("training/levenberg.py", "(self.slope * self.slope) *", "self.slope *", "recipe"),
     ("training/module.py", "variant.initialisation, seed)", "variant.initialisation, seed + 1)", "modern"),
-    ("training/objective.py", "(2 / len(labels))", "(1 / len(labels))", "original"),
+    ("training/objective.py", "(2 / count)", "(1 / count)", "original"),
     ("training/objective.py", "(1, 1), -1.0", "(1, 1), -0.5", "modern"),
     ("training/objective.py", "value=-section.j", "value=section.j", "recipe"),
     ("training/optimizer.py", "(epoch - 1) / (epochs - 1)", "epoch / epochs", "modern"),
@@ -164,7 +164,7 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
 BROKEN = (
     "this machine's arithmetic is off",
     "goes on from a checkpoint",
-    "fast.py computes another network",
+    "computes another network than the plain modules",
     "the readable network is trained to other weights",
 )
 """What signing says in place of a signature, where two ways of computing the same no longer agree."""
@@ -500,7 +500,7 @@ def test_a_comment_retrains_nothing_and_a_change_of_bits_what_it_touches(copy: P
     rule.write_text(f"{text}\n# a comment\n")
     assert {name for name in stages(folder) if not name.startswith("evaluate")} == both | {"compare"}
     assert run("git", "status", "--porcelain", "signatures", "metrics", cwd=folder).stdout == ""
-    rule.write_text(text.replace("(2 / len(labels))", "(1 / len(labels))"))
+    rule.write_text(text.replace("(2 / count)", "(1 / count)"))
     stale = run(
         *lenet_command("train", "original-tanh", "1", "--data", "data/train.safetensors", "--signature",
                        "signatures/original-tanh.json", "--out", "runs/x-1", "--no-track"),
