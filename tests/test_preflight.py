@@ -256,3 +256,11 @@ def test_nothing_is_computed_where_an_operation_is_off(
     assert [type(what) for what in told] == [Preflight, Preflight]
     monkeypatch.setattr(workplace, "probe", lambda _: FOUND)
     assert rerun.rerun("modern-1", params, told.append, only_preflight=True).exit_status("bitwise") == 0
+
+
+def test_dask_s_certificates_are_for_reruns_on_a_cluster_alone(tmp_path: Path, monkeypatch) -> None:
+    place = Workplace(tmp_path / "project", Path(sys.executable))
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY", "key")
+    assert not [name for name in place._environment() if name.startswith(("DASK_", "LENET_SCHEDULER"))]
+    monkeypatch.setenv("LENET_SCHEDULER", "tls://head:8786")
+    assert place._environment()["DASK_DISTRIBUTED__COMM__TLS__CLIENT__KEY"] == "key"

@@ -31,8 +31,10 @@ from lenet.runtime.requirements import LOCKS
 HERE = Path(__file__).parent
 POLL = 0.1  # seconds
 KEPT = ("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LENET_SCHEDULER", "LOGNAME", "TMPDIR", "TZ", "USER")
-KEPT_KINDS = ("ATEN_", "DASK_", "KMP_", "LC_", "MKL_", "OMP_", "OPENBLAS_")
+KEPT_KINDS = ("ATEN_", "KMP_", "LC_", "MKL_", "OMP_", "OPENBLAS_")
 """The user's variables that a run's sources are given, besides PATH: names, and how names begin."""
+FOR_CLUSTER = "DASK_"
+"""How those begin that tell Dask where its certificates are; only for who names a scheduler."""
 FOR_PIP = re.compile(r"(PIP|SSL|REQUESTS)_.*|(https?|no|all)_proxy", re.IGNORECASE)
 """Those that pip is given to build an environment: where packages are, which may need credentials."""
 RAW = Path("data/raw")
@@ -90,7 +92,8 @@ class Workplace:
 
     def _environment(self) -> dict[str, str]:
         """Of the user's what programs cannot do without, and how to compute: no credentials, nothing of the project."""
-        own = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(KEPT_KINDS)}
+        kinds = (*KEPT_KINDS, FOR_CLUSTER) if "LENET_SCHEDULER" in os.environ else KEPT_KINDS
+        own = {name: value for name, value in os.environ.items() if name in KEPT or name.startswith(kinds)}
         home = self.project.parent
         own |= {
             "PATH": f"{self.python.parent}{os.pathsep}{os.environ['PATH']}",
