@@ -96,7 +96,7 @@ def signature(params: "Params", variant: str, data: Path, out: Path | None, tria
     default="cpu",
     envvar="LENET_DEVICE",
     show_default=True,
-    help="Where to compute; LENET_DEVICE sets it for all stages. The bits are the same.",
+    help="Where to compute; LENET_DEVICE sets it for all trainings. The bits are the same.",
 )
 @tracking_option
 @stage

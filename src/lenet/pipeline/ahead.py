@@ -90,7 +90,7 @@ def take(
     variant = params.variant(name)
     with processes.sole_writer(out):
         digits = load_digits(data)
-        signed = signing.checked(signature, name, variant, digits) if signature else signing.of(variant, digits)
+        signed = signing.checked(signature, name, variant, digits)
         record = signing.identify(name, seed, variant, digits, signed)
         with processes.alone(home()):
             entry = home() / f"{record.name}-{record.key}"

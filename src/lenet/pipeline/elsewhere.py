@@ -6,6 +6,7 @@ from typing import Any
 
 from lenet import cluster
 from lenet.digits.data import Digits
+from lenet.params.schema import Variant
 from lenet.pipeline import signing
 from lenet.runs.record import Record
 from lenet.runtime.errors import Diverged, InputError
@@ -38,8 +39,8 @@ def trained_there(
     Raises:
         InputError: no such cluster, no worker that computes as this process does, or it could not compute.
     """
-    name, signature = " ".join(record.name for record in records.values()), next(iter(records.values())).signature
-    proof = partial(_prove, next(iter(records.values())).parameters, signature)
+    name, first = " ".join(record.name for record in records.values()), next(iter(records.values()))
+    proof = partial(_prove, first.parameters, first.signature)
     with cluster.opened(scheduler, 0) as client, cluster.admitted(client, digits, proof) as workers:
         workers.submit(name, compute, dict(records), snapshots, device)
         while workers.jobs:
@@ -62,7 +63,7 @@ def compute(
     return [*trained(records, digits, observers, (), snapshots, device)]
 
 
-def _prove(variant: Any, signature: str, digits: Digits) -> None:
+def _prove(variant: Variant, signature: str, digits: Digits) -> None:
     if signing.of(variant, digits) != signature:
         raise InputError("its code signs the block otherwise; it needs this commit's sources")
 

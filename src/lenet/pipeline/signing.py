@@ -59,11 +59,11 @@ def of_trial(variant: Variant, digits: Digits) -> str:
     return of(signature.structure(variant), digits)
 
 
-def checked(path: Path, name: str, variant: Variant, digits: Digits) -> str:
+def checked(path: Path | None, name: str, variant: Variant, digits: Digits) -> str:
     """The signature in a file, made sure that it is the variant's on these digits and what this code gives.
 
     Args:
-        path: the file.
+        path: the file; None: it is computed.
         name: the variant's name, for messages.
         variant: its block.
         digits: all training digits.
@@ -71,6 +71,8 @@ def checked(path: Path, name: str, variant: Variant, digits: Digits) -> str:
     Raises:
         InputError: it is another one, or none.
     """
+    if path is None:
+        return of(variant, digits)
     remedy = f"run `dvc repro {_stage_of(path, name)}`"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

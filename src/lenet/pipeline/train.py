@@ -59,7 +59,7 @@ def train(
         for out in outs.values():
             stack.enter_context(processes.sole_writer(out))
         digits = load_digits(data)
-        signed = signing.checked(signature, name, variant, digits) if signature else signing.of(variant, digits)
+        signed = signing.checked(signature, name, variant, digits)
         records = {seed: signing.identify(name, seed, variant, digits, signed) for seed in outs}
         runs = {s: stack.enter_context(tracking.training(record, experiment)) for s, record in records.items()}
         observers, shown = stack.enter_context(progress.training({s: r.name for s, r in records.items()}, variant))
