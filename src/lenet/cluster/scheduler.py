@@ -79,4 +79,6 @@ def reason(error: BaseException) -> str:
     while error.__cause__ and not isinstance(error.__cause__, asyncio.CancelledError):
         error = error.__cause__
     said = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, TimeoutError) and not said:
+        return "no answer in time"
     return said if isinstance(error, InputError | OSError) and said else f"{type(error).__name__}: {said}"
