@@ -23,6 +23,7 @@ from lenet.kernels.steps import (
     on_grid,
     pull,
     squash,
+    total,
 )  # fmt: skip
 
 TAPS = 5  # in a line of a kernel
@@ -178,31 +179,33 @@ def pool(value, outer, by_max, share, line, half, y):
 def spread(dy, value, outer, by_max, share, line, half, grad):
     """From gradients at pooled pixels, those at their fields: share · each, or all of it to the first largest pixel."""
     networks, maps, _, digits = dy.shape
+    # unsigned, into one slice: then the compiler considers no negative offsets, nor whether four slices overlap
+    right, below = np.uint64(digits), np.uint64(line)
     for s in range(networks):
         for m in range(maps):
             for field in range(half * half):
                 at = 2 * (field // half) * line + 2 * (field % half) * digits
-                its, upper, lower = dy[s, m, field], grad[s, m, at:], grad[s, m, at + line :]
-                above, below = value[s, m, at:], value[s, m, at + line :]
-                upper2, lower2, above2, below2 = upper[digits:], lower[digits:], above[digits:], below[digits:]
+                end = at + line + 2 * digits
+                its, x, out = dy[s, m, field], value[s, m, at:end], grad[s, m, at:end]
                 if by_max:
-                    for p in range(digits):
+                    for p in range(right):
                         g = f32(its[p])
-                        a, b, c, d = above[p] * outer, above2[p] * outer, below[p] * outer, below2[p] * outer
+                        a, b = x[p] * outer, x[p + right] * outer
+                        c, d = x[p + below] * outer, x[p + below + right] * outer
                         most = max(max(a, b), max(c, d))
                         second = (b == most) & (a != most)
                         third = (c == most) & (a != most) & (b != most)
-                        upper[p] = g if a == most else ZERO
-                        upper2[p] = g if second else ZERO
-                        lower[p] = g if third else ZERO
-                        lower2[p] = ZERO if (a == most) | second | third else g
+                        out[p] = g if a == most else ZERO
+                        out[p + right] = g if second else ZERO
+                        out[p + below] = g if third else ZERO
+                        out[p + below + right] = ZERO if (a == most) | second | third else g
                 else:
-                    for p in range(digits):
+                    for p in range(right):
                         g = f32(its[p]) * share
-                        upper[p] = g
-                        upper2[p] = g
-                        lower[p] = g
-                        lower2[p] = g
+                        out[p] = g
+                        out[p + right] = g
+                        out[p + below] = g
+                        out[p + below + right] = g
 
 
 @rounding
@@ -220,11 +223,11 @@ def pull_convolution(grad, value, line, used, kind, factor, bits, d, dbias, foun
                 most = max(most, pull(kind, factor, grad[s, m, at : at + used], value[s, m, at : at + used]))
         found[s] = number_of(most)
         for m in range(maps):
-            total = 0.0
+            summed = 0.0
             for at in range(0, size, line):
                 to = at + TAPS * line
-                total += on_grid(grad[s, m, at : at + used], most, bits, d[s, m, to : to + used])
-            dbias[s, m] = total
+                summed += on_grid(grad[s, m, at : at + used], most, bits, d[s, m, to : to + used])
+            dbias[s, m] = summed
 
 
 @rounding
@@ -333,22 +336,22 @@ def shift(sums, bias, kind, inner, value):
     for s in range(networks):
         for m in range(units):
             _shift(sums[s, m], f32(bias[s, m]), value[s, m])
-            squash(kind, inner, value[s, m])
+        squash(kind, inner, value[s].reshape(-1))
 
 
 @rounding
 def pull_full(dy, value, kind, factor, bits, grad, d, dbias, found):
     """From gradients at a full layer's values, those at its sums, on a grid, and at its biases. ``grad``: scratch."""
-    networks, units, digits = dy.shape
+    networks, units, _ = dy.shape
     for s in range(networks):
-        most = np.int32(0)
-        for m in range(units):
-            for p in range(digits):
-                grad[s, m, p] = dy[s, m, p]
-            most = max(most, pull(kind, factor, grad[s, m], value[s, m]))
+        given, its = dy[s].reshape(-1), grad[s].reshape(-1)
+        for p in range(its.size):
+            its[p] = given[p]
+        most = pull(kind, factor, its, value[s].reshape(-1))
         found[s] = number_of(most)
+        on_grid(its, most, bits, d[s].reshape(-1))
         for m in range(units):
-            dbias[s, m] = on_grid(grad[s, m], most, bits, d[s, m])
+            dbias[s, m] = total(d[s, m])
 
 
 @rounding
@@ -398,10 +401,10 @@ def pull_distances(dy, x, outer, codes, dx, dcodes, found):
         dx[s] = 0.0
         for c in range(classes):
             for k in range(units):
-                code, total = f32(codes[s, c, k]), 0.0
+                code, summed = f32(codes[s, c, k]), 0.0
                 for p in range(digits):
                     pulled = (f32(dy[s, c, p]) * TWO) * (x[s, k, p] * outer - code)
                     its = np.float64((pulled + grid) - grid)
                     dx[s, k, p] += its
-                    total += its
-                dcodes[s, c, k] = 0.0 - total
+                    summed += its
+                dcodes[s, c, k] = 0.0 - summed
