@@ -297,6 +297,14 @@ def test_many_are_interrupted_at_once(folder: Path, how: signal.Signals) -> None
     assert leftovers(folder) == []
 
 
+@pytest.mark.parametrize(
+    ("untrusted", "said"), [(False, "possible: bitwise"), (True, "possible: bitwise with --trust-sources")]
+)
+def test_a_preflight_of_many_says_what_a_rerun_asks_for(untrusted: bool, said: str) -> None:
+    report = {"verdict": None, "preflight": {"best": "bitwise", "untrusted": untrusted}}
+    assert many.OneOfMany("modern-1", "modern-1", 3, report, "").grade == said
+
+
 def test_an_id_of_a_store_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else ``--all`` as a run's id would begin reruns without end."""
     shutil.copy(ROOT / "params.yaml", tmp_path)

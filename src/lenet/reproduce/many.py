@@ -64,8 +64,10 @@ class OneOfMany:
         """The grade, the best possible one, or why there is none."""
         if self.report is None:
             return self.fault or f"ended with status {self.status}"
-        verdict = self.report["verdict"]
-        return str(verdict["grade"] if verdict else f"possible: {self.report['preflight']['best']}")
+        verdict, preflight = self.report["verdict"], self.report["preflight"]
+        if verdict:
+            return str(verdict["grade"])
+        return f"possible: {preflight['best']}{' with --trust-sources' if preflight['untrusted'] else ''}"
 
 
 Run = tuple[str, str]
