@@ -127,7 +127,7 @@ def test_ci_and_the_workflow_run_the_same_commands() -> None:
     assert (ROOT / ".pre-commit-config.yaml").read_text().count("repo:") == 1
 
 
-def test_a_wheel_holds_the_package_and_its_template(tmp_path: Path) -> None:
+def test_a_wheel_holds_the_package_and_its_templates(tmp_path: Path) -> None:
     import zipfile
 
     words = f"-m pip wheel -qq --no-deps --no-build-isolation -w {tmp_path} ."
@@ -136,7 +136,8 @@ def test_a_wheel_holds_the_package_and_its_template(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
-    assert {"lenet/networks/lenet5.py", "lenet/report/templates/comparison.html", "lenet/__main__.py"} <= set(names)
+    assert {"lenet/networks/lenet5.py", "lenet/__main__.py"} <= set(names)
+    assert {"lenet/report/templates/comparison.html", "lenet/cards/templates/model.md"} <= set(names)
     assert "Requires-Python: >=3.11" in metadata
 
 

@@ -120,6 +120,22 @@ def results(params: "Params") -> None:
 
 
 @job
+@click.argument("name")
+def card(params: "Params", name: str) -> None:
+    """Print a model card, or the data card.
+
+    Of a variant's published runs, or of the data set `mnist`: Markdown with the metadata that the Hugging Face hub
+    reads, from metrics and params.yaml.
+
+    \b
+    Example: lenet card modern > README.md
+    """
+    from lenet import cards
+
+    print(cards.card(params, name))
+
+
+@job
 @click.option("--reports", type=HERE, default=layout.REPORTS, show_default=True, help="The folder of the report.")
 def draw(params: "Params", reports: Path) -> None:
     """Redraw the report's page and plots from comparison.json.
