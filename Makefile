@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS = 1
 # nor advertisement
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench docs ui pictures wheel lock
+.PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench reruns docs ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -85,6 +85,9 @@ test-results: environment ## compare what is committed with what `make repro` ha
 
 bench: environment ## speed compared with baselines, into docs/explanation/performance.md (half an hour)
 	python -m benchmarks --keep
+
+reruns: environment ## rerun the published runs that are not proved yet, into tools/reruns.json (hours; it may be interrupted)
+	python -m tools.reruns
 
 docs: environment ## the documentation, into site/; a warning is an error
 	mkdocs build --strict --quiet
