@@ -471,7 +471,10 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
     keys = (tmp_path / "reference" / "parameters.html").read_text()
     assert all(f"<code>{key}</code>" in keys for key in (*schema.Variant.model_fields, "scaled-tanh", "beta1", "keep"))
     assert "lenet rerun" in (tmp_path / "reference" / "commands.html").read_text()
-    reruns = shown(tmp_path / "explanation" / "reproducibility.html", "rerun of")
+    own, reruns = (
+        shown(tmp_path / "explanation" / f"{name}.html", first)
+        for name, first in (("results", "whose"), ("reproducibility", "rerun of"))
+    )
     for path in (path for home in layout.homes(ROOT) for path in sorted((home / "metrics").glob("*-*.json"))):
         variant, _, seed = path.stem.rpartition("-")
         metrics = json.loads(path.read_text())
@@ -479,6 +482,10 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
         (row,) = (row for row in reruns if row[0] == variant and seed in row[1].split(", "))
         assert metrics["run"]["weights.sha256"][:8] in row[2]
         assert row[3] == f"{metrics['digits']['held_out']:,}"
+    for name, found in experiments.read(EXPERIMENTS, "frontier")["variants"].items():
+        if name.startswith("frontier"):
+            _, error, _, parameters = results_table.cells(found)
+            assert [f"ours: {name}", parameters, error] in [row[:3] for row in own]
 
 
 def shown(page: Path, first: str) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""MkDocs hook: what the pages show of published results, from Git alone: cards, and tables at their marks."""
+"""MkDocs hook: what the pages show of published results, from Git alone: cards, and rows and tables at their marks."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 from lenet import cards
 from lenet.cards import Published
 from lenet.params import loading
+from lenet.params.schema import TRAINING_DIGITS
 from lenet.report import results_table
 
 PROJECT = Path(__file__).parents[1]
@@ -59,6 +60,18 @@ def card_rows() -> Iterator[str]:
             yield f"| [`{one.name}`]({one.name}.md) | {title} | {error} | {parameters} |"
 
 
+def own_rows() -> Iterator[str]:
+    """Rows of the table of others' errors: our networks that were trained on MNIST's whole training set."""
+    for title, group in groups().items():
+        for one in group if title in ("compared", "paper", "frontier") else ():
+            digits = one.first["digits"]
+            if digits["trained_on"] + digits["held_out"] == TRAINING_DIGITS:
+                _, error, _, parameters = results_table.cells(one.numbers)
+                way = f"{len(one.runs)} seeds, mean ± sd; last epoch; settings chosen on held-out digits"
+                way += "; former arithmetic" if one.is_former else ""
+                yield f"| **ours: `{one.name}`** | {parameters} | {error} | {way} | `{one.home / 'metrics'}` |"
+
+
 def rerun_rows() -> Iterator[str]:
     """The table of reruns."""
     return reruns.table(reruns.read(), PUBLISHED.values())
@@ -66,5 +79,6 @@ def rerun_rows() -> Iterator[str]:
 
 MARKS: dict[str, Callable[[], Iterator[str]]] = {
     "<!-- generated: cards -->": card_rows,
+    "<!-- generated: ours -->": own_rows,
     "<!-- generated: reruns -->": rerun_rows,
 }
