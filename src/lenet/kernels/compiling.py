@@ -13,15 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llvmlite import binding
 from numba import njit
-from numba.core import caching, config
+from numba.core import caching, codegen, config
 
 PACKAGE = Path(__file__).parents[1]
 SOURCES = ("arithmetic/exact.py", "arithmetic/functions.py", "kernels/*.py")
 KEPT = 16  # versions of the code
-if not os.environ.get("NUMBA_CPU_FEATURES") and (features := binding.get_host_cpu_features()).get("avx512f"):
-    vars(config)["CPU_FEATURES"] = f"{features.flatten()},-prefer-256-bit"  # else vectors of half the length
+if not os.environ.get("NUMBA_CPU_FEATURES") and "+avx512f" in (features := codegen.get_host_cpu_features()):
+    vars(config)["CPU_FEATURES"] = f"{features},-prefer-256-bit"  # else vectors of half the length
 
 
 @cache
