@@ -217,3 +217,29 @@ def test_variants_that_do_not_share_seeds_and_digits_are_named() -> None:
         statistics.pairs({"modern": wrong({1}, {1}, {1}), "old": wrong({1}, {2})})
     with pytest.raises(InputError, match="same shape"):
         statistics.difference(wrong({1}, digits=5), wrong({1}, digits=6))
+
+
+def test_clustering_is_the_variance_of_blocks_against_that_of_digits() -> None:
+    # means of two: 1 and 0, variance ½; of digits ⅓; the fifth digit fills no block
+    assert statistics.clustering(np.array([1.0, 1, 0, 0, 1]), 2).effect == pytest.approx(2 * (1 / 2) / (1 / 3))
+    assert statistics.clustering(np.array([1.0, 0, 0, 1, 0]), 2).effect == 0
+    assert statistics.clustering(np.ones(100), 10) is None
+
+
+def test_clustering_shows_writers_that_follow_each_other_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of a writer's size see 1 + (2m/3 − 1)·ρ; digits in random order 1, and 5 % of them fall outside."""
+    generator = np.random.default_rng(2)
+    size, rho, p = 100, 0.05, 0.1
+    found, outside = [], 0
+    for trial in range(200):
+        monkeypatch.setattr(statistics, "ORDERS", 1)
+        chances = generator.beta(p * (1 / rho - 1), (1 - p) * (1 / rho - 1), 51)
+        digits = generator.random(size * 51) < np.repeat(chances, size)
+        cut = generator.integers(size)
+        found.append(statistics.clustering(digits[cut : cut + 5000].astype(float), size).effect)
+        monkeypatch.setattr(statistics, "ORDERS", 200)
+        if trial < 100:
+            one = statistics.clustering((generator.random(5000) < p).astype(float), size)
+            outside += not one.low <= one.effect <= one.high
+    assert np.mean(found) == pytest.approx(1 + (2 * size / 3 - 1) * rho, rel=0.1)
+    assert 1 <= outside <= 13

@@ -45,6 +45,7 @@ from lenet.runtime.errors import InputError
 LEVEL = 0.05
 POWER = 0.8
 RESAMPLES = 10_000
+ORDERS = 1000  # random ones
 MOST_SEEDS = 1000  # more are no advice
 NO_USE = "more seeds would not help with this test set"
 _SEED = 1998
@@ -103,6 +104,21 @@ class Comparison:
     difference: Difference
     p_adjusted: float | None
     verdict: str
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """How far neighbouring digits have like outcomes.
+
+    Attributes:
+        effect: the variance of means of consecutive digits, as a multiple of what independent digits would have: their
+            design effect.
+        low, high: where 95 % of random orders of the same digits have it.
+    """
+
+    effect: float
+    low: float
+    high: float
 
 
 def estimate(wrong: Any) -> Estimate:
@@ -164,6 +180,29 @@ def pairs(named: Mapping[str, Any], chosen: Sequence[tuple[str, str]] | None = N
         Comparison(a, b, one, corrected, _verdict(a, b, one, corrected, len(two)))
         for (a, b), one, corrected in zip(two, found, adjusted, strict=True)
     ]
+
+
+def clustering(outcomes: np.ndarray, block: int) -> Clustering | None:
+    """The design effect of blocks of consecutive digits; None if all outcomes are equal.
+
+    Where m digits of each writer follow each other and the outcomes of two of them correlate by rho, blocks of m digits
+    have 1 + (2m/3 − 1)·rho on average: most cut across two writers. Means over whole writers have 1 + (m − 1)·rho.
+
+    Args:
+        outcomes: of each digit (digits,) in order, such as its mean over seeds.
+        block: how many digits a mean is of; those that fill no block at the end are left out.
+    """
+    whole = outcomes[: len(outcomes) // block * block]
+    variance = whole.var(ddof=1)
+    if not variance:
+        return None
+
+    def effect(order: np.ndarray) -> float:
+        return float(block * order.reshape(-1, block).mean(1).var(ddof=1) / variance)
+
+    generator = np.random.RandomState(_SEED)  # as for the intervals
+    low, high = np.quantile([effect(generator.permutation(whole)) for _ in range(ORDERS)], (LEVEL / 2, 1 - LEVEL / 2))
+    return Clustering(effect(whole), float(low), float(high))
 
 
 def points(fraction: float) -> str:
