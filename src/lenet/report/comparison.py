@@ -4,6 +4,7 @@ import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pandas as pd
 from lenet.evaluation import confidence, judge
 from lenet.evaluation.scoring import confusion
 from lenet.networks import layer_table
-from lenet.report import statistics
+from lenet.report import mnist, statistics
 from lenet.runs import readers
 from lenet.runs.record import Record
 from lenet.runtime.errors import FaultyFile, InputError
@@ -103,6 +104,7 @@ def describe(by_variant: ByVariant) -> dict[str, Any]:
     runs = [run for group in by_variant.values() for run in group]
     found = statistics.pairs({name: np.array([run.wrong for run in group]) for name, group in by_variant.items()})
     missed = np.sum([run.wrong for run in runs], axis=0)
+    known = mnist.are_test_digits(runs[0].predictions["index"].to_numpy(), runs[0].labels)
     return {
         "seeds": [run.record.seed for run in next(iter(by_variant.values()))],
         "digits": len(missed),
@@ -114,6 +116,8 @@ def describe(by_variant: ByVariant) -> dict[str, Any]:
         "missed_by_any": int((missed > 0).sum()),
         "missed_by_all": int((missed == len(runs)).sum()),
         "hardest": hardest(by_variant),
+        "labels": labels(by_variant) if known else None,
+        "writers": writers(by_variant) if known else None,
     }
 
 
@@ -194,22 +198,69 @@ def summarise(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def hardest(by_variant: ByVariant) -> list[dict[str, Any]]:
-    """The digits that most runs miss, with each variant's most frequent answer; ties in file order.
+    """The digits that most runs miss; ties in file order."""
+    missed = Counter(index for group in by_variant.values() for run in group for index in run.missed)
+    order = sorted(missed.items(), key=lambda item: (-item[1], item[0]))
+    return [_shown(by_variant, index) for index, _ in order[:HARDEST]]
 
-    ``image`` is its 28 lines of 28 grey levels, a byte each, in base64.
+
+def _shown(by_variant: ByVariant, index: int) -> dict[str, Any]:
+    """A digit, with each variant's most frequent answer.
+
+    ``image`` is its 28 lines of 28 grey levels, a byte each, in base64. It is None of a digit that no run misses: runs
+    keep those that they miss.
     """
     runs = [run for group in by_variant.values() for run in group]
-    images = {index: image for run in runs for index, image in run.missed.items()}
-    missed = Counter(index for run in runs for index in run.missed)
-    found = []
-    for index, count in sorted(missed.items(), key=lambda item: (-item[1], item[0]))[:HARDEST]:
-        answers = {}
-        for variant, group in by_variant.items():
-            given = Counter(int(run.predictions["answer"][index]) for run in group)
-            answers[variant] = given.most_common(1)[0][0]
-        label = int(runs[0].predictions["label"][index])
-        image = base64.b64encode(images[index].tobytes()).decode()
-        found.append(
-            {"index": index, "label": label, "missed_by": count, "of": len(runs), "answers": answers, "image": image}
-        )
-    return found
+    answers = {}
+    for variant, group in by_variant.items():
+        given = Counter(int(run.predictions["answer"][index]) for run in group)
+        answers[variant] = given.most_common(1)[0][0]
+    images = [run.missed[index] for run in runs if index in run.missed]
+    return {
+        "index": index,
+        "label": int(runs[0].predictions["label"][index]),
+        "missed_by": len(images),
+        "of": len(runs),
+        "answers": answers,
+        "image": base64.b64encode(images[-1].tobytes()).decode() if images else None,
+    }
+
+
+def labels(by_variant: ByVariant) -> dict[str, Any]:
+    """MNIST's doubted labels: the digits, each run's misses among them, and its error on the other digits."""
+    doubted = [one.index for one in mnist.DOUBTS]
+    return {
+        "people": mnist.PEOPLE,
+        "candidates": mnist.CANDIDATES,
+        "digits": [_shown(by_variant, one.index) | {"other": one.other, "votes": one.votes} for one in mnist.DOUBTS],
+        "variants": {
+            name: {
+                "misses": _over_seeds([int(run.wrong[doubted].sum()) for run in group]),
+                "error_without": _over_seeds([float(np.delete(run.wrong, doubted).mean()) for run in group]),
+            }
+            for name, group in by_variant.items()
+        },
+    }
+
+
+def writers(by_variant: ByVariant) -> dict[str, Any]:
+    """The errors on the test digits of each of MNIST's two groups of writers, and how far misses cluster by writer."""
+    means = {name: np.mean([run.wrong for run in group], 0) for name, group in by_variant.items()}
+    outcomes = [*means.items(), *((f"{a} − {b}", means[a] - means[b]) for a, b in combinations(means, 2))]
+    in_order = mnist.WRITERS[mnist.IN_ORDER]
+    found = {name: statistics.clustering(values[in_order], mnist.PER_WRITER) for name, values in outcomes}
+    return {
+        "groups": {
+            who: {
+                "digits": part.stop - part.start,
+                "variants": {
+                    name: _over_seeds([float(run.wrong[part].mean()) for run in group])
+                    for name, group in by_variant.items()
+                },
+            }
+            for who, part in mnist.WRITERS.items()
+        },
+        "in_order": mnist.IN_ORDER,
+        "block": mnist.PER_WRITER,
+        "clustering": {name: asdict(one) if one else None for name, one in found.items()},
+    }

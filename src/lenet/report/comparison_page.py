@@ -21,11 +21,13 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
     Args:
         content: reports/comparison.json's.
         pictures: the figures by name.
-        images: the hardest digits' (28, 28) by index.
+        images: those (28, 28) of the digits that are shown, by index.
         digest: that of the file that the content is from.
     """
     frontier_s = (content["frontier"] or {"variants": {}})["variants"]
-    template = html.template("comparison.html", percent=percent, points=signed, p=p_value, unbroken=unbroken)
+    template = html.template(
+        "comparison.html", percent=percent, points=signed, p=p_value, unbroken=unbroken, spread=spread
+    )
     return template.render(
         content,
         digest=digest,
@@ -35,7 +37,7 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
         pictures={
             name: html.inline("svg+xml", figures.svg(figure)) for name, figure in pictures.items() if name != "hardest"
         },
-        images={one["index"]: html.inline("png", figures.digit(images[one["index"]])) for one in content["hardest"]},
+        images={index: html.inline("png", figures.digit(image)) for index, image in images.items()},
         said={
             "lead": lead(content),
             "beyond": beyond(content),
@@ -45,6 +47,8 @@ def render(content: Content, pictures: Mapping[str, Figure], images: Mapping[int
             "certainty": list(certainty(content)),
             "rejections": rejections(content),
             "robustness": robustness(content) if has_robustness(content) else "",
+            "labels": list(labels(content)) if content["labels"] else [],
+            "writers": writers(content) if content["writers"] else "",
             "frontier": frontier(content["frontier"]) if content["frontier"] else "",
             "ladder": ladder(content["ladder"]) if content["ladder"] else "",
             "sizes": list(sizes(content["sizes"])) if content["sizes"] else [],
@@ -159,6 +163,28 @@ def robustness(content: Content) -> str:
     return f"At the hardest level of each disturbance, the lowest mean error is {told} of {len(rows)} cases."
 
 
+def labels(content: Content) -> Iterator[str]:
+    """How many of each variant's misses are of doubted labels."""
+    for name, found in content["labels"]["variants"].items():
+        yield f"of {content['variants'][name]['misses']:g} misses of {name}, {found['misses']['mean']:g} are among them"
+
+
+def writers(content: Content) -> str:
+    """Whether misses cluster by writer, and whether differences between variants do."""
+    found = content["writers"]["clustering"]
+    told = []
+    for what, names in (
+        ("errors of single variants", [name for name in found if name in content["variants"]]),
+        ("differences between variants", [name for name in found if name not in content["variants"]]),
+    ):
+        beyond = sum(found[name] is not None and found[name]["effect"] > found[name]["high"] for name in names)
+        if names:
+            told.append(
+                f"{ {0: 'none', len(names): 'all'}.get(beyond, number(beyond)) } of the {number(len(names))} {what}"
+            )
+    return f"Beyond chance, the design effect exceeds 1 in {' and in '.join(told)}."
+
+
 def frontier(content: Content) -> str:
     """From the first of a chain to the last."""
     first, *_, last = content["chains"][0]
@@ -197,6 +223,11 @@ def number(count: int) -> str:
 def percent(fraction: float) -> str:
     """A fraction as per cent."""
     return f"{points(fraction)}\N{NO-BREAK SPACE}%"
+
+
+def spread(found: Content) -> str:
+    """Errors of seeds in per cent, mean ± standard deviation, as the tables show them without the unit."""
+    return f"{100 * found['mean']:.2f}" + ("" if found["sd"] is None else f" ± {100 * found['sd']:.2f}")
 
 
 def signed(fraction: float) -> str:

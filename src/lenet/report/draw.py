@@ -5,7 +5,7 @@ them as outputs. The page names the digest of the file it was drawn from.
 """
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ def draw(reports: Path) -> None:
     """
     content, digest = results_table.load(reports), results_table.digest(reports)
     with reading(reports / "comparison.json", "of this version"):
-        images = {one["index"]: image(one) for one in content["hardest"]}
+        images = {one["index"]: image(one) for one in _shown(content) if one["image"]}
         drawn = pictures(content) | {"hardest": _gallery(content["hardest"], images)}
         page = comparison_page.render(content, drawn, images, digest)
     for name, figure in drawn.items():
@@ -35,8 +35,15 @@ def draw(reports: Path) -> None:
 
 
 def image(digit: dict[str, Any]) -> np.ndarray:
-    """One of the hardest digits, (28, 28)."""
+    """A digit that is shown, (28, 28)."""
     return np.frombuffer(base64.b64decode(digit["image"]), np.uint8).reshape(28, 28)
+
+
+def _shown(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The digits that the page shows."""
+    yield from content["hardest"]
+    if content["labels"]:
+        yield from content["labels"]["digits"]
 
 
 def pictures(content: dict[str, Any]) -> dict[str, Figure]:
