@@ -232,6 +232,26 @@ def test_the_verdicts_are_the_report_s(params: Params, monkeypatch: pytest.Monke
         assert (pair["verdict"] in page("README.md")) == (pair["p_adjusted"] < LEVEL)
 
 
+@pytest.mark.results
+def test_the_words_on_labels_and_writers_are_the_report_s(params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    report = results_table.load(Path("reports"))
+    results = page("docs/explanation/results.md")
+    assert f"Means over seeds: {'; '.join(comparison_page.labels(report))}." in results
+    assert comparison_page.writers(report) in results
+    rows = table_rows("docs/explanation/results.md", "error, %, mean ± sd")
+    assert list(rows) == list(params.compare)
+    for name, cells in rows.items():
+        found = [report["labels"]["variants"][name]["error_without"]]
+        found += [group["variants"][name] for group in report["writers"]["groups"].values()]
+        assert cells == [comparison_page.spread(one) for one in found], name
+    effects = [report["writers"]["clustering"][name]["effect"] for name in params.compare]
+    assert f"a design effect of {min(effects):.1f} to {max(effects):.1f}." in results
+    rho = {round((effect - 1) / (2 * report["writers"]["block"] / 3 - 1), 2) for effect in effects}
+    assert rho == {0.02}
+    assert "With ρ = 0.02, about what single errors show there" in page("docs/explanation/statistics.md")
+
+
 def studied() -> dict[str, dict]:
     """Each published study's best.json, by its variant."""
     paths = sorted((EXPERIMENTS / "sweeps" / "studies").glob("*/best.json"))
