@@ -144,10 +144,13 @@ def admitted(client: Client, digits: Digits, prove: Callable[[Digits], None]) ->
     workers, kept = Workers(client), _Kept(digits)
     client.subscribe_topic(workers.name, lambda event: workers._came.put((event[1]["job"], event[1]["told"])))
     for address, answer in client.run(conformance.faults, on_error="return").items():
-        if isinstance(answer, BaseException):
+        if isinstance(answer, BaseException) and not isinstance(answer, OSError):  # else it has gone meanwhile
             raise InputError(f"worker {address} is refused: {reason(answer)}; it needs this commit's environment")
-    client.register_plugin(kept)
-    client.register_plugin(_Admission(workers.name, kept.name, prove))
+    for plugin in (kept, _Admission(workers.name, kept.name, prove)):
+        try:
+            client.register_plugin(plugin)
+        except OSError:  # a worker has gone meanwhile; if it was the scheduler, this fails, too
+            client.register_plugin(plugin)
     try:
         yield workers
     finally:
