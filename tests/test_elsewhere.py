@@ -19,7 +19,7 @@ def test_a_processor_gives_the_same_bits(processor: str, few: Path, probed: dict
     except emulation.Unavailable as reason:
         pytest.skip(f"{processor} is not emulated: {reason}")
     done = subprocess.run(
-        [*python, *PROBE[1:], str(few)], capture_output=True, text=True, timeout=500, env=emulation.environment()
+        [*python, *PROBE[1:], str(few)], capture_output=True, text=True, timeout=1500, env=emulation.environment()
     )
     assert not done.returncode, done.stderr[-2000:]
     there = json.loads(done.stdout)
