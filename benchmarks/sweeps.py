@@ -72,7 +72,7 @@ def course(changes: Mapping[str, Any], seed: int) -> Course:
         changes: to ``sweep`` of params.yaml.
         seed: of what is tried, and of each training.
     """
-    found = study(_params({"trials": TRIALS, "seed": seed, "run_seed": seed, **changes}, SMALL))
+    found = study(_params({"trials": TRIALS, "seed": seed, "seeds": [seed], **changes}, SMALL))
     complete = {trial.number: trial.values[0] for trial in found.complete}
     return [(len(trial.intermediate_values), complete.get(trial.number)) for trial in found.trials]
 

@@ -229,6 +229,13 @@ def test_pruning_is_measured_on_the_same_trials(folder: Path, monkeypatch) -> No
         assert pruned.intermediate_values.items() <= whole.intermediate_values.items()
 
 
+def test_studies_run_in_the_project_s_own_settings(folder: Path, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweeps, "SMALL", TINY)
+    monkeypatch.setattr(sweeps, "TRIALS", 2)
+    assert [epochs for epochs, _ in sweeps.course({}, 1)] == [4, 4]
+
+
 def test_epochs_and_errors_of_paired_studies_worked_out_by_hand() -> None:
     whole, better = [(12, 0.05), (12, 0.03), (12, 0.02)], [(12, 0.06), (12, 0.04), (12, 0.03)]
     pruned, worse = [(12, 0.05), (3, None), (9, 0.024)], [(12, 0.06), (1, None), (1, None)]

@@ -136,7 +136,7 @@ EDITS: list[Edit] = [  # file, what stands there, what is put there, and the blo
     ("digits/epochs.py", 'if variant.order == "constant" else', "if not variant.order else", "recipe"),
     ("digits/epochs.py", '"distortion", number', '"distortion", number + 1', "frontier"),
     ("runtime/files.py", "indent=2", "indent=1", "modern"),
-    ("kernels/layers.py", "total += on_grid", "total = on_grid", "original"),
+    ("kernels/layers.py", "summed += on_grid", "summed = on_grid", "original"),
     ("kernels/steps.py", "(ONE - value[p] * value[p])", "(ONE + value[p] * value[p])", "original"),
     ("networks/__init__.py", "gradient.copy_(part)", "gradient.copy_(part).mul_(0.5)", "frontier"),
     ("networks/codes.py", "#", ".", "recipe"),
