@@ -15,6 +15,7 @@ from typing import Any
 from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, Worker, WorkerPlugin, get_worker
+from distributed.comm import CommClosedError
 from distributed.core import Status
 from distributed.protocol.pickle import dumps, loads
 
@@ -144,12 +145,12 @@ def admitted(client: Client, digits: Digits, prove: Callable[[Digits], None]) ->
     workers, kept = Workers(client), _Kept(digits)
     client.subscribe_topic(workers.name, lambda event: workers._came.put((event[1]["job"], event[1]["told"])))
     for address, answer in client.run(conformance.faults, on_error="return").items():
-        if isinstance(answer, BaseException) and not isinstance(answer, OSError):  # else it has gone meanwhile
+        if isinstance(answer, BaseException) and not isinstance(answer, CommClosedError):  # then it has gone meanwhile
             raise InputError(f"worker {address} is refused: {reason(answer)}; it needs this commit's environment")
     for plugin in (kept, _Admission(workers.name, kept.name, prove)):
         try:
             client.register_plugin(plugin)
-        except OSError:  # a worker has gone meanwhile; if it was the scheduler, this fails, too
+        except CommClosedError:  # a worker has gone meanwhile; if it was the scheduler, this fails, too
             client.register_plugin(plugin)
     try:
         yield workers
