@@ -7,7 +7,7 @@ of what it sees; its last four columns mean nothing and are left out by what rea
 
 import numpy as np
 
-from lenet.kernels.compiling import exactly, rounding
+from lenet.kernels.compiling import exactly, inlined, rounding
 from lenet.kernels.steps import (
     GRID_BITS,
     INPUT_BITS,
@@ -30,10 +30,11 @@ TAPS = 5  # in a line of a kernel
 
 
 @rounding
-def take_weights(values, starts, bits, rows, out, found):
+def take_weights(values, starts, bits, rows, read, out, found):
     """Parameters [network, all], those of products on their grids, to ``out`` one parameter after another.
 
-    ``bits`` 0: as it is. The largest magnitude of each goes to its row of ``found`` [row, network].
+    ``bits`` 0: as it is. The largest magnitude of each goes to its row of ``found`` [row, network]. Those that are
+    ``read`` where they are get no more than that.
     """
     networks = len(values)
     for t in range(bits.size):
@@ -43,17 +44,18 @@ def take_weights(values, starts, bits, rows, out, found):
             if bits[t]:
                 most = largest(x)
                 found[rows[t], s] = number_of(most)
-                on_grid(x, most, bits[t], its)
+                if not read[t]:
+                    on_grid(x, most, bits[t], its)
             else:
                 for p in range(size):
                     its[p] = x[p]
 
 
 @rounding
-def give_gradients(grads, starts, out):
-    """The gradients of parameters, one after another, to [network, all]."""
+def give_gradients(grads, starts, read, out):
+    """The gradients of parameters, one after another, to [network, all], but for those that are there already."""
     networks = len(out)
-    for t in range(len(starts) - 1):
+    for t in np.flatnonzero(~read):
         size = starts[t + 1] - starts[t]
         for s in range(networks):
             x, its = grads[starts[t] * networks + s * size :][:size], out[s, starts[t] : starts[t + 1]]
@@ -68,21 +70,28 @@ def take_inputs(x, outer, bounded, least, out, found):
     ``out`` [network, pixel · digit] may be longer. ``found``: the largest magnitude in each network.
     """
     networks, pixels, digits = x.shape
+    if bounded or digits == 1:
+        for s in range(networks):
+            row = x[s].reshape(-1)
+            most = np.int32(0) if bounded else largest(row)
+            found[s] = number_of(most)
+            c = constant(most, least, INPUT_BITS)
+            for p in range(row.size):
+                out[s, p] = (row[p] * outer + c) - c
+        return
     mosts, constants = np.empty(digits, np.int32), np.empty(digits, np.float32)
     for s in range(networks):
-        top = np.int32(0)
         mosts[:] = 0
-        if not bounded:
-            for k in range(pixels):
-                row = x[s, k]
-                for p in range(digits):
-                    its = magnitude(row[p])
-                    mosts[p] = its if its > mosts[p] else mosts[p]
+        for k in range(pixels):
+            row = x[s, k]
             for p in range(digits):
-                top = max(top, mosts[p])
-        found[s] = number_of(top)
+                its = magnitude(row[p])
+                mosts[p] = its if its > mosts[p] else mosts[p]
+        top = np.int32(0)
         for p in range(digits):
+            top = max(top, mosts[p])
             constants[p] = constant(mosts[p], least, INPUT_BITS)
+        found[s] = number_of(top)
         for k in range(pixels):
             row, its = x[s, k], out[s, k * digits : (k + 1) * digits]
             for p in range(digits):
@@ -157,22 +166,54 @@ def convolve(x, weight, bias, ends, seen, apart, length, line, step, kind, inner
                 squash(kind, inner, out)
 
 
+@inlined
+def _pooled(a, b, c, d, by_max, share):
+    return max(max(a, b), max(c, d)) if by_max else ((a + b) + (c + d)) * share
+
+
 @rounding
 def pool(value, outer, by_max, share, line, half, y):
     """Fields of 2×2 pixels of outer · value to their largest, or to share · their sum [network, map, field, digit]."""
-    networks, maps, fields, digits = y.shape
+    networks, maps, _, digits = y.shape
+    right, below = np.uint64(digits), np.uint64(line)
     for s in range(networks):
         for m in range(maps):
-            for field in range(fields):
-                at = 2 * (field // half) * line + 2 * (field % half) * digits
-                upper, lower, out = value[s, m, at:], value[s, m, at + line :], y[s, m, field]
-                upper2, lower2 = upper[digits:], lower[digits:]
-                for p in range(digits):
-                    a, b, c, d = upper[p] * outer, lower[p] * outer, upper2[p] * outer, lower2[p] * outer
-                    if by_max:
-                        out[p] = max(max(a, b), max(c, d))
-                    else:
-                        out[p] = ((a + b) + (c + d)) * share
+            for row in range(half):
+                x, its = value[s, m, 2 * row * line :], y[s, m, row * half : (row + 1) * half]
+                if digits == 1:  # for one loop over a line
+                    for p in range(np.uint64(half)):
+                        at = p + p
+                        a, b = x[at] * outer, x[at + below] * outer
+                        c, d = x[at + right] * outer, x[at + below + right] * outer
+                        its[p, 0] = _pooled(a, b, c, d, by_max, share)
+                    continue
+                for column in range(half):
+                    some, out = x[2 * column * digits :], its[column]
+                    for p in range(right):
+                        a, b = some[p] * outer, some[p + below] * outer
+                        c, d = some[p + right] * outer, some[p + below + right] * outer
+                        out[p] = _pooled(a, b, c, d, by_max, share)
+
+
+@inlined
+def _spread(g, x, p, right, below, outer, by_max, share, out):
+    """The gradient at one field's pixels."""
+    if by_max:
+        a, b = x[p] * outer, x[p + right] * outer
+        c, d = x[p + below] * outer, x[p + below + right] * outer
+        most = max(max(a, b), max(c, d))
+        second = (b == most) & (a != most)
+        third = (c == most) & (a != most) & (b != most)
+        out[p] = g if a == most else ZERO
+        out[p + right] = g if second else ZERO
+        out[p + below] = g if third else ZERO
+        out[p + below + right] = ZERO if (a == most) | second | third else g
+    else:
+        g = g * share
+        out[p] = g
+        out[p + right] = g
+        out[p + below] = g
+        out[p + below + right] = g
 
 
 @rounding
@@ -183,50 +224,41 @@ def spread(dy, value, outer, by_max, share, line, half, grad):
     right, below = np.uint64(digits), np.uint64(line)
     for s in range(networks):
         for m in range(maps):
-            for field in range(half * half):
-                at = 2 * (field // half) * line + 2 * (field % half) * digits
-                end = at + line + 2 * digits
-                its, x, out = dy[s, m, field], value[s, m, at:end], grad[s, m, at:end]
-                if by_max:
+            for row in range(half):
+                start = 2 * row * line
+                its, x, out = dy[s, m, row * half : (row + 1) * half], value[s, m, start:], grad[s, m, start:]
+                if digits == 1:  # for one loop over a line
+                    for p in range(np.uint64(half)):
+                        _spread(f32(its[p, 0]), x, p + p, right, below, outer, by_max, share, out)
+                    continue
+                for column in range(half):
+                    at, end = 2 * column * digits, 2 * (column + 1) * digits + line
+                    given, seen, made = its[column], x[at:end], out[at:end]
                     for p in range(right):
-                        g = f32(its[p])
-                        a, b = x[p] * outer, x[p + right] * outer
-                        c, d = x[p + below] * outer, x[p + below + right] * outer
-                        most = max(max(a, b), max(c, d))
-                        second = (b == most) & (a != most)
-                        third = (c == most) & (a != most) & (b != most)
-                        out[p] = g if a == most else ZERO
-                        out[p + right] = g if second else ZERO
-                        out[p + below] = g if third else ZERO
-                        out[p + below + right] = ZERO if (a == most) | second | third else g
-                else:
-                    for p in range(right):
-                        g = f32(its[p]) * share
-                        out[p] = g
-                        out[p + right] = g
-                        out[p + below] = g
-                        out[p + below + right] = g
+                        _spread(f32(given[p]), seen, p, right, below, outer, by_max, share, made)
 
 
 @rounding
-def pull_convolution(grad, value, line, used, kind, factor, bits, d, dbias, found):
+def pull_convolution(grad, value, apart, length, line, kind, factor, bits, d, dbias, found):
     """From gradients at f's values, those at the sums, on a grid, and at the biases. ``grad`` is used up.
 
-    ``d`` [network, map, pixel · digit] has five lines of zeros before and four after. Of each line, so many numbers are
-    ``used``.
+    ``d`` [network, map, pixel · digit] has five lines of zeros before and four after. Stretches are those of
+    ``convolve``; where they have a line's last columns, the gradients there are 0.
     """
     networks, maps, size = value.shape
     for s in range(networks):
         most = np.int32(0)
         for m in range(maps):
-            for at in range(0, size, line):
-                most = max(most, pull(kind, factor, grad[s, m, at : at + used], value[s, m, at : at + used]))
+            for at in range(0, size, apart):
+                end = min(at + length, size)
+                most = max(most, pull(kind, factor, grad[s, m, at:end], value[s, m, at:end]))
         found[s] = number_of(most)
         for m in range(maps):
             summed = 0.0
-            for at in range(0, size, line):
-                to = at + TAPS * line
-                summed += on_grid(grad[s, m, at : at + used], most, bits, d[s, m, to : to + used])
+            for at in range(0, size, apart):
+                end, to = min(at + length, size), at + TAPS * line
+                its = grad[s, m, at:end]
+                summed += on_grid(its, most, bits, d[s, m, to : to + its.size])
             dbias[s, m] = summed
 
 
@@ -304,29 +336,52 @@ def pull_scale(dy, y, value, weight, kind, factor, grad, product, dx, dweight, d
             dbias[s, m] = on_grid(grad[s, m], most, GRID_BITS, scratch)
 
 
-@exactly
-def multiply_one(weight, x, sums):
-    """A full layer's sums for one digit, for which libraries take longer: x [network, input] → [network, unit, 1]."""
-    networks, units, inputs = weight.shape
-    for s in range(networks):
-        for m in range(units):
-            its = 0.0
-            for k in range(inputs):
-                its += weight[s, m, k] * x[s, k]
-            sums[s, m, 0] = its
+# A full layer of one digit reads its weights once and writes their gradients once, in single precision: to copy them
+# would take longer than to compute with them.
 
 
 @exactly
-def multiply_one_back(d, weight, x, dweight, dx):
-    """The gradients at a full layer's weights and at its inputs [network, input, 1] for one digit."""
-    networks, units, inputs = weight.shape
+def _dot(w, x):
+    its = 0.0
+    for k in range(x.size):
+        its += w[k] * x[k]
+    return its
+
+
+@rounding
+def multiply_one(values, start, most, bits, x, sums):
+    """A full layer's sums for one digit: x [network, input] → [network, unit, 1].
+
+    Its weights are in ``values`` [network, all] from ``start`` on, not yet on their grid, that of magnitudes up to
+    ``most`` of each network.
+    """
+    networks, units, _ = sums.shape
+    inputs = x.shape[1]
+    rounded = np.empty(inputs)
     for s in range(networks):
-        dx[s] = 0.0
+        c = constant(bits_of(most[s]), LEAST, bits)
         for m in range(units):
-            its = d[s, m, 0]
+            w = values[s, start + m * inputs :]
+            for k in range(inputs):  # apart from the sum, in which nothing may be rounded
+                rounded[k] = (w[k] + c) - c
+            sums[s, m, 0] = _dot(rounded, x[s])
+
+
+@rounding
+def multiply_one_back(d, values, gradients, start, most, bits, x, dx):
+    """The gradients at a full layer's weights, to their place in ``gradients``, and at its inputs."""
+    networks, units, _ = d.shape
+    inputs = x.shape[1]
+    for s in range(networks):
+        c = constant(bits_of(most[s]), LEAST, bits)
+        its = dx[s].reshape(-1)
+        its[:] = 0.0
+        for m in range(units):
+            at = start + m * inputs
+            g, w, out = d[s, m, 0], values[s, at:], gradients[s, at:]
             for k in range(inputs):
-                dweight[s, m, k] = its * x[s, k]
-                dx[s, k, 0] += its * weight[s, m, k]
+                out[k] = g * x[s, k]
+                its[k] += g * np.float64((w[k] + c) - c)
 
 
 @rounding
@@ -358,29 +413,25 @@ def pull_full(dy, value, kind, factor, bits, grad, d, dbias, found):
 def distances(x, outer, codes, least, value, found):
     """Squared distances of states outer · x [network, unit, digit] to codes [network, class, unit]."""
     networks, units, digits = x.shape
-    mosts, sums = np.empty(digits, np.int32), np.empty(digits)
+    classes = codes.shape[1]
+    states, squares, scratch = np.empty(units, f32), np.empty((classes, units), f32), np.empty(units)
     for s in range(networks):
-        mosts[:] = 0
-        for c in range(codes.shape[1]):
-            for k in range(units):
-                code = f32(codes[s, c, k])
-                for p in range(digits):
-                    apart = x[s, k, p] * outer - code
-                    mosts[p] = max(mosts[p], np.int32(magnitude(apart * apart)))
         top = np.int32(0)
         for p in range(digits):
-            top = max(top, mosts[p])
-        found[s] = number_of(top)
-        for c in range(codes.shape[1]):
-            sums[:] = 0.0
             for k in range(units):
-                code = f32(codes[s, c, k])
-                for p in range(digits):
-                    apart = x[s, k, p] * outer - code
-                    grid = constant(mosts[p], least, GRID_BITS)
-                    sums[p] += np.float64((apart * apart + grid) - grid)
-            for p in range(digits):
-                value[s, c, p] = sums[p]
+                states[k] = x[s, k, p] * outer
+            for c in range(classes):
+                for k in range(units):
+                    apart = states[k] - f32(codes[s, c, k])
+                    squares[c, k] = apart * apart
+            most = largest(squares.reshape(-1))
+            top = max(top, most)
+            grid = constant(most, least, GRID_BITS)
+            for c in range(classes):
+                for k in range(units):
+                    scratch[k] = (squares[c, k] + grid) - grid
+                value[s, c, p] = total(scratch)
+        found[s] = number_of(top)
 
 
 @rounding
@@ -388,23 +439,23 @@ def pull_distances(dy, x, outer, codes, dx, dcodes, found):
     """From gradients at the distances, those at states and codes."""
     networks, classes, units = codes.shape
     digits = dy.shape[2]
+    pulled, summed = np.empty((digits, classes, units), f32), np.empty(units)
     for s in range(networks):
-        most = np.int32(0)
-        for c in range(classes):
-            for k in range(units):
-                code = f32(codes[s, c, k])
-                for p in range(digits):
-                    pulled = (f32(dy[s, c, p]) * TWO) * (x[s, k, p] * outer - code)
-                    most = max(most, np.int32(magnitude(pulled)))
+        for p in range(digits):
+            for c in range(classes):
+                g, its = f32(dy[s, c, p]) * TWO, pulled[p, c]
+                for k in range(units):
+                    its[k] = g * (x[s, k, p] * outer - f32(codes[s, c, k]))
+        most = largest(pulled.reshape(-1))
         found[s] = number_of(most)
         grid = constant(most, LEAST, GRID_BITS)
-        dx[s] = 0.0
-        for c in range(classes):
+        dcodes[s] = 0.0
+        for p in range(digits):
+            summed[:] = 0.0
+            for c in range(classes):
+                for k in range(units):
+                    its = np.float64((pulled[p, c, k] + grid) - grid)
+                    summed[k] += its
+                    dcodes[s, c, k] -= its
             for k in range(units):
-                code, summed = f32(codes[s, c, k]), 0.0
-                for p in range(digits):
-                    pulled = (f32(dy[s, c, p]) * TWO) * (x[s, k, p] * outer - code)
-                    its = np.float64((pulled + grid) - grid)
-                    dx[s, k, p] += its
-                    summed += its
-                dcodes[s, c, k] = 0.0 - summed
+                dx[s, k, p] = summed[k]

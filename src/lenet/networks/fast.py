@@ -38,6 +38,7 @@ class Flat:
     Attributes:
         parameters: each network's.
         matrix: all of them [network, all]. It is a parameter, too.
+        gradient: its gradient.
         gradients: for each network, views of the matrix's gradient in the shapes of its parameters.
     """
 
@@ -48,8 +49,8 @@ class Flat:
         if row is None:
             row = torch.stack([torch.cat([p.detach().flatten() for p in its]) for its in self.parameters])
         self.matrix = nn.Parameter(row.view(len(networks), -1))
-        self.matrix.grad = torch.zeros_like(self.matrix)
-        self.gradients = [self.views(row) for row in self.matrix.grad]
+        self.gradient = self.matrix.grad = torch.zeros_like(self.matrix)
+        self.gradients = [self.views(row) for row in self.gradient]
         for its, row in zip(self.parameters, self.matrix.detach(), strict=True):
             for parameter, view in zip(its, self.views(row), strict=True):
                 parameter.data = view
@@ -60,9 +61,11 @@ class Flat:
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def give(self) -> None:
-        """Make the gradients the parameters'."""
+        """Make the gradients the parameters', where they are not."""
+        self.matrix.grad = self.gradient
         for parameter, gradient in self.pairs():
-            parameter.grad = gradient
+            if parameter.grad is not gradient:
+                parameter.grad = gradient
 
     def pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Every parameter of every network, and where its gradient goes."""
@@ -191,9 +194,11 @@ class _Weights:
 
     def __init__(self, flat: Flat, networks: Sequence[nn.Module]) -> None:
         self.flat, self.networks = flat, len(networks)
+        self.matrix, self.gradient = flat.matrix.detach().numpy(), flat.gradient.numpy()
         sizes = [shape.numel() for shape in flat.shapes]
         self.starts = np.cumsum([0, *sizes])
         self.bits, self.rows = np.zeros((2, len(sizes)), np.int32)
+        self.read = np.zeros(len(sizes), bool)
         self.values, self.grads = np.zeros((2, self.networks * sum(sizes)))
         self.places = {parameter: i for i, parameter in enumerate(flat.parameters[0])}
         self.forward, self.backward = Magnitudes(self.networks), Magnitudes(self.networks)
@@ -211,15 +216,21 @@ class _Weights:
         self.forward.row(f"{layer.place}.weight")
         return self.plain(layer.weight)
 
+    def in_place(self, layer: Any, bits: int) -> tuple[int, ndarray]:
+        """Where a layer's weights begin in ``flat``, to be put on their grids as they are read; their magnitudes."""
+        self.on_grid(layer, bits)
+        i = self.places[layer.weight]
+        self.read[i] = True
+        return int(self.starts[i]), self.forward.table[self.rows[i]]
+
     def take(self) -> None:
         """Take the parameters as they are now."""
-        values = self.flat.matrix.detach().numpy()
-        kernels.take_weights(values, self.starts, self.bits, self.rows, self.values, self.forward.table)
+        its = self.matrix, self.starts, self.bits, self.rows, self.read
+        kernels.take_weights(*its, self.values, self.forward.table)
 
     def give(self) -> None:
         """Gradients to the parameters."""
-        assert self.flat.matrix.grad is not None
-        kernels.give_gradients(self.grads, self.starts, self.flat.matrix.grad.numpy())
+        kernels.give_gradients(self.grads, self.starts, self.read, self.gradient)
         self.flat.give()
 
 
@@ -306,8 +317,8 @@ class _Convolution:
             self.y.grad, self.value, self.squash.outer, self.by_max, self.share, self.line, self.half, self.dvalue
         )
         kernels.pull_convolution(
-            self.dvalue, self.value, self.line, self.used, self.squash.kind, self.squash.factor, self.bits, self.d,
-            self.dbias, self.magnitudes,
+            self.dvalue, self.value, self.apart, self.length, self.line, self.squash.kind, self.squash.factor,
+            self.bits, self.d, self.dbias, self.magnitudes,
         )  # fmt: skip
         self.operand.take_together()
         pairs = self.pairs
@@ -363,7 +374,11 @@ class _Full:
         networks, k, n = x.value.shape
         m = len(layer.weight)
         self.squash, self.x, self.y = squash, x, Values(networks, m, n, squash=squash)
-        self.weight, self.dweight = weights.on_grid(layer, exact.weight_bits(k, m))
+        self.weights, self.weight_bits = weights, exact.weight_bits(k, m)
+        if n == 1:
+            self.start, self.largest = weights.in_place(layer, self.weight_bits)
+        else:
+            self.weight, self.dweight = weights.on_grid(layer, self.weight_bits)
         self.bias, self.dbias = weights.plain(layer.bias)
         bits, input_bits = exact.gradient_bits(n)
         self.operand = _Operand(weights, x, layer, input_bits)
@@ -375,7 +390,9 @@ class _Full:
     def forward(self) -> None:
         self.operand.take()
         if self.inputs.shape[2] == 1:
-            kernels.multiply_one(self.weight, self.operand.values, self.sums)
+            kernels.multiply_one(
+                self.weights.matrix, self.start, self.largest, self.weight_bits, self.operand.values, self.sums
+            )
         else:
             np.matmul(self.weight, self.inputs, out=self.sums)
         kernels.shift(self.sums, self.bias, self.squash.kind, self.squash.inner, self.y.value)
@@ -387,7 +404,10 @@ class _Full:
         )  # fmt: skip
         self.operand.take_together()
         if self.inputs.shape[2] == 1:
-            kernels.multiply_one_back(self.d, self.weight, self.operand.values, self.dweight, self.x.grad)
+            kernels.multiply_one_back(
+                self.d, self.weights.matrix, self.weights.gradient, self.start, self.largest, self.weight_bits,
+                self.operand.values, self.x.grad,
+            )  # fmt: skip
         else:
             np.matmul(self.d, self.inputs.swapaxes(1, 2), out=self.dweight)
             np.matmul(self.weight.swapaxes(1, 2), self.d, out=self.x.grad)
