@@ -66,6 +66,19 @@ def python(processor: str) -> list[str]:
     return [qemu, "-cpu", processor, *_given({"PYTHONPATH": f"{SOURCES}:{SITE}"}), real]
 
 
+def compiled_for(processor: str) -> dict[str, str]:
+    """Settings with which Numba compiles here the loops that it would compile there, where that takes minutes.
+
+    ARM64 has none: the loops for it cannot run here.
+    """
+    if processor == ARM64:
+        return {}
+    told = "from llvmlite.binding import *; print(get_host_cpu_name(), get_host_cpu_features().flatten())"
+    command = [*python(processor), "-c", told]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=240, env=environment())
+    return dict(zip(("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"), done.stdout.split(), strict=True))
+
+
 def environment() -> dict[str, str]:
     """What emulated programs are started with: no setting of this processor's libraries."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS_", "MKL_", "ATEN_"))}
