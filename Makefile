@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS = 1
 # nor advertisement
 export NO_MKDOCS_2_WARNING = 1
 
-.PHONY: help environment repro results ladder sizes frontier paper sweep check test test-slow test-results bench reruns docs ui pictures wheel lock
+.PHONY: help environment repro pull publish results ladder sizes frontier paper sweep check test test-slow test-results bench reruns docs ui pictures wheel lock
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -49,6 +49,13 @@ anew:
 repro: environment ## the whole pipeline on MNIST, then the result table
 	@lenet repro
 	@lenet results
+
+pull: environment ## the published runs without training: their files, the report, MLflow's record
+	@lenet pull
+	@lenet results
+
+publish: environment ## put the runs of this checkout's locks into published/, for `make pull`
+	@python -m tools.published
 
 results: environment ## the result table again
 	@lenet results

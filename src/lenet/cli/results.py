@@ -99,6 +99,28 @@ def repro(params: "Params", names: tuple[str, ...], jobs: int | None, scheduler:
 
 
 @job
+@click.argument("names", metavar="[EXPERIMENT]…", nargs=-1)
+@tracking_option
+@merged
+def pull(params: "Params", names: tuple[str, ...], track: bool) -> None:
+    """Get the published runs without training.
+
+    Their files come from DVC's remote, the folder published/ in Git; then come MNIST, the report, and MLflow's record.
+    Of an EXPERIMENT, a folder of experiments/, only what makes up its networks is published: the rest has to be
+    computed.
+
+    \b
+    Example: lenet pull
+             lenet pull paper
+    """
+    from lenet.pipeline import pull as module
+
+    module.pull(names)
+    if track:
+        complete(params)
+
+
+@job
 @merged
 def results(params: "Params") -> None:
     """Print the comparison's table.
@@ -174,6 +196,11 @@ def sync(params: "Params") -> None:
     \b
     Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 lenet sync
     """
+    complete(params)
+
+
+def complete(params: "Params") -> None:
+    """Complete MLflow's record, and tell of it."""
     from lenet import tracking
 
     counts = []
