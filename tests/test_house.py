@@ -10,7 +10,7 @@ SOURCES = ROOT / "src" / "lenet"
 FLOORS = (
     ("runtime",), ("arithmetic", "params"), ("digits", "kernels"), ("networks",), ("runs",), ("training",),
     ("evaluation",), ("report",), ("tracking",), ("cluster",), ("pipeline",),
-    ("cards", "experiments", "sweep", "reproduce"), ("cli",),
+    ("cards", "experiments", "sweep", "reproduce"), ("canvas",), ("cli",),
 )  # fmt: skip
 """From below; a package imports from its own floor only itself."""
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

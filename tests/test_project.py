@@ -138,6 +138,9 @@ def test_a_wheel_holds_the_package_and_its_templates(tmp_path: Path) -> None:
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     assert {"lenet/networks/lenet5.py", "lenet/__main__.py"} <= set(names)
     assert {"lenet/report/templates/comparison.html", "lenet/cards/templates/model.md"} <= set(names)
+    assert {f"lenet/canvas/{name}" for name in ("network.js", "picture.js", "page.js", "page.css", "page.html")} <= set(
+        names
+    )
     assert "Requires-Python: >=3.11" in metadata
 
 

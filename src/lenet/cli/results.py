@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, cores, job, merged, scheduler_option, stage, tracking_option
+from lenet.cli.base import (
+    HERE,
+    cores,
+    digits_option,
+    job,
+    merged,
+    path_option,
+    scheduler_option,
+    stage,
+    tracking_option,
+)
 from lenet.runtime import layout
 
 if TYPE_CHECKING:
@@ -170,6 +180,26 @@ def draw(params: "Params", reports: Path) -> None:
     from lenet.report import draw as module
 
     module.draw(reports)
+
+
+@job
+@click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
+@digits_option("--test", layout.TEST, "The test digits, for the examples.")
+@path_option("--out", layout.REPORTS / "canvas.html", "The page.")
+@merged
+def canvas(params: "Params", names: tuple[str, ...], test: Path, out: Path) -> None:
+    """Write a page where one draws a digit, and trained networks answer.
+
+    One file that needs no server and no network. It has the runs named, or else the first seeds of original-sigmoid,
+    lecun1998, modern and frontier, as far as they are trained here.
+
+    \b
+    Example: lenet canvas
+             lenet canvas modern-1 modern-2 --out two.html
+    """
+    from lenet.canvas import page
+
+    print(f"{out}: {', '.join(page.write(params, names, test, out))}", file=sys.stderr)
 
 
 @job
