@@ -1,15 +1,18 @@
-"""Take docs/pictures anew from this checkout's results, store and report, as they are after `make repro`."""
+"""Take docs/pictures anew from this checkout's results, runs, store and report, as they are after `make repro`."""
 
 import hashlib
 import sys
+import tempfile
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import browser
+from lenet.canvas import page
 from lenet.params import loading
 from lenet.report import draw, experiments, figures
+from lenet.runtime import layout
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "pictures"
@@ -46,8 +49,19 @@ def then_and_now() -> None:
     figures.save(figure, PICTURES / "then-and-now.png", shown())
 
 
+def drawing(chromium: browser.Browser) -> None:
+    """The page where one draws, with one of its examples."""
+    params = loading.load(ROOT / "params.yaml")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "canvas.html"
+        page.write(params, (), layout.TEST, file)
+        chromium.open(file.as_uri())
+        chromium.click("//div[@id='missed']/button[contains(@title, 'digit 1039,')]")
+        save("draw", chromium.picture())
+
+
 def main() -> None:
-    """Draw the README's picture; walk through docs/how-to/read-mlflow.md and photograph its stations."""
+    """Draw the README's picture; photograph the stations of docs/how-to/read-mlflow.md and the page of draw.md."""
     then_and_now()
     if not browser.installed():
         raise SystemExit("pictures: chromium or chromedriver is not installed")
@@ -80,6 +94,7 @@ def main() -> None:
         chromium.open((ROOT / "reports" / "comparison.html").as_uri())
         chromium.pictures()
         save("report", chromium.picture())
+        drawing(chromium)
 
 
 if __name__ == "__main__":
