@@ -271,6 +271,22 @@ def test_every_network_of_the_schema_has_python_s_bits(
     assert all(one.unique(dim=0).shape[0] == len(images) for one in scores.values())
 
 
+@in_chromium
+@pytest.mark.parametrize("change", [False, True])
+def test_the_page_compares_itself_with_python(
+    chromium: browser.Browser, html: str, tmp_path: Path, change: bool
+) -> None:
+    """In whatever browser it is opened; with another constant in tanh and the logistic function it says so."""
+    (tmp_path / "canvas.html").write_text(html.replace("5.5503570e-2", "5.5503580e-2") if change else html)
+    chromium.open((tmp_path / "canvas.html").as_uri())
+    said = "return document.getElementById('check').textContent"
+    chromium.until(lambda: "being compared" not in chromium.script(said), "the comparison")
+    if change:
+        assert chromium.script(said).startswith("In this browser the scores of original-sigmoid-1, lecun1998-1 differ")
+    else:
+        assert re.search(r"scores of all 87 examples have the bits of Python’s\.$", chromium.script(said))
+
+
 @pytest.mark.slow
 @in_chromium
 def test_the_usual_networks_have_python_s_bits(

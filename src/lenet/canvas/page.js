@@ -125,7 +125,7 @@ paper.addEventListener("pointerdown", (event) => {
 });
 paper.addEventListener("pointermove", (event) => {
   if (event.pointerId !== pointer) return;
-  const steps = event.getCoalescedEvents();
+  const steps = event.getCoalescedEvents?.() ?? [];
   (steps.length ? steps : [event]).forEach(line);
   if (due) return;
   due = true;
@@ -208,5 +208,26 @@ const pixels = bytes(images);
 examples.forEach(({name, digits}) => toolbar(at(name), digits, pixels));
 for (const {card, codes} of networks)
   card.querySelectorAll(".code").forEach((code, label) => paint(code, codes[label], ...BITMAP, STATES));
+
+/** Compare the scores of the examples with Python's, bit for bit: a digit at a time, so that the page stays awake. */
+async function check() {
+  const count = pixels.length / 784, differing = [];
+  for (const {name, answer, scores} of networks) {
+    const theirs = new DataView(bytes(scores).buffer);
+    for (let i = 0; i < count; i++) {
+      const ours = answer(pixels.subarray(784 * i, 784 * (i + 1))).scores;
+      if (!ours.every((score, j) => Object.is(score, theirs.getFloat32(4 * (10 * i + j), true)))) {
+        differing.push(name);
+        break;
+      }
+      await new Promise((resume) => setTimeout(resume));
+    }
+  }
+  at("check").textContent = differing.length
+    ? `In this browser the scores of ${differing.join(", ")} differ from Python’s.`
+    : `Checked in this browser: the scores of all ${count} examples have the bits of Python’s.`;
+}
+
 show(null);
+if (examples.length) check();
 globalThis.lenet = {bytes, networks}; // networks[0].answer(image) for the console, and for tests

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import UInt8
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from safetensors.torch import load_file
@@ -97,6 +98,7 @@ def render(networks: Sequence[Recogniser], test: Digits, params: Params) -> str:
     places = sorted({index for one in examples for index, _ in one["digits"]})
     for one in examples:
         one["digits"] = [[places.index(index), words] for index, words in one["digits"]]
+    shown = test.images[places]
     variants = dict.fromkeys([*params.compare, *(one.record.variant for one in networks)])
     colours = figures.colours(list(variants))
     cards = [_card(one) | {"colour": colours[one.record.variant]} for one in networks]
@@ -107,8 +109,8 @@ def render(networks: Sequence[Recogniser], test: Digits, params: Params) -> str:
         script=Markup("\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)),
         data={
             "table": C3_TABLE,
-            "networks": [_described(one) | card for one, card in zip(networks, cards, strict=True)],
-            "images": base64.b64encode(test.images[places].numpy().tobytes()).decode(),
+            "networks": [_described(one, shown) | card for one, card in zip(networks, cards, strict=True)],
+            "images": _base64(shown.numpy().tobytes()),
             "examples": [{name: one[name] for name in ("name", "digits")} for one in examples],
         },
     )
@@ -166,16 +168,25 @@ def _weights(one: Recogniser) -> dict[str, Tensor]:
     return found | ({"output.weight": codes()} if one.record.parameters.network.output == "rbf" else {})
 
 
-def _described(one: Recogniser) -> dict[str, Any]:
-    """What network.js computes a network from: parts of its block, names and shapes, and all weights in base64."""
+def _described(one: Recogniser, images: UInt8[Tensor, "n 28 28"]) -> dict[str, Any]:
+    """What network.js computes a network from, parts of its block, shapes and weights; and its scores of the images."""
     weights = _weights(one)
-    parts = (tensor.numpy().astype("<f4").tobytes() for tensor in weights.values())
     return {
         "network": one.record.parameters.network.model_dump(mode="json"),
         "pixels": one.record.parameters.pixels.model_dump(mode="json"),
         "shapes": [[name, list(tensor.shape)] for name, tensor in weights.items()],
-        "weights": base64.b64encode(b"".join(parts)).decode(),
+        "weights": _base64(*map(_singles, weights.values())),
+        "scores": _base64(_singles(one.scores(images))),
     }
+
+
+def _singles(tensor: Tensor) -> bytes:
+    """Its numbers in single precision, little-endian, wherever that is."""
+    return tensor.numpy().astype("<f4").tobytes()
+
+
+def _base64(*parts: bytes) -> str:
+    return base64.b64encode(b"".join(parts)).decode()
 
 
 def _examples(test: Digits) -> list[dict[str, Any]]:
