@@ -53,7 +53,7 @@ def drawing(chromium: browser.Browser) -> None:
     """The page where one draws, with one of its examples."""
     params = loading.load(ROOT / "params.yaml")
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "canvas.html"
+        file = Path(folder) / "draw.html"
         page.write(params, (), layout.TEST, file)
         chromium.open(file.as_uri())
         chromium.click("//div[@id='missed']/button[contains(@title, 'digit 1039,')]")

@@ -124,7 +124,7 @@ def chromium() -> Iterator[browser.Browser]:
 
 @pytest.fixture(scope="module")
 def file(html: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("canvas") / "canvas.html"
+    path = tmp_path_factory.mktemp("canvas") / "draw.html"
     path.write_text(html)
     return path
 
@@ -225,8 +225,8 @@ def test_the_command_takes_the_runs_that_are_here(
     keep(usual[2], checkout / "runs" / "modern-1")
     keep(usual[3], checkout / "experiments" / "frontier" / "runs" / "frontier-1")
     for words, names in (((), ["modern-1", "frontier-1"]), (("frontier-1", "--out", "a.html"), ["frontier-1"])):
-        cli.cli.main(["canvas", "--test", str(small_digits / "test.safetensors"), *words], standalone_mode=False)
-        out = Path(words[-1] if words else "reports/canvas.html")
+        cli.cli.main(["draw", "--test", str(small_digits / "test.safetensors"), *words], standalone_mode=False)
+        out = Path(words[-1] if words else "reports/draw.html")
         assert capsys.readouterr().err == f"{out}: {', '.join(names)}\n"
         assert [one["name"] for one in data_of(out.read_text())["networks"]] == names
 
@@ -261,8 +261,8 @@ def test_every_network_of_the_schema_has_python_s_bits(
     chromium: browser.Browser, params: Params, test_digits: Digits, tmp_path: Path
 ) -> None:
     found = list(of_every_kind(params))
-    (tmp_path / "canvas.html").write_text(page.render(found, test_digits, params))
-    chromium.open((tmp_path / "canvas.html").as_uri())
+    (tmp_path / "draw.html").write_text(page.render(found, test_digits, params))
+    chromium.open((tmp_path / "draw.html").as_uri())
     images = test_digits.images[:8]
     for one in found:
         compare(chromium, one, images)
@@ -284,8 +284,8 @@ def test_the_page_compares_itself_with_python(
     """In whatever browser it is opened; with another constant in tanh it says so."""
     html = page.render(usual[1:2], test_digits, params)
     assert html.count("5.5503570e-2") == 1
-    (tmp_path / "canvas.html").write_text(html.replace("5.5503570e-2", "5.5503580e-2") if change else html)
-    chromium.open((tmp_path / "canvas.html").as_uri())
+    (tmp_path / "draw.html").write_text(html.replace("5.5503570e-2", "5.5503580e-2") if change else html)
+    chromium.open((tmp_path / "draw.html").as_uri())
     said = "return document.getElementById('check').textContent"
     chromium.until(lambda: "being compared" not in chromium.script(said), "the comparison")
     if change:
@@ -315,8 +315,8 @@ def test_trained_networks_have_python_s_bits_on_all_test_digits(
     if not here:
         pytest.skip("no run is trained here; `lenet repro modern-1` trains one")
     found = [page.load(folder) for folder in here]
-    (tmp_path / "canvas.html").write_text(page.render(found, test_digits, params))
-    chromium.open((tmp_path / "canvas.html").as_uri())
+    (tmp_path / "draw.html").write_text(page.render(found, test_digits, params))
+    chromium.open((tmp_path / "draw.html").as_uri())
     for one in found:
         seconds = compare(chromium, one, test_digits.images)
         print(f"{one.record.name}: {len(test_digits)} digits in {seconds:.1f} s")

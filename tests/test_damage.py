@@ -294,7 +294,7 @@ def test_a_read_only_or_full_folder_is_one_line_from_every_command(project: Path
         shutil.copy(ROOT / "dvc.yaml", tmp_path)
         edit_params(tmp_path, lambda content: content.update(compare=["modern"], seeds=[1, 2]))
         commands = (
-            "evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json", "draw", "repro",
+            "evaluate runs/modern-1 --test data/test.safetensors --out metrics/modern-1.json", "report", "repro",
             "compare",
         )  # fmt: skip
         with suppress(OSError), (tmp_path / "filler").open("wb", buffering=0) as file:

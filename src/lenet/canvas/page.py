@@ -1,4 +1,4 @@
-"""The page reports/canvas.html: networks' weights and some test digits, with the scripts that compute and draw."""
+"""The page reports/draw.html: networks' weights and some test digits, with the scripts that compute and draw."""
 
 import base64
 from collections.abc import Iterable, Iterator, Sequence

@@ -169,13 +169,13 @@ def card(params: "Params", name: str) -> None:
 
 @job
 @click.option("--reports", type=HERE, default=layout.REPORTS, show_default=True, help="The folder of the report.")
-def draw(params: "Params", reports: Path) -> None:
+def report(params: "Params", reports: Path) -> None:
     """Redraw the report's page and plots from comparison.json.
 
     Stage compare draws them as well.
 
     \b
-    Example: lenet draw
+    Example: lenet report
     """
     from lenet.report import draw as module
 
@@ -185,17 +185,17 @@ def draw(params: "Params", reports: Path) -> None:
 @job
 @click.argument("names", metavar="[VARIANT-SEED]…", nargs=-1)
 @digits_option("--test", layout.TEST, "The test digits, for the examples.")
-@path_option("--out", layout.REPORTS / "canvas.html", "The page.")
+@path_option("--out", layout.REPORTS / "draw.html", "The page.")
 @merged
-def canvas(params: "Params", names: tuple[str, ...], test: Path, out: Path) -> None:
+def draw(params: "Params", names: tuple[str, ...], test: Path, out: Path) -> None:
     """Write a page where one draws a digit, and trained networks answer.
 
     One file that needs no server and no network. It has the runs named, or else the first seeds of original-sigmoid,
     lecun1998, modern and frontier, as far as they are trained here.
 
     \b
-    Example: lenet canvas
-             lenet canvas modern-1 modern-2 --out two.html
+    Example: lenet draw
+             lenet draw modern-1 modern-2 --out two.html
     """
     from lenet.canvas import page
 
