@@ -6,8 +6,7 @@ A run is named by its MLflow id, by its ``run.key``, by eight or more first char
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,7 +94,7 @@ def lookup(reference: str, params: Params) -> Tracked:
     if not re.fullmatch(rf"[0-9a-f]{{8,64}}|{NAME}", reference):
         raise InputError(f"{reference!r} names no run; legal: {LEGAL}")
     places = _places()
-    with _asking():
+    with store.asking():
         client = store.look()
     by_name = "-" in reference
     name, key, run = (_by_name if by_name else _by_digest)(reference, client, places)
@@ -243,7 +242,7 @@ def _reader(name: str, client: "MlflowClient | None", run: "MlflowRun | None", f
     def read(path: str) -> bytes | None:
         if client and run:
             folder = str(Path(path).parent)
-            with _asking(), tempfile.TemporaryDirectory() as scratch:
+            with store.asking(), tempfile.TemporaryDirectory() as scratch:
                 if folder not in listed:
                     items = client.list_artifacts(run.info.run_id, None if folder == "." else folder)
                     listed[folder] = {item.path for item in items}
@@ -262,7 +261,7 @@ def _points(client: "MlflowClient", run: "MlflowRun") -> History:
     rows: dict[int, dict[str, float | int | str]] = {}
     for name in run.data.metrics:
         if name.startswith(("train/", "validation/")) or name == "learning_rate":
-            with _asking():
+            with store.asking():
                 points = client.get_metric_history(run.info.run_id, name)
             for point in points:
                 rows.setdefault(point.step, {"epoch": point.step})[name] = point.value
@@ -295,7 +294,7 @@ def _parse(name: str, read: Read, path: str, how: Callable[[bytes], T]) -> T | N
 
 
 def _search(client: "MlflowClient | None", condition: str) -> "list[MlflowRun]":
-    with _asking():
+    with store.asking():
         return store.search(client, condition) if client else []
 
 
@@ -311,14 +310,3 @@ def _ambiguous(reference: str, fits: list[tuple[str, str]]) -> InputError:
     names = [f"{name} {key[:12]}…" for name, key in dict.fromkeys(fits)]
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return InputError(f"{reference} fits several runs: {', '.join(names[:SHOWN])}{more}; name one by more of its key")
-
-
-@contextmanager
-def _asking() -> Iterator[None]:
-    """A store that does not answer is bad input."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(f"{store.shown()}: the store cannot be read ({store.reason(error)})") from None

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -278,6 +278,17 @@ def may_live(process: str) -> bool:
         return is_it and found.status() != psutil.STATUS_ZOMBIE
     except (psutil.Error, ValueError):
         return False
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """A store that does not answer is bad input."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{shown()}: the store cannot be read ({reason(error)})") from None
 
 
 def reason(error: BaseException) -> str:
