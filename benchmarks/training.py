@@ -21,6 +21,7 @@ from lenet import THREADS, networks, tracking
 from lenet.digits.data import Digits, load_digits, shuffled, to_inputs
 from lenet.digits.datamodule import DigitsModule
 from lenet.evaluation import recognition
+from lenet.inference import model as packaged
 from lenet.networks import layer_table
 from lenet.params import loading
 from lenet.params.schema import Variant
@@ -252,7 +253,7 @@ def _packaged(name: str, how: str) -> Callable:
         return lambda images: theirs(to_inputs(torch.as_tensor(images), variant.pixels))
     network = networks.build(variant.network).initialise(variant.initialisation, 1)
     record = Record("benchmark", 1, variant, key="", data="", signature="")
-    return recognition.Recogniser(record, network).predict
+    return packaged.Model(recognition.Recogniser(record, network)).predict
 
 
 def latency(name: str, how: str) -> float:

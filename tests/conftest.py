@@ -20,7 +20,7 @@ from typing import Any
 import jaxtyping
 import pytest
 
-SHAPED = ("arithmetic", "digits", "networks", "training", "evaluation")
+SHAPED = ("arithmetic", "digits", "networks", "training", "evaluation", "inference")
 CHECKED = 16
 CALLS: Counter[CodeType] = Counter()
 """Calls of each function in a test so far, up to CHECKED."""

@@ -31,7 +31,7 @@ from sqlalchemy import make_url
 
 from conftest import ENVIRONMENT, ROOT, commit, edit_params, mlflow_server, run, small_disk, wait_for
 from lenet import tracking
-from lenet.evaluation import recognition
+from lenet.inference import model as packaged
 from lenet.params import loading, schema
 from lenet.pipeline import compare, evaluate, train
 from lenet.runs import readers
@@ -812,7 +812,7 @@ def test_a_record_over_http_is_the_same(recorded, project, tmp_path: Path, templ
             one = tracking.find(client, Record.read(Path("runs/modern-1/run.json")))
             assert one
             assert one.info.artifact_uri.startswith("mlflow-artifacts:/")
-            predicted = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model").predict(recognition.example())
+            predicted = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model").predict(packaged.example())
             assert predicted["digit"].shape == (2,)
         other = copied(served_project, tmp_path / "copy", template)
         assert other.sync(uri) == 0
@@ -861,7 +861,7 @@ def test_a_store_is_moved_and_copied_with_its_folder(recorded, tmp_path: Path) -
         one = tracking.find(client, Record.read(Path("runs/modern-1/run.json")))
         assert one
         model = mlflow.pyfunc.load_model(f"runs:/{one.info.run_id}/model")
-        assert model.predict(recognition.example())["digit"].shape == (2,)
+        assert model.predict(packaged.example())["digit"].shape == (2,)
 
 
 @pytest.mark.parametrize("options", ["", "?timeout=60"])

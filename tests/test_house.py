@@ -9,7 +9,7 @@ from conftest import ROOT
 SOURCES = ROOT / "src" / "lenet"
 FLOORS = (
     ("runtime",), ("arithmetic", "params"), ("digits", "kernels"), ("networks",), ("runs",), ("training",),
-    ("evaluation",), ("report",), ("tracking",), ("cluster",), ("pipeline",),
+    ("evaluation",), ("inference",), ("report",), ("tracking",), ("cluster",), ("pipeline",),
     ("cards", "experiments", "sweep", "reproduce"), ("canvas",), ("cli",),
 )  # fmt: skip
 """From below; a package imports from its own floor only itself."""

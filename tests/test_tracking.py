@@ -20,7 +20,7 @@ from conftest import ROOT, edit_params, run, wait_for
 from lenet import tracking
 from lenet.cli import cli
 from lenet.digits.data import Digits
-from lenet.evaluation import recognition
+from lenet.inference import model as packaged
 from lenet.params import loading
 from lenet.params.schema import Params
 from lenet.pipeline import evaluate
@@ -123,10 +123,13 @@ assert "pytorch_lightning" not in sys.modules
 (given,), told = model.metadata.signature.inputs.inputs, model.metadata.signature.outputs.inputs
 assert (given.type, given.shape) == (np.dtype("uint8"), (-1, 28, 28))
 assert {{output.name: output.shape for output in told}} == {{"digit": (-1,), "scores": (-1, 10)}}
-try:
-    model.predict(images.astype(np.float64))
-except mlflow.MlflowException:
-    print("refused")
+images.flags.writeable = False
+assert model.predict(images[0].astype(np.float64))["digit"].tolist() == model.predict(images[:1])["digit"].tolist()
+for wrong in (images[:1] / 200, images[0][:, :20], np.stack([images] * 3, -1)):
+    try:
+        model.predict(wrong)
+    except Exception as error:
+        print(error)
 """
     from lenet.digits.data import load_digits
 
@@ -136,10 +139,15 @@ except mlflow.MlflowException:
     client.set_tag(found.info.run_id, "current", "true")
     done = run(sys.executable, "-c", code, cwd=store, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
     client.set_tag(found.info.run_id, "current", "false")
-    expected = recognition.load(folder).predict(images)["digit"].tolist()
-    answered, refused = done.stdout.strip().splitlines()[-2:]
+    expected = packaged.load(folder).predict(images)["digit"].tolist()
+    answered, *refused = done.stdout.strip().splitlines()[-4:]
     assert json.loads(answered) == [expected[:n] for n in (1, 2, 7, 64)]
-    assert refused == "refused"
+    assert refused == [
+        "fractions from 0 to 1.275: neither of 1 nor grey levels; round those to uint8",
+        "an array of shape (28, 20); expected (n, 28, 28), or (28, 28) for one image",
+        "an array of shape (64, 28, 28, 3); expected (n, 28, 28), or (28, 28) for one image; take the mean of colours",
+    ]
+    assert "Warning" not in done.stderr
 
 
 def test_two_names_of_one_block_are_two_runs(tracked, params, small_digits, store, monkeypatch) -> None:
@@ -324,11 +332,11 @@ def test_a_stranger_s_run_leads_to_no_folder_elsewhere(variant: str, key: str, p
 
 def test_the_model_has_all_that_its_modules_import() -> None:
     """Its own sources and its requirements: it is loaded where nothing else of the project is."""
-    places = [fingerprint.PACKAGE / name for name in recognition.SOURCES]
+    places = [fingerprint.PACKAGE / name for name in packaged.SOURCES]
     paths = {path for place in places for path in ([place] if place.is_file() else place.rglob("*.py"))}
     imported = {name for path in paths for name in test_house.imported(path)}
     lazily = {"digits.datamodule", "training.module", "runtime.layout"}  # by what a model does not do
     ours = {name.removeprefix("lenet.") for name in imported} & test_house.MODULES.keys()
     assert {test_house.MODULES[name] for name in ours - lazily} <= paths
     needed = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"lenet"}
-    assert needed == {requirement.split("==")[0].split(".")[0] for requirement in recognition.requirements()}
+    assert needed == {requirement.split("==")[0].split(".")[0] for requirement in packaged.requirements()}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lenet.evaluation import recognition
+from lenet.inference import model as packaged
 from lenet.params.loading import flatten
 from lenet.params.schema import Variant
 from lenet.runs import readers
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run as MlflowRun
 
-TRAINED = (*recognition.FILES, "history.csv", "trace")
+TRAINED = (*packaged.FILES, "history.csv", "trace")
 """What a training leaves in its folder."""
 EVALUATED = ("predictions.csv", "missed.safetensors", "robustness.json")
 """What evaluate adds to it; its metrics file lies elsewhere."""
@@ -226,28 +226,31 @@ def _save_model(folder: Path, model_id: str, run_id: str, files: Mapping[str, Pa
 
     data, code = folder / "run", folder / "lenet"
     data.mkdir()
-    for name in recognition.FILES:
+    for name in packaged.FILES:
         shutil.copyfile(files[name], data / name)
-    for place in recognition.SOURCES:
+    for place in packaged.SOURCES:
         source = fingerprint.PACKAGE / place
         for path in source.rglob("*.py") if source.is_dir() else (source,):
             target = code / path.relative_to(fingerprint.PACKAGE)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(snapshot.content(path))
-    example = recognition.example()
-    answers = recognition.load(data).predict(example)
+    example = packaged.example()
+    answers = packaged.load(data).predict(example)
+    signature = ModelSignature(
+        Schema([TensorSpec(example.dtype, (-1, 28, 28))]),
+        Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in answers.items()]),
+    )
+    # what the model is given is checked by the model itself: MLflow's own refusal prints the whole array
+    signature._is_signature_from_type_hint = True
     mlflow.pyfunc.save_model(
         folder / "model",
-        loader_module="lenet.evaluation.recognition",
+        loader_module=packaged.__name__,
         data_path=str(data),
         code_paths=[str(code)],
         mlflow_model=Model(run_id=run_id, model_id=model_id),
-        signature=ModelSignature(
-            Schema([TensorSpec(example.dtype, (-1, 28, 28))]),
-            Schema([TensorSpec(array.dtype, (-1, *array.shape[1:]), name) for name, array in answers.items()]),
-        ),
+        signature=signature,
         input_example=example,
-        pip_requirements=recognition.requirements(),
+        pip_requirements=packaged.requirements(),
         metadata=Record.read(files["run.json"]).fingerprints,
     )
 
