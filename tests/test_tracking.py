@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,7 @@ import test_house
 from conftest import ROOT, edit_params, run, wait_for
 from lenet import tracking
 from lenet.cli import cli
-from lenet.digits.data import Digits
+from lenet.digits.data import Digits, load_digits
 from lenet.inference import model as packaged
 from lenet.params import loading
 from lenet.params.schema import Params
@@ -131,8 +132,6 @@ for wrong in (images[:1] / 200, images[0][:, :20], np.stack([images] * 3, -1)):
     except Exception as error:
         print(error)
 """
-    from lenet.digits.data import load_digits
-
     images = load_digits(prepared / "test.safetensors").images[:64].numpy()
     images.tofile(store / "images")
     (store / "data").symlink_to(prepared)
@@ -340,3 +339,36 @@ def test_the_model_has_all_that_its_modules_import() -> None:
     assert {test_house.MODULES[name] for name in ours - lazily} <= paths
     needed = {name.partition(".")[0] for name in imported} - set(sys.stdlib_module_names) - {"lenet"}
     assert needed == {requirement.split("==")[0].split(".")[0] for requirement in packaged.requirements()}
+
+
+def test_a_model_in_mlflow_answers_pictures(tracked, store: Path, small_digits: Path, tmp_path: Path, monkeypatch):
+    """By its run, its alias or its folder; its test is known from the run's own artifacts."""
+    client, found, folder = tracked
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / ".dvc").mkdir()
+    images = load_digits(small_digits / "test.safetensors").images[:20].numpy()
+    np.save("some.npy", images)
+    (model,) = client.search_logged_models([found.info.experiment_id], f"source_run_id = '{found.info.run_id}'")
+    client.create_registered_model("lenet5")
+    client.create_model_version("lenet5", model.artifact_location, found.info.run_id)
+    client.set_registered_model_alias("lenet5", "champion", "1")
+    expected, path = packaged.load(folder).predict(images), list(sys.path)
+    addresses = f"runs:/{found.info.run_id}/model", "models:/lenet5@champion", model.artifact_location
+    for address in addresses:
+        done = CliRunner().invoke(cli, ["predict", "--json", "--model", address, "some.npy"])
+        assert done.exit_code == 0, done.output
+        answers = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [one["digit"] for one in answers] == expected["digit"].tolist()
+        np.testing.assert_array_equal(np.float32([one["probabilities"] for one in answers]), expected["scores"])
+        assert {one["model"] for one in answers} == {address}
+        assert sum({one["tested"]["from"]: one["tested"]["digits"] for one in answers}.values()) > 100  # of 400
+    assert sys.path == path
+    shutil.copytree(model.artifact_location, "others")
+    file = Path("others/MLmodel")
+    file.write_text(file.read_text().replace("lenet.inference.model", "mlflow.sklearn"))
+    for address, said in (("others", "not a model of this project"), ("models:/none@champion", "the model cannot be")):
+        with pytest.raises(InputError, match=f"^{address}: {said}"):
+            tracking.load_model(address, tmp_path / "scratch")
+    client.delete_registered_model("lenet5")

@@ -9,11 +9,11 @@ import io
 import os
 import sys
 
-from lenet.cli import reproduction, results, stages, sweeps
+from lenet.cli import inference, reproduction, results, stages, sweeps
 from lenet.cli.base import cli, cores
 from lenet.runtime.errors import FaultyFile, InputError, visible
 
-__all__ = ["cli", "cores", "main", "reproduction", "results", "stages", "sweeps"]
+__all__ = ["cli", "cores", "inference", "main", "reproduction", "results", "stages", "sweeps"]
 
 LIKE = {"−": "-", "–": "-", "—": "-", "·": ".", "…": "~", "×": "x", "±": "~", "→": ">", "’": "'"}
 

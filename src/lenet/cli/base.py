@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lenet.runtime import layout
-from lenet.runtime.errors import FaultyFile
+from lenet.runtime.errors import FaultyFile, InputError
 
 HERE = click.Path(path_type=Path)
 
@@ -90,6 +90,15 @@ def digits_option(name: str, default: Path, description: str) -> Callable[[Calla
         return path
 
     return click.option(name, type=HERE, callback=found, help=f"{description}  [default: {default}]")
+
+
+def run_folder(run: Path) -> Path:
+    """The folder of a run that is named by it, or as VARIANT-SEED. Raises InputError if there is none."""
+    places = [run, *(home / layout.RUNS / run for home in layout.homes())]
+    folder = next((place for place in places if place.is_dir()), None)
+    if not folder:
+        raise InputError(f"{run}: no folder, and there is no run of this name here; `lenet repro {run.name}` makes it")
+    return folder
 
 
 def cores() -> int:

@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, digits_option, job, merged, path_option, scheduler_option, stage, tracking_option
+from lenet.cli.base import (
+    HERE,
+    digits_option,
+    job,
+    merged,
+    path_option,
+    run_folder,
+    scheduler_option,
+    stage,
+    tracking_option,
+)
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError
 
@@ -152,10 +162,7 @@ def evaluate(params: "Params", run: Path, test: Path, out: Path | None, track: b
     """
     from lenet.pipeline import evaluate as module
 
-    places = [run, *(home / layout.RUNS / run for home in layout.homes())]
-    folder = next((place for place in places if place.is_dir()), None)
-    if not folder:
-        raise InputError(f"{run}: no folder, and there is no run of this name here; `lenet repro {run.name}` makes it")
+    folder = run_folder(run)
     module.evaluate(folder, test, out or folder.parents[1] / layout.METRICS / f"{folder.name}.json", track)
 
 

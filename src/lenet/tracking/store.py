@@ -81,7 +81,7 @@ def open_store() -> "MlflowClient":
     """
     import mlflow
 
-    _address()
+    configure()
     database = _database()
     if database and not _is_ready(database):
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def look() -> "MlflowClient | None":
     if database is None:
         import mlflow
 
-        _address()
+        configure()
         return mlflow.MlflowClient()  # a server's own: it is asked later
     if not database.exists():
         return None
@@ -322,7 +322,7 @@ def serve(port: int) -> None:
     os.execv(sys.executable, [*mlflow, "ui", "--backend-store-uri", uri(), "--port", str(port)])
 
 
-def _address() -> None:
+def configure() -> None:
     """Tell MLflow where the store is, and to be silent: whatever fails is raised, and told in one line."""
     import mlflow
 
