@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +140,8 @@ def _answers(network: Network, images: np.ndarray) -> Iterator[tuple[int, float,
 
 
 def text(answer: Answer, network: Network) -> str:
-    """An answer in a line."""
-    words = f"{answer.item.name}: {answer.digit}, {network.sureness} {answer.confidence:.3f}"
+    """An answer in a line; the confidence is rounded down, as hardly one is certain."""
+    words = f"{answer.item.name}: {answer.digit}, {network.sureness} {floor(1000 * answer.confidence) / 1000:.3f}"
     if answer.bin:
         low, high = _bounds(answer.confidence)
         right, count = 100 * answer.bin.accuracy, answer.bin.count
