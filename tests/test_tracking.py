@@ -274,6 +274,7 @@ def test_a_training_talks_to_nobody(prepared: Path, tmp_path: Path, monkeypatch:
         ("https://host/?api_key=abc#pass%77ord=abc", "https://host/?api_key=***#pass%77ord=***"),
         ("sqlite:////a@b/mlflow.db", "sqlite:////a@b/mlflow.db"),
         ("https://host:5000", "https://host:5000"),
+        ("models:/lenet5@champion", "models:/lenet5@champion"),
     ],
 )
 def test_passwords_of_addresses_are_neither_shown_nor_kept(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lenet.cli.base import HERE, job, merged, run_folder
+from lenet.runtime import layout
 from lenet.runtime.errors import InputError, visible
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _of_mlflow(params: "Params", address: str, scratch: Path) -> "Network":
             tested = {} if predictions is None else answering.reliability(predictions, record.parameters)
     except InputError as error:
         print(f"lenet: warning: its test is not known: {visible(str(error))}", file=sys.stderr)
-    return answering.Network(address, record.parameters, answer, tested)
+    return answering.Network(layout.masked(address), record.parameters, answer, tested)
 
 
 def _printer(network: "Network", as_json: bool, as_csv: bool) -> "Callable[[Answer], object]":

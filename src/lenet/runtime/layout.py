@@ -108,7 +108,7 @@ def absolute(address: str) -> str:
 def masked(text: str) -> str:
     """A text, such as an address or an error, without names, passwords and options' values of addresses."""
     text = re.sub(r"(?<=://)(?:[^/\s@:]*:\S*|[^/\s@]*(?:@[^/\s@]*)*)@", "***@", text)
-    text = re.sub(r"(?<![^\s/])[^/\s@:]+:(?!//)\S*@", "***@", text)  # of one that is mistyped
+    text = re.sub(r"(?<![^\s/])(?!models:/)[^/\s@:]+:(?!//)\S*@", "***@", text)  # of one that is mistyped
     return re.sub(r"(?<=[?&;#])([^&;#=\s]+=)[^&;#\s]*", r"\1***", text)
 
 

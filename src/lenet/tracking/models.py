@@ -31,7 +31,7 @@ def load_model(address: str, scratch: Path) -> tuple[Record, Predict]:
     Raises:
         InputError: no such model, another project's, or a store that does not answer.
     """
-    shown = store.masked(address) if "://" in address else address
+    shown = store.masked(address)
     if ":" not in address and not Path(address).is_dir():
         raise InputError(f"{shown}: no folder of a model, and no address as runs:/ID/model or models:/NAME@ALIAS")
     if store.look() is None and address.startswith(("runs:/", "models:/")):
