@@ -238,6 +238,25 @@ def test_a_picture_without_a_digit_is_refused(make, said: str) -> None:
         pictures.normalise(make())
 
 
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (
+            np.zeros((0, 28, 3), np.uint8),
+            r"an array of uint8 and shape \(0, 28, 3\); expected a grey picture, or uint8 RGB",
+        ),
+        (np.zeros((9, 0)), r"an array of float64 and shape \(9, 0\)"),
+        (np.zeros((9, 9, 3)), r"an array of float64 and shape \(9, 9, 3\)"),
+        (np.array([[-1, 3]]), "values from -1 to 3; expected grey levels from 0"),
+        (np.array([[0.0, np.nan]]), "values from nan to nan"),
+        (np.array([[0, 70_000]]), "values from 0 to 70000"),
+    ],
+)
+def test_an_array_that_is_no_picture_is_refused_in_a_line(array: np.ndarray, said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
+        pictures.grey_of(array)
+
+
 def test_a_file_that_is_no_picture_is_refused_in_a_line(tmp_path: Path, images: np.ndarray) -> None:
     file = tmp_path / "file"
     png = io.BytesIO()

@@ -100,7 +100,7 @@ def grey_of(levels: np.ndarray) -> Grey:
     Raises:
         InputError: another shape, or other values.
     """
-    if levels.ndim == 3 and levels.shape[2] in (3, 4) and levels.dtype == np.uint8:
+    if levels.size and levels.ndim == 3 and levels.shape[2] in (3, 4) and levels.dtype == np.uint8:
         _check_size(*levels.shape[:2])
         return _grey(Image.fromarray(levels))
     if levels.ndim != 2 or levels.dtype.kind not in "biuf" or not levels.size:
