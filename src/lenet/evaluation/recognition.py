@@ -1,33 +1,16 @@
-"""A trained network as an MLflow model: raw 28×28 images in, digits out, without Lightning and without pickle.
+"""A trained network with its decision rule: images in, outputs and digits out."""
 
-MLflow copies this package's source into the model and calls ``_load_pyfunc``.
-"""
-
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from packaging.version import Version
 from safetensors.torch import load_file
 
 from lenet import networks
 from lenet.runs.record import Record
 from lenet.runtime.files import reading
 from lenet.training import objective
-
-FILES = ("weights.safetensors", "run.json")
-"""What a loaded network is made of, in a run's folder and in the model's."""
-
-SOURCES = (
-    "__init__.py", "arithmetic", "digits/__init__.py", "digits/data.py", "evaluation/__init__.py",
-    "evaluation/recognition.py", "kernels", "networks", "params", "runs/__init__.py", "runs/record.py",
-    "runtime/__init__.py", "runtime/errors.py", "runtime/files.py", "training/__init__.py", "training/objective.py",
-)  # fmt: skip
-"""The package's folders and modules that run a network."""
-
-_PACKAGES = ("torch", "numpy", "numba", "llvmlite", "safetensors", "pydantic", "ruamel.yaml", "jaxtyping", "packaging")
 
 
 class Recogniser:
@@ -67,17 +50,6 @@ def load(folder: Path) -> Recogniser:
     return Recogniser(record, network)
 
 
-def example() -> np.ndarray:
-    """Two images, uint8 (2, 28, 28): a vertical bar (a plausible 1) and an empty field."""
-    images = np.zeros((2, 28, 28), np.uint8)
-    images[0, 4:24, 13:15] = 255
-    return images
-
-
-def requirements() -> list[str]:
-    """The packages that a loaded model needs, at their installed public versions."""
-    return [f"{name}=={Version(metadata.version(name)).public}" for name in _PACKAGES]
-
-
 def _load_pyfunc(path: str) -> Recogniser:
+    """For models in MLflow that name this module; today's are packed by inference/model.py."""
     return load(Path(path))
