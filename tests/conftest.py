@@ -351,7 +351,7 @@ def small_checkout(folder: Path, epochs: int = 1, **overrides: object) -> Path:
     names = _run(["git", "ls-files", "-co", "--exclude-standard", "-z"], ROOT).split("\0")
     for name in filter(None, names):
         path = ROOT / name
-        if (path.is_file() or path.is_symlink()) and not {"metrics", "dvc.lock"} & {*Path(name).parts}:
+        if (path.is_file() or path.is_symlink()) and not {"metrics", "dvc.lock", "published"} & {*Path(name).parts}:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, folder / name, follow_symlinks=False)
     for name, more in (("evaluation/robustness.py", HARDEST), ("tracking/recorder.py", PATIENT)):

@@ -10,7 +10,7 @@ SOURCES = ROOT / "src" / "lenet"
 FLOORS = (
     ("runtime",), ("arithmetic", "params"), ("digits", "kernels"), ("networks",), ("runs",), ("training",),
     ("evaluation",), ("inference",), ("report",), ("tracking",), ("cluster",), ("pipeline",),
-    ("cards", "experiments", "sweep", "reproduce"), ("canvas",), ("cli",),
+    ("cards", "experiments", "sweep", "reproduce"), ("canvas", "registry"), ("cli",),
 )  # fmt: skip
 """From below; a package imports from its own floor only itself."""
 FLOOR = {package: number for number, floor in enumerate(FLOORS) for package in floor}

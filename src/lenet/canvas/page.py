@@ -16,6 +16,7 @@ from lenet.digits.data import Digits, load_digits
 from lenet.evaluation import recognition
 from lenet.evaluation.recognition import Recogniser
 from lenet.experiments.lecun1998 import MISSED
+from lenet.inference.model import FILES
 from lenet.networks.codes import codes
 from lenet.networks.layer_table import what
 from lenet.networks.lenet5 import C3_TABLE
@@ -72,7 +73,7 @@ def folders(params: Params, names: Sequence[str]) -> list[Path]:
         params.variant(variant)
         home = loading.home_of(variant).parent
         folder = home / layout.RUNS / name
-        there = all((folder / file).exists() for file in recognition.FILES)
+        there = all((folder / file).exists() for file in FILES)
         if there and not stale.file_is_stale(folder / "run.json"):
             found.append(folder)
         elif names:

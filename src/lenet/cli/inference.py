@@ -1,4 +1,4 @@
-"""The command that uses a trained network."""
+"""The commands that use trained networks, and the registry of models."""
 
 import csv
 import json
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from lenet.cli.base import HERE, job, merged, run_folder
+from lenet.cli.base import HERE, digits_option, job, merged, run_folder
 from lenet.runtime import layout
 from lenet.runtime.errors import InputError, visible
 
@@ -91,6 +91,60 @@ def predict(
         raise InputError(f"{files[0]}: no picture in it; PNG, JPEG, TIFF, IDX images and .npy are taken")
     if refused:
         raise SystemExit(2)
+
+
+@job
+@click.argument("run", metavar="VARIANT|RUN")
+@merged
+def register(params: "Params", run: str) -> None:
+    """Make a run's network a version of the registered model lenet5.
+
+    In MLflow's registry, with the run's signature, input example and requirements, and its model card as the
+    description. RUN is an MLflow run id, a run.key, or VARIANT-SEED. Of a VARIANT it is the run with the first seed: no
+    run is chosen by its results.
+
+    \b
+    Example: lenet register modern
+             lenet register original-tanh-3
+    """
+    from lenet import cards, tracking
+
+    found = tracking.lookup(f"{run}-{params.seeds[0]}" if run in params.variants else run, params)
+    variant = found.tags["variant"]
+    published = cards.published(params)
+    version, new = tracking.register(found, cards.card(params, variant) if variant in published else "")
+    print(f"{found.name} is{'' if new else ' already'} version {version.number}: {version.uri}", file=sys.stderr)
+
+
+@job
+@digits_option("--data", layout.TRAIN, "The digits to train on, and the validation digits.")
+@click.option("--prefer-small", is_flag=True, help="A version that is smaller and not worse by 0.1 points wins, too.")
+@click.option("--force", "forced", type=click.IntRange(min=1), metavar="VERSION", help="Take this one, uncompared.")
+@merged
+def champion(params: "Params", data: Path, prefer_small: bool, forced: int | None) -> None:
+    """Let the newest registered versions compete for the alias champion.
+
+    Each version that is newer than the champion answers the digits of the training file that neither it nor the
+    champion has learned from. The alias moves to the best of those that are better beyond chance: the 95 % interval of
+    the paired difference excludes 0, corrected for the number of challengers. The version's tags tell why.
+
+    Exit status: 0 the alias was moved, 1 it stays.
+
+    \b
+    Example: lenet champion
+             lenet champion --force 3
+    """
+    from lenet.digits.data import load_digits
+    from lenet.registry import gate
+
+    outcome = gate.force(forced) if forced else gate.judge(load_digits(data), prefer_small)
+    for one in outcome.comparisons:
+        print(one.verdict)
+    if outcome.winner is None:
+        print(f"version {outcome.champion} stays champion", file=sys.stderr)
+        raise SystemExit(1)
+    outcome.promote()
+    print(f"version {outcome.winner.number}, {outcome.winner.name}, is champion: {outcome.why}", file=sys.stderr)
 
 
 def _of_mlflow(params: "Params", address: str, scratch: Path) -> "Network":

@@ -15,6 +15,7 @@ from lenet.tracking.live import Run, compared, evaluated, mark_current, training
 from lenet.tracking.lookup import Tracked, lookup
 from lenet.tracking.mirror import TRAINED, digest_tags, numbers_of
 from lenet.tracking.models import load_model
+from lenet.tracking.registry import promote, register, versions
 from lenet.tracking.reruns import reran, trainings
 from lenet.tracking.store import EXPERIMENT, end_dead_runs, find, may_live, open_store, serve, shown, this_process
 from lenet.tracking.sweeps import StudyRecord, TrialRecord, study
@@ -23,5 +24,6 @@ from lenet.tracking.sync import sync
 __all__ = [
     "EXPERIMENT", "TRAINED", "Run", "StudyRecord", "Tracked", "TrialRecord", "check", "compared", "digest_tags",
     "end_dead_runs", "evaluated", "find", "load_model", "lookup", "mark_current", "may_live", "numbers_of",
-    "open_store", "reran", "serve", "shown", "study", "sync", "this_process", "training", "trainings",
+    "open_store", "promote", "register", "reran", "serve", "shown", "study", "sync", "this_process", "training",
+    "trainings", "versions",
 ]  # fmt: skip

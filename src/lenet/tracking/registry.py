@@ -1,14 +1,11 @@
 """MLflow's model registry: versions of one registered model, each a training's network, and the alias ``champion``."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lenet.runtime.errors import InputError
-from lenet.tracking import store
+from lenet.tracking import journal, store
 from lenet.tracking.lookup import Tracked
 
 if TYPE_CHECKING:
@@ -18,6 +15,7 @@ if TYPE_CHECKING:
 MODEL = "lenet5"
 """The registered model."""
 ALIAS = "champion"
+PATIENCE = 10  # seconds, for another process that moves the alias
 _IDENTITY = ("variant", "seed", "run.key", "weights.sha256")
 
 
@@ -80,55 +78,35 @@ def register(run: Tracked, description: str) -> tuple[Version, bool]:
         return _version(made), True
 
 
-def versions() -> tuple[list[Version], Version | None]:
-    """All versions, the oldest first, and the one that has the alias.
+def versions() -> tuple[list[Version], int | None]:
+    """All versions that `lenet register` has made, the oldest first, and the number of the one that has the alias.
 
-    Versions that `lenet register` has not made are left out. Raises InputError if the store does not answer, or the
-    alias is on a version that is none of ours.
+    Raises InputError if the store does not answer.
     """
     with store.asking():
         client = store.open_store()
-        found = _versions(client)
-        number = _aliased(client)
-    champion = next((version for version in found if version.number == number), None)
-    if number is not None and champion is None:
-        raise InputError(
-            f"{ALIAS!r} is on version {number} of {MODEL!r} in {store.shown()}, which `lenet register` has not made; "
-            f"`lenet {ALIAS} --force VERSION` moves it"
-        )
-    return found, champion
+        return _versions(client), _aliased(client)
 
 
-def promote(version: Version, tags: Mapping[str, str], of: Version | None) -> None:
+def promote(version: Version, tags: Mapping[str, str], instead_of: int | None) -> None:
     """Move the alias to a version, and note why.
 
     Args:
         version: the new champion.
         tags: what is noted at the version.
-        of: the champion that it has been compared with.
+        instead_of: the champion's number so far; None if there was none.
 
     Raises:
         InputError: the alias has been moved meanwhile, or the store does not answer.
     """
     with store.asking():
         client = store.open_store()
-        if _aliased(client) != (of.number if of else None):
-            raise InputError(f"{ALIAS!r} has been moved meanwhile; the same command again compares with the new one")
-        for name, value in tags.items():
-            client.set_model_version_tag(MODEL, str(version.number), name, value)
-        client.set_registered_model_alias(MODEL, ALIAS, str(version.number))
-
-
-@contextmanager
-def files(version: Version) -> Iterator[Path]:
-    """A folder with a version's weights.safetensors and run.json. Of the model's code nothing is executed."""
-    from mlflow.artifacts import download_artifacts
-
-    with tempfile.TemporaryDirectory() as scratch:
-        with store.asking():
-            store.open_store()
-            folder = Path(download_artifacts(f"{version.uri}/data", dst_path=scratch))
-        yield next((path.parent for path in sorted(folder.rglob("run.json"))), folder)
+        with journal.lock(ALIAS, PATIENCE):
+            if _aliased(client) != instead_of:
+                raise InputError(f"{ALIAS!r} has been moved meanwhile; the same command compares with the new one")
+            for name, value in tags.items():
+                client.set_model_version_tag(MODEL, str(version.number), name, value)
+            client.set_registered_model_alias(MODEL, ALIAS, str(version.number))
 
 
 def _make(client: "MlflowClient") -> None:
