@@ -118,7 +118,7 @@ def register(params: "Params", run: str) -> None:
 
 @job
 @digits_option("--data", layout.TRAIN, "The digits to train on, and the validation digits.")
-@click.option("--prefer-small", is_flag=True, help="A version that is smaller and not worse by 0.1 points wins, too.")
+@click.option("--prefer-small", is_flag=True, help="A version that is smaller and not worse by 0.3 points wins, too.")
 @click.option("--force", "forced", type=click.IntRange(min=1), metavar="VERSION", help="Take this one, uncompared.")
 @merged
 def champion(params: "Params", data: Path, prefer_small: bool, forced: int | None) -> None:

@@ -54,6 +54,8 @@ def register(run: Tracked, description: str) -> tuple[Version, bool]:
     Raises:
         InputError: MLflow does not have the run, or no whole model of it; or the store does not answer.
     """
+    from mlflow.entities import LoggedModelStatus
+
     if run.id is None:
         raise InputError(f"{run.name}: {store.shown()} has no such run; `lenet sync` completes it from files")
     with store.asking():
@@ -62,10 +64,10 @@ def register(run: Tracked, description: str) -> tuple[Version, bool]:
             if (version.key, version.weights) == (run.key, run.tags.get("weights.sha256")):
                 return version, False
         place = client.get_run(run.id).info.experiment_id
-        models = client.search_logged_models([place], f"source_run_id = '{run.id}' AND status = 'READY'")
-        if not models:
+        models = client.search_logged_models([place], f"source_run_id = '{run.id}'")
+        model = next((one for one in models if one.status == LoggedModelStatus.READY), None)
+        if model is None:
             raise InputError(f"{run.name}: its run in {store.shown()} has no model; `lenet sync` adds it from files")
-        model = models[0]
         _make(client)
         made = client.create_model_version(
             MODEL,
