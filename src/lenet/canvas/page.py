@@ -9,13 +9,12 @@ import torch
 from jaxtyping import UInt8
 from jinja2 import ChoiceLoader, Environment, FileSystemLoader, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lenet.digits.data import Digits, load_digits
-from lenet.evaluation import recognition
 from lenet.evaluation.recognition import Recogniser
 from lenet.experiments.lecun1998 import MISSED
+from lenet.inference import trained
 from lenet.inference.model import FILES
 from lenet.networks.codes import codes
 from lenet.networks.layer_table import what
@@ -26,9 +25,8 @@ from lenet.report import figures
 from lenet.report.mnist import DOUBTS, PEOPLE, are_test_digits
 from lenet.runs import stale
 from lenet.runtime import layout
-from lenet.runtime.errors import FaultyFile, InputError
+from lenet.runtime.errors import InputError
 from lenet.runtime.files import write_text
-from lenet.training import fingerprint
 
 USUAL = ("original-sigmoid-1", "lecun1998-1", "modern-1", "frontier-1")
 """The runs that the page has if none is named, as far as they are here."""
@@ -58,7 +56,7 @@ def write(params: Params, names: Sequence[str], test: Path, out: Path) -> list[s
     Raises:
         InputError: a run is missing, of an older arithmetic, or damaged; or the digits are.
     """
-    found = [load(folder) for folder in folders(params, names)]
+    found = [trained.load(folder) for folder in folders(params, names)]
     write_text(out, render(found, load_digits(test), params))
     return [one.record.name for one in found]
 
@@ -81,15 +79,6 @@ def folders(params: Params, names: Sequence[str]) -> list[Path]:
             raise InputError(f"{folder}: {fault}; `lenet repro {name if home == Path() else home.name}` trains it")
     if not found:
         raise InputError(f"none of {', '.join(USUAL)} is trained here; `lenet repro modern-1` trains one of them")
-    return found
-
-
-def load(folder: Path) -> Recogniser:
-    """The network of a run's folder. Raises InputError for faulty files, and for weights that are not run.json's."""
-    found = recognition.load(folder)
-    weights = folder / "weights.safetensors"
-    if fingerprint.tensors_sha256(load_file(weights)) != found.record.weights:
-        raise FaultyFile(weights, "not the weights of run.json's weights.sha256")
     return found
 
 

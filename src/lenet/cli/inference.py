@@ -192,12 +192,13 @@ def _progress(count: int) -> Iterator[tuple[Callable[[], object], Callable[[int]
     if not sys.stderr.isatty():
         yield (lambda: None), (lambda pictures: None)
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from lenet.runtime.screen import Screen
 
     columns = TextColumn("pictures"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     # lines for standard output go through the bar only where that is a terminal, too: else they go to their file
-    console, both = Console(stderr=True), sys.stdout.isatty()
+    console, both = Screen(stderr=True), sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=both) as bar:
         task, total = bar.add_task("", total=count, visible=count > 1), count
 

@@ -13,14 +13,12 @@ import pandas as pd
 
 from lenet.evaluation import confidence, scoring
 from lenet.evaluation.confidence import BINS, OUTPUTS, Bin
-from lenet.inference import model
+from lenet.inference import model, trained
 from lenet.inference.files import Item
 from lenet.params.schema import Params, Variant
 from lenet.runs import readers
 from lenet.runs.record import Record
 from lenet.runtime import layout
-from lenet.runtime.errors import FaultyFile
-from lenet.training import fingerprint
 
 BATCH = 64  # pictures answered at once
 COLUMNS = ["file", "image", "digit", "confidence", "tested", "right", *OUTPUTS]
@@ -88,10 +86,8 @@ def of_run(folder: Path) -> Network:
     Raises:
         InputError: a missing or faulty file, or weights that are not the record's.
     """
-    network = model.load(folder)
+    network = model.Model(trained.load(folder))
     record = network.recogniser.record
-    if fingerprint.tensors_sha256(network.recogniser.network.state_dict()) != record.weights:
-        raise FaultyFile(folder / "weights.safetensors", "the weights are not those of run.json")
     return Network(record.name, record.parameters, network.predict, _tested(folder, record))
 
 

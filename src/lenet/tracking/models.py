@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file
 
 from lenet.inference import model as packaged
+from lenet.inference import trained
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
 from lenet.tracking import store
-from lenet.training import fingerprint
 
 LOADERS = (packaged.__name__, "lenet.evaluation.recognition")
 """The modules that load models of this project: the present one, and that of models before it."""
@@ -48,10 +47,7 @@ def load_model(address: str, scratch: Path) -> tuple[Record, Predict]:
         flavor = Model.load(place).flavors.get("python_function", {})
         if flavor.get("loader_module") not in LOADERS:
             raise InputError(f"{shown}: not a model of this project")
-        data = Path(place) / flavor["data"]
-        record = Record.read(data / "run.json")
-        if fingerprint.tensors_sha256(load_file(data / "weights.safetensors")) != record.weights:
-            raise InputError(f"{shown}: its weights are not those of its run.json")
+        record = trained.load(Path(place) / flavor["data"]).record
         return record, mlflow.pyfunc.load_model(place).predict
     except InputError:
         raise
