@@ -230,12 +230,12 @@ def test_the_commands_work_on_a_file_and_on_a_server(copy: Path, tmp_path: Path)
         assert "version 1, original-tanh-1, is champion" in champion(**there)
 
 
-def test_two_that_move_the_alias_at_once_do_not_both_move_it(store: Store, params: Params) -> None:
+def test_two_that_move_the_alias_at_once_do_not_both_move_it(
+    store: Store, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     register("modern-1", params)
     outcome = gate.force(1)
-    registry.PATIENCE, kept = 0.1, registry.PATIENCE
-    try:
-        with journal.lock(registry.ALIAS, 1), pytest.raises(InputError):
-            outcome.promote()
-    finally:
-        registry.PATIENCE = kept
+    monkeypatch.setattr(registry, "PATIENCE", 0.1)
+    with journal.lock(registry.ALIAS, 1), pytest.raises(InputError):
+        outcome.promote()
+    assert tracking.versions()[1] is None

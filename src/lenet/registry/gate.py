@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Bool
 from scipy import stats
 
-from lenet import networks, tracking
+from lenet import tracking
 from lenet.digits.data import Digits
+from lenet.networks import layer_table
 from lenet.report.statistics import LEVEL, confidence_interval, points
 from lenet.runs.record import Record
 from lenet.runtime.errors import InputError
@@ -51,8 +52,7 @@ class Loaded:
         record, predict = tracking.load_model(version.uri, scratch)
         if (record.key, record.weights) != (version.key, version.weights):
             raise InputError(f"version {version.number}: its model is not the run of its tags; register the run again")
-        network = networks.build(record.parameters.network)
-        return cls(version, record, predict, sum(parameter.numel() for parameter in network.parameters()))
+        return cls(version, record, predict, layer_table.totals(record.parameters.network)["parameters"])
 
 
 @dataclass(frozen=True)
